@@ -1,0 +1,134 @@
+"""Run the benchmark in namespaces of its own, and leave nothing of it behind.
+
+The supervisor stays outside and owns the temporary directory; the measuring process runs below `unshare` in new
+network, mount and pid namespaces. When the init of that pid namespace dies, the kernel kills every engine, shim and
+container below it, the mounts and links go with their namespaces, and only control groups and files are left to remove.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+WORK_VARIABLE = "PE_BENCH_WORK"
+REMOVE_ATTEMPTS = 50
+REMOVE_PAUSE_S = 0.1
+
+# Engines look for a default route before they believe in a network. TEST-NET-2 (RFC 5737) is routed nowhere.
+UPLINK_COMMANDS = (
+    "ip link set lo up",
+    "ip link add uplink0 type veth peer name uplink1",
+    "ip address add 198.51.100.2/24 dev uplink0",
+    "ip link set uplink0 up",
+    "ip link set uplink1 up",
+    "ip route add default via 198.51.100.1",
+)
+
+
+def cgroup_parent(work: Path) -> str:
+    """Return the control group, below each hierarchy's root, that peers put their containers in."""
+    return f"/plugengine-bench/{work.name}"
+
+
+def supervise(argv: Sequence[str], directory: Path) -> int:
+    """Run `argv` (a command that calls `enter`) isolated; remove what it made, however it ends."""
+    work = Path(tempfile.mkdtemp(prefix="pe-bench-", dir=directory))
+    # setpriv: the kernel ends the run when this supervisor is killed; unshare --kill-child passes it on.
+    command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"]
+    command += ["--mount-proc", "--propagation", "private", "--", *argv]
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
+    process = None
+    try:
+        environment = {**os.environ, WORK_VARIABLE: str(work)}
+        process = subprocess.Popen(command, env=environment, start_new_session=True)
+        return process.wait()
+    except KeyboardInterrupt:
+        print("interrupted; removing what was made", file=sys.stderr)
+        return 128 + signal.SIGINT
+    finally:
+        if process is not None:
+            process.kill()
+            process.wait()
+        remove_control_groups(work)
+        remove_tree(work)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def enter() -> Path:
+    """Finish the set-up inside the namespaces; return the working directory. The caller goes on as a child of init."""
+    work = Path(os.environ[WORK_VARIABLE])
+    worker = os.fork()
+    if worker != 0:
+        os._exit(_reap_until(worker))
+    hide_run()
+    for command in UPLINK_COMMANDS:
+        subprocess.run(command.split(), check=True)
+    return work
+
+
+def _reap_until(worker: int) -> int:
+    """Be the init of the pid namespace: collect orphans (shims, monitors) until the worker ends."""
+    while True:
+        pid, status = os.wait()
+        if pid == worker:
+            return os.waitstatus_to_exitcode(status) & 0xFF
+
+
+def hide_run() -> None:
+    """Cover /run: netavark, runc and iptables keep state and locks there under fixed names."""
+    resolver = Path(os.path.realpath("/etc/resolv.conf"))
+    text = resolver.read_text() if resolver.is_file() else ""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"], check=True)
+    if resolver.is_relative_to("/run"):
+        resolver.parent.mkdir(parents=True, exist_ok=True)
+        resolver.write_text(text)
+
+
+def remove_control_groups(work: Path) -> None:
+    """Remove the groups of this run: the peers' parent, and those named after containers in pe's root."""
+    roots = [CGROUP_ROOT, *(entry for entry in CGROUP_ROOT.iterdir() if entry.is_dir() and not entry.is_symlink())]
+    containers = work / "pe" / "root" / "containers"
+    ids = os.listdir(containers) if containers.is_dir() else []
+    for root in roots:
+        parent = root / cgroup_parent(work).lstrip("/")
+        for group in (parent, *(root / "plugengine" / name for name in ids)):
+            remove_group_tree(group)
+        try:
+            parent.parent.rmdir()
+        except OSError:
+            continue  # not there, or another run still uses it
+
+
+def remove_group_tree(group: Path) -> None:
+    """rmdir a control group and those below it; the kernel answers EBUSY until the last killed process is gone."""
+    for directory, _, _ in os.walk(group, topdown=False):
+        for _ in range(REMOVE_ATTEMPTS):
+            try:
+                os.rmdir(directory)
+            except FileNotFoundError:
+                break
+            except OSError:
+                time.sleep(REMOVE_PAUSE_S)
+            else:
+                break
+        else:
+            print(f"control group {directory} could not be removed", file=sys.stderr)
+
+
+def remove_tree(work: Path) -> None:
+    """Remove the working directory; its mounts went with their namespace."""
+    shutil.rmtree(work, ignore_errors=True)
+    if work.exists():
+        print(f"{work} could not be removed completely", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""A container engine you can take apart."""

@@ -1,0 +1,140 @@
+"""The description of a container: what the caller asked for, and what its image says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from plugengine.model import GuestPath, HostPath, Limits, Port
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageConfig:
+    """The `config` object of an OCI image; see image-spec, config.md."""
+
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()  # KEY=value
+    working_dir: str = ""
+    user: str = ""
+    volumes: tuple[GuestPath, ...] = ()
+    exposed_ports: tuple[str, ...] = ()  # "80/tcp"
+    stop_signal: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """One image of the store, resolved."""
+
+    id: str  # sha256:… of the config
+    digest: str  # sha256:… of the manifest
+    names: tuple[str, ...]  # name:tag
+    diff_ids: tuple[str, ...]  # sha256:…, lowest first
+    layers: tuple[HostPath, ...]  # unpacked directories, lowest first
+    size_bytes: int  # unpacked
+    created: str  # RFC 3339
+    architecture: str
+    os: str
+    config: ImageConfig = field(default_factory=ImageConfig)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeMount:
+    """One `-v`, `--mount` or `--tmpfs`."""
+
+    type: str  # bind, volume, tmpfs
+    target: GuestPath
+    source: str = ""  # host path, volume name ("" anonymous), unused for tmpfs
+    read_only: bool = False
+    propagation: str = "rprivate"
+    recursive: bool = True  # bind only
+    no_copy: bool = False  # volume only: no copy-up of image content
+    subpath: str = ""  # volume only
+    options: tuple[tuple[str, str | None], ...] = ()  # tmpfs: size, mode, noexec …
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One `--device`."""
+
+    host: HostPath
+    guest: GuestPath
+    access: str = "rwm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rlimit:
+    """One `--ulimit`; -1 is unlimited; see getrlimit(2)."""
+
+    name: str  # nofile, nproc, core …
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriverChoice:
+    """The drivers of one container, by name, with their options."""
+
+    storage: str
+    network: str
+    cgroup: str
+    namespace: str
+    storage_options: Mapping[str, str] = field(default_factory=dict)
+    network_options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerSpec:
+    """Everything a caller can ask of a container; meanings as in docker's reference of `docker run`."""
+
+    image: str
+    command: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] | None = None  # None: the image's; () or ("",): none
+    name: str | None = None  # None: one is invented
+    env: tuple[str, ...] = ()  # KEY=value, already resolved
+    working_dir: GuestPath | None = None
+    user: str | None = None  # name|uid[:group|gid]
+    groups: tuple[str, ...] = ()  # --group-add
+    hostname: str | None = None
+    domainname: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    tty: bool = False
+    interactive: bool = False  # keep stdin open
+    init: bool = False
+    auto_remove: bool = False
+    read_only: bool = False
+    mounts: tuple[VolumeMount, ...] = ()
+    shm_size_bytes: int = 64 << 20
+    devices: tuple[Device, ...] = ()
+    device_rules: tuple[str, ...] = ()  # --device-cgroup-rule "c 42:* rmw"
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    privileged: bool = False
+    no_new_privileges: bool = False
+    seccomp: str = "default"  # default, unconfined, or the JSON text of a profile
+    unmasked: bool = False  # --security-opt systempaths=unconfined
+    rlimits: tuple[Rlimit, ...] = ()
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    oom_score_adj: int | None = None
+    stop_signal: str | None = None
+    stop_timeout_s: int | None = None
+    ports: tuple[Port, ...] = ()
+    publish_all: bool = False
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    extra_hosts: tuple[str, ...] = ()  # name:ip, ip may be host-gateway
+    ip: str | None = None
+    mac_address: str | None = None
+    limits: Limits = field(default_factory=Limits)  # devices is filled in by the engine
+    userns: str = ""  # "", host, auto, <uid>:<gid>:<size>
+    modes: Mapping[str, str] = field(default_factory=dict)  # pid ipc uts net cgroup time: private, host, container:<name>
+    pull: str = "missing"
+    storage: str | None = None
+    storage_options: Mapping[str, str] = field(default_factory=dict)
+    network: str | None = None
+    network_options: Mapping[str, str] = field(default_factory=dict)
+    cgroup: str | None = None
+    cgroup_parent: str = "plugengine"
+    namespace: str | None = None
