@@ -7,13 +7,15 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from isolation import cgroup_parent
 from measure import Case, tail
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
 
 IMAGE = "pe-bench"
 MARK = "pe-bench"
@@ -61,7 +63,12 @@ def say(argv: Sequence[str], work: Path) -> str:
     """
     try:
         done = subprocess.run(
-            argv, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, env=environment(work), check=False
+            argv,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT_S,
+            env=environment(work),
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
         raise EngineError(str(exc)) from exc
@@ -186,9 +193,7 @@ class Docker:
         raise EngineError(f"dockerd did not come up: {tail(log)}")
 
     def variants(self) -> Mapping[str, Sequence[str]]:
-        return {
-            network: [*self.command, "run", "--rm", "--network", network, IMAGE] for network in NETWORKS
-        }
+        return {network: [*self.command, "run", "--rm", "--network", network, IMAGE] for network in NETWORKS}
 
     def close(self) -> None:
         if self.daemon is None:
@@ -210,7 +215,7 @@ class Podman:
 
     @property
     def command(self) -> list[str]:
-        """Return podman with cgroupfs (there is no systemd in the namespace) and runc where it is installed."""
+        """Return podman with cgroupfs (no systemd in the namespace), and runc where it is installed."""
         base = self.work / "podman"
         argv = ["podman", "--cgroup-manager", "cgroupfs", "--events-backend", "file"]
         argv += ["--root", f"{base}/root", "--runroot", f"{base}/run", "--tmpdir", f"{base}/tmp"]

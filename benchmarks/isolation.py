@@ -1,12 +1,14 @@
 """Run the benchmark in namespaces of its own, and leave nothing of it behind.
 
-The supervisor stays outside and owns the temporary directory; the measuring process runs below `unshare` in new
-network, mount and pid namespaces. When the init of that pid namespace dies, the kernel kills every engine, shim and
-container below it, the mounts and links go with their namespaces, and only control groups and files are left to remove.
+The supervisor stays outside and owns the temporary directory; the measuring process runs below `unshare` in
+new network, mount and pid namespaces. When the init of that pid namespace dies, the kernel kills every
+engine, shim and container below it, the mounts and links go with their namespaces, and only control groups
+and files are left to remove.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -14,11 +16,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 WORK_VARIABLE = "PE_BENCH_WORK"
+PREFIX = "pe-bench-"
 REMOVE_ATTEMPTS = 50
 REMOVE_PAUSE_S = 0.1
 
@@ -40,9 +46,22 @@ def cgroup_parent(work: Path) -> str:
 
 def supervise(argv: Sequence[str], directory: Path) -> int:
     """Run `argv` (a command that calls `enter`) isolated; remove what it made, however it ends."""
-    work = Path(tempfile.mkdtemp(prefix="pe-bench-", dir=directory))
+    sweep(directory)
+    work = Path(tempfile.mkdtemp(prefix=PREFIX, dir=directory))
+    lock = os.open(work, os.O_RDONLY | os.O_CLOEXEC)
+    fcntl.flock(lock, fcntl.LOCK_EX)
     # setpriv: the kernel ends the run when this supervisor is killed; unshare --kill-child passes it on.
-    command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"]
+    command = [
+        "setpriv",
+        "--pdeathsig",
+        "KILL",
+        "unshare",
+        "--net",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+    ]
     command += ["--mount-proc", "--propagation", "private", "--", *argv]
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
@@ -58,8 +77,27 @@ def supervise(argv: Sequence[str], directory: Path) -> int:
         if process is not None:
             process.kill()
             process.wait()
-        remove_control_groups(work)
-        remove_tree(work)
+        remove(work)
+
+
+def sweep(directory: Path) -> None:
+    """Remove what runs left whose supervisor was killed; a living one holds a lock on its directory."""
+    for work in directory.glob(f"{PREFIX}*"):
+        lock = os.open(work, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        else:
+            remove(work)
+        finally:
+            os.close(lock)
+
+
+def remove(work: Path) -> None:
+    """Remove the control groups and files of an ended run."""
+    remove_control_groups(work)
+    remove_tree(work)
 
 
 def _interrupt(_number: int, _frame: object) -> None:
@@ -67,7 +105,7 @@ def _interrupt(_number: int, _frame: object) -> None:
 
 
 def enter() -> Path:
-    """Finish the set-up inside the namespaces; return the working directory. The caller goes on as a child of init."""
+    """Finish the set-up inside the namespaces; return the working directory, in a child of init."""
     work = Path(os.environ[WORK_VARIABLE])
     worker = os.fork()
     if worker != 0:
@@ -98,7 +136,10 @@ def hide_run() -> None:
 
 def remove_control_groups(work: Path) -> None:
     """Remove the groups of this run: the peers' parent, and those named after containers in pe's root."""
-    roots = [CGROUP_ROOT, *(entry for entry in CGROUP_ROOT.iterdir() if entry.is_dir() and not entry.is_symlink())]
+    roots = [
+        CGROUP_ROOT,
+        *(entry for entry in CGROUP_ROOT.iterdir() if entry.is_dir() and not entry.is_symlink()),
+    ]
     containers = work / "pe" / "root" / "containers"
     ids = os.listdir(containers) if containers.is_dir() else []
     for root in roots:
@@ -112,7 +153,7 @@ def remove_control_groups(work: Path) -> None:
 
 
 def remove_group_tree(group: Path) -> None:
-    """rmdir a control group and those below it; the kernel answers EBUSY until the last killed process is gone."""
+    """Remove a control group and those below; the kernel says EBUSY until the last killed process is gone."""
     for directory, _, _ in os.walk(group, topdown=False):
         for _ in range(REMOVE_ATTEMPTS):
             try:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from measure import Case, median_interval, quantile
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 PEERS = ("docker", "podman")
 FLOOR = "floor"
@@ -74,7 +76,9 @@ def bars(cases: Sequence[Case]) -> list[Bar]:
     found = []
     for case in (case for case in cases if case.engine == "pe"):
         network = case.name.split(",")[0]
-        peers = [other for other in cases if other.engine in PEERS and other.name == network and measured(other)]
+        peers = [
+            other for other in cases if other.engine in PEERS and other.name == network and measured(other)
+        ]
         best = min(peers, key=median, default=None)
         found.append(
             Bar(
@@ -123,7 +127,9 @@ def _bar_line(bar: Bar) -> str:
         return f"{bar.case}: no peer was measured"
     word = "met" if bar.met else "MISSED"
     took = "failed" if bar.median_ms is None else f"{bar.median_ms / bar.peer_ms:.2f}"
-    return f"{bar.case}: {took} of {bar.peer}'s median ({bar.peer_ms:.1f} ms); at most {bar.allowed:.2f}: {word}"
+    return (
+        f"{bar.case}: {took} of {bar.peer}'s median ({bar.peer_ms:.1f} ms); at most {bar.allowed:.2f}: {word}"
+    )
 
 
 def document(cases: Sequence[Case], about: Mapping[str, str], versions: Mapping[str, str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ LIBRARY = re.compile(r"(/\S+) \(0x[0-9a-f]+\)")
 
 
 def build(target: Path) -> None:
-    """Write a root filesystem with /bin/true, /bin/echo and /bin/sh and their libraries to the tar `target`."""
+    """Write a root filesystem with true, echo, sh and their libraries to the tar `target`."""
     with tarfile.open(target, "w") as archive:
         for directory in ("bin", "dev", "etc", "proc", "sys", "tmp"):
             entry = tarfile.TarInfo(directory)

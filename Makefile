@@ -1,0 +1,48 @@
+# Five words: demo, test, lint, bench, clean. ARGS is handed on: make test ARGS="-k bridge", make bench ARGS=--json.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEBIAN_ROOT ?= build/debian-root.tar
+
+.PHONY: demo test lint bench clean venv
+
+# The command a new user types: it runs on this machine, with its bridge and its state below /var/lib/plugengine.
+demo: $(VENV)/.installed
+	$(BIN)/pe run --rm --storage fuse_union --net bridge host:base echo "hello from plugengine"
+
+# Root only. Packages come first, while there is a network; the tests themselves run without one.
+test: $(VENV)/.dev
+	.ci/packages
+	.ci/debian-root "$(DEBIAN_ROOT)"
+	PE_DEBIAN_ROOT="$(abspath $(DEBIAN_ROOT))" .ci/isolated "$(BIN)/python" -m pytest $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict plugengine drivers tests
+	MYPYPATH=benchmarks $(BIN)/mypy --strict benchmarks/*.py
+
+# Compares with docker and podman where they are installed; see benchmarks/README.md.
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/start.py $(ARGS)
+
+clean:
+	rm -rf .venv build dist .ruff_cache .mypy_cache .pytest_cache .hypothesis .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+venv: $(VENV)/.dev
+
+# Debian keeps ensurepip in a package of its own (python3-venv); the pip that is there can fill the environment too.
+$(VENV)/bin/python:
+	$(PYTHON) -m venv "$(VENV)" 2>/dev/null || { \
+	  $(PYTHON) -m venv --clear --without-pip "$(VENV)" && \
+	  $(PYTHON) -m pip --python "$(VENV)/bin/python" install --quiet pip; }
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,fusepy]'
+	touch $@ $(VENV)/.installed
