@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from plugengine.model import GuestPath, HostPath, Limits, Port
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageConfig:
+class ImageConfig(Struct, frozen=True, kw_only=True):
     """The `config` object of an OCI image; see image-spec, config.md."""
 
     entrypoint: tuple[str, ...] = ()
@@ -23,8 +23,7 @@ class ImageConfig:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Image:
+class Image(Struct, frozen=True, kw_only=True):
     """One image of the store, resolved."""
 
     id: str  # sha256:… of the config
@@ -39,8 +38,7 @@ class Image:
     config: ImageConfig = field(default_factory=ImageConfig)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VolumeMount:
+class VolumeMount(Struct, frozen=True, kw_only=True):
     """One `-v`, `--mount` or `--tmpfs`."""
 
     type: str  # bind, volume, tmpfs
@@ -54,8 +52,7 @@ class VolumeMount:
     options: tuple[tuple[str, str | None], ...] = ()  # tmpfs: size, mode, noexec …
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Device:
+class Device(Struct, frozen=True, kw_only=True):
     """One `--device`."""
 
     host: HostPath
@@ -63,8 +60,7 @@ class Device:
     access: str = "rwm"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rlimit:
+class Rlimit(Struct, frozen=True, kw_only=True):
     """One `--ulimit`; -1 is unlimited; see getrlimit(2)."""
 
     name: str  # nofile, nproc, core …
@@ -72,8 +68,7 @@ class Rlimit:
     hard: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DriverChoice:
+class DriverChoice(Struct, frozen=True, kw_only=True):
     """The drivers of one container, by name, with their options."""
 
     storage: str
@@ -84,8 +79,7 @@ class DriverChoice:
     network_options: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContainerSpec:
+class ContainerSpec(Struct, frozen=True, kw_only=True):
     """Everything a caller can ask of a container; meanings as in docker's reference of `docker run`."""
 
     image: str
@@ -129,7 +123,9 @@ class ContainerSpec:
     mac_address: str | None = None
     limits: Limits = field(default_factory=Limits)  # devices is filled in by the engine
     userns: str = ""  # "", host, auto, <uid>:<gid>:<size>
-    modes: Mapping[str, str] = field(default_factory=dict)  # pid ipc uts net cgroup time: private, host, container:<name>
+    modes: Mapping[str, str] = field(
+        default_factory=dict
+    )  # pid ipc uts net cgroup time: private, host, container:<name>
     pull: str = "missing"
     storage: str | None = None
     storage_options: Mapping[str, str] = field(default_factory=dict)

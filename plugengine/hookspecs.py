@@ -113,8 +113,10 @@ class NetworkSpec:
 
     @hookspec(firstresult=True)
     def pe_network_create(self, network: Network) -> Record | None:
-        """Make the host's side of a network (bridge, rules); called before every attach, so it must be idempotent
-        and quick when all is there, and mend what is missing (after a reboot, a firewall reload).
+        """Make the host's side of a network: bridge, rules.
+
+        Called before every attach, so it must be idempotent and quick when all is there, and mend what is missing
+        (after a reboot, a firewall reload).
 
         Undone by: `pe_network_remove`, once no container is attached.
         """
@@ -135,7 +137,8 @@ class NetworkSpec:
     @hookspec(firstresult=True)
     def pe_network_detach(self, network: Network, container_id: str, attachment: Attachment | None) -> bool | None:
         """Remove everything `attach` made on the host, also when the namespace is gone, and (with attachment None)
-        when attach was interrupted: find it by the container's id. Returns True."""
+        when attach was interrupted: find it by the container's id. Returns True.
+        """
 
     @hookspec(firstresult=True)
     def pe_network_ports(
@@ -148,7 +151,9 @@ class NetworkSpec:
         """Return counters, as the container sees them."""
 
     @hookspec(firstresult=True)
-    def pe_network_gc(self, host: Host, networks: tuple[Network, ...], valid_ids: frozenset[str]) -> Iterable[str] | None:
+    def pe_network_gc(
+        self, host: Host, networks: tuple[Network, ...], valid_ids: frozenset[str]
+    ) -> Iterable[str] | None:
         """Remove links and rules that belong to no container of `valid_ids` and no network of `networks`."""
 
 

@@ -6,13 +6,12 @@ Paths are plain strings of two different types, so that mypy finds a host path u
 
 from __future__ import annotations
 
-import types
-import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
-from functools import cache
-from typing import Any, NewType, TypeVar, cast
+from typing import Any, NewType, TypeVar
+
+import msgspec
+from msgspec import Struct, field
 
 HostPath = NewType("HostPath", str)  # absolute, in the host's (or the monitor's) mount namespace
 GuestPath = NewType("GuestPath", str)  # absolute, below the container's root
@@ -48,8 +47,7 @@ class Capability(Enum):
     TIME_NAMESPACE = "time-namespace"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
+class Option(Struct, frozen=True, kw_only=True):
     """One driver option (`--storage-opt name=value`)."""
 
     name: str
@@ -57,8 +55,7 @@ class Option:
     help: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DriverInfo:
+class DriverInfo(Struct, frozen=True, kw_only=True):
     """What a driver says of itself."""
 
     api_version: tuple[int, int]  # major, minor of plugengine.hookspecs.API_VERSION it was written for
@@ -68,8 +65,7 @@ class DriverInfo:
     rank: int = 0  # among the supported drivers of a kind the highest rank is the default
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Host:
+class Host(Struct, frozen=True, kw_only=True):
     """Where the engine runs; handed to probes."""
 
     root: HostPath  # persistent state
@@ -77,8 +73,7 @@ class Host:
     kernel: tuple[int, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IdRange:
+class IdRange(Struct, frozen=True, kw_only=True):
     """`size` ids starting at `guest` inside are those starting at `host` outside; see user_namespaces(7)."""
 
     guest: int
@@ -86,8 +81,7 @@ class IdRange:
     size: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UserMap:
+class UserMap(Struct, frozen=True, kw_only=True):
     """The uid and gid maps of a user namespace."""
 
     uids: tuple[IdRange, ...]
@@ -97,8 +91,7 @@ class UserMap:
 # --- storage -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StorageRequest:
+class StorageRequest(Struct, frozen=True, kw_only=True):
     """One container's root filesystem, as a storage driver sees it."""
 
     container_id: str
@@ -110,8 +103,7 @@ class StorageRequest:
     read_only: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mount:
+class Mount(Struct, frozen=True, kw_only=True):
     """One mount as data; the core performs it. See mount(2), fsconfig(2)."""
 
     fstype: str  # "bind" for a bind mount of `source`
@@ -122,8 +114,7 @@ class Mount:
     user_map: UserMap | None = None  # id-mapped mount (bind only); see mount_setattr(2)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
+class Server(Struct, frozen=True, kw_only=True):
     """A file server process the core starts, watches and ends.
 
     `entry` is "module:function"; the function is called in a process of its own, in the mount namespace of the
@@ -135,24 +126,21 @@ class Server:
     config: Record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rootfs:
+class Rootfs(Struct, frozen=True, kw_only=True):
     """How a root filesystem comes to be: mounts in order, then at most one server."""
 
     mounts: tuple[Mount, ...] = ()
     server: Server | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class Change(Struct, frozen=True, kw_only=True):
     """One difference between a container and its image."""
 
     path: GuestPath
     kind: str  # "A" added, "C" changed, "D" deleted
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(Struct, frozen=True, kw_only=True):
     """Space a writable layer takes."""
 
     size_bytes: int
@@ -162,8 +150,7 @@ class Usage:
 # --- network -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
+class Network(Struct, frozen=True, kw_only=True):
     """A network object; the core keeps its row and leases its addresses."""
 
     name: str
@@ -173,8 +160,7 @@ class Network:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Port:
+class Port(Struct, frozen=True, kw_only=True):
     """One published port; `host_port` 0 in a request asks for a free one."""
 
     host_ip: str
@@ -183,8 +169,7 @@ class Port:
     protocol: str = "tcp"  # tcp, udp, sctp
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkRequest:
+class NetworkRequest(Struct, frozen=True, kw_only=True):
     """One connection of a container to a network."""
 
     container_id: str
@@ -197,8 +182,7 @@ class NetworkRequest:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interface:
+class Interface(Struct, frozen=True, kw_only=True):
     """One interface inside the container."""
 
     name: str
@@ -208,8 +192,7 @@ class Interface:
     host_name: str | None = None  # the peer on the host
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attachment:
+class Attachment(Struct, frozen=True, kw_only=True):
     """What `pe_network_attach` made; enough for `pe_network_detach` after a restart of the host."""
 
     interfaces: tuple[Interface, ...] = ()
@@ -219,8 +202,7 @@ class Attachment:
     record: Record = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkStats:
+class NetworkStats(Struct, frozen=True, kw_only=True):
     """Counters since the container started."""
 
     rx_bytes: int = 0
@@ -232,8 +214,7 @@ class NetworkStats:
 # --- cgroup ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceRate:
+class DeviceRate(Struct, frozen=True, kw_only=True):
     """A rate limit of one block device, by device number."""
 
     major: int
@@ -241,8 +222,7 @@ class DeviceRate:
     rate: int  # bytes or operations a second
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeviceRule:
+class DeviceRule(Struct, frozen=True, kw_only=True):
     """One entry of the device allow-list; None stands for every number."""
 
     type: str  # "c", "b" or "a" (all)
@@ -251,8 +231,7 @@ class DeviceRule:
     access: str  # of "rwm"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(Struct, frozen=True, kw_only=True):
     """Resource limits; None everywhere means no limit of our own."""
 
     memory_bytes: int | None = None
@@ -272,8 +251,7 @@ class Limits:
     devices: tuple[DeviceRule, ...] | None = None  # None: every device (privileged)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
+class Setting(Struct, frozen=True, kw_only=True):
     """One value written to one control file, relative to the container's group."""
 
     controller: str  # v1: hierarchy, v2: "" (unified)
@@ -281,16 +259,14 @@ class Setting:
     value: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(Struct, frozen=True, kw_only=True):
     """The limits as writes in order, and the limits this host cannot hold (named as on the command line)."""
 
     writes: tuple[Setting, ...] = ()
     unsupported: tuple[str, ...] = ()  # e.g. "--blkio-weight: no io.weight on this kernel"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CgroupRequest:
+class CgroupRequest(Struct, frozen=True, kw_only=True):
     """One container's control group."""
 
     container_id: str
@@ -298,8 +274,7 @@ class CgroupRequest:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CgroupStats:
+class CgroupStats(Struct, frozen=True, kw_only=True):
     """Resource use of a container; None where the host does not account for it."""
 
     cpu_usage_ns: int | None = None
@@ -314,8 +289,7 @@ class CgroupStats:
 # --- namespace ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamespaceRequest:
+class NamespaceRequest(Struct, frozen=True, kw_only=True):
     """The mode of each namespace.
 
     `modes` maps "pid net mnt uts ipc cgroup user time" to "private", "host" or "container:<host pid>".
@@ -327,8 +301,7 @@ class NamespaceRequest:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamespacePlan:
+class NamespacePlan(Struct, frozen=True, kw_only=True):
     """What the core does with clone3(2), setns(2) and unshare(2)."""
 
     clone_flags: int  # CLONE_NEW* for clone3
@@ -341,8 +314,7 @@ class NamespacePlan:
 # --- events ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class Event(Struct, frozen=True, kw_only=True):
     """Something that happened to a container; handed to observers."""
 
     container_id: str
@@ -353,23 +325,12 @@ class Event:
 
 # --- JSON --------------------------------------------------------------------------------------------------
 
+_T = TypeVar("_T")
+
 
 def encode(value: Any) -> Any:
-    """Return `value` as plain JSON types; dataclasses become objects, enums their value."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: encode(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Mapping):
-        return {str(key): encode(item) for key, item in value.items()}
-    if isinstance(value, (frozenset, set)):
-        return sorted(encode(item) for item in value)
-    if isinstance(value, (list, tuple)):
-        return [encode(item) for item in value]
-    return value
-
-
-_T = TypeVar("_T")
+    """Return `value` as plain JSON types; structs become objects, enums their value, sets lists."""
+    return msgspec.to_builtins(value)
 
 
 def decode(cls: type[_T], data: Any) -> _T:
@@ -378,31 +339,7 @@ def decode(cls: type[_T], data: Any) -> _T:
     Raises:
         TypeError: The data does not fit; unknown keys are ignored, so that older engines read newer records.
     """
-    hints = _hints(cls)
-    if not isinstance(data, Mapping):
-        raise TypeError(f"{cls.__name__}: expected an object, not {type(data).__name__}")
-    return cls(**{name: _decode(hints[name], item) for name, item in data.items() if name in hints})
-
-
-@cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
-
-
-def _decode(hint: Any, data: Any) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return None if data is None else _decode(next(arg for arg in args if arg is not type(None)), data)
-    if origin in (tuple, frozenset):
-        return _decode_sequence(cast("type", origin), args, data)
-    if isinstance(hint, type) and is_dataclass(hint):
-        return decode(hint, data)
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        return hint(data)
-    return data
-
-
-def _decode_sequence(origin: type, args: tuple[Any, ...], data: Any) -> Any:
-    if origin is tuple and args and args[-1] is not Ellipsis:
-        return tuple(_decode(arg, item) for arg, item in zip(args, data, strict=True))
-    return origin(_decode(args[0], item) for item in data)
+    try:
+        return msgspec.convert(data, cls)
+    except msgspec.ValidationError as exc:
+        raise TypeError(f"{cls.__name__}: {exc}") from exc

@@ -1,0 +1,256 @@
+"""Typed wrappers around hook calls: results are checked at the border, strangers' exceptions become `DriverError`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from plugengine.errors import DriverError, DriverLoadError, NoSpaceError, NotSupportedError, PlugengineError
+from plugengine.model import (
+    Attachment,
+    Capability,
+    CgroupRequest,
+    CgroupStats,
+    Change,
+    DriverInfo,
+    Host,
+    HostPath,
+    Limits,
+    Mount,
+    NamespacePlan,
+    NamespaceRequest,
+    Network,
+    NetworkRequest,
+    NetworkStats,
+    Port,
+    Record,
+    Rootfs,
+    Settings,
+    StorageRequest,
+    Usage,
+)
+from plugengine.plugins import Registry, new_manager
+
+if TYPE_CHECKING:
+    import pluggy
+
+_T = TypeVar("_T")
+
+
+class Driver:
+    """One driver of a plugin manager; subclasses add the verbs of their kind."""
+
+    group = ""
+
+    def __init__(self, manager: pluggy.PluginManager, name: str) -> None:
+        self._hook = manager.hook
+        self.name = name
+        self.info = self._call("info", DriverInfo)
+
+    def probe(self, host: Host) -> tuple[str, ...]:
+        """Return the reasons why this host cannot run it; empty: supported."""
+        reasons = self._try("probe", Iterable, host=host)
+        return tuple(str(reason) for reason in reasons or ())
+
+    def require(self, capability: Capability) -> None:
+        """Raise NotSupportedError unless the driver claims the capability."""
+        if capability not in self.info.capabilities:
+            raise NotSupportedError(f"{self.group} driver {self.name}: does not claim {capability.value}")
+
+    def _try(self, verb: str, expected: type[Any], /, **arguments: Any) -> Any:
+        hook: Callable[..., Any] = getattr(self._hook, f"pe_{self.group}_{verb}")
+        where = f"{self.group} driver {self.name}: {verb}"
+        try:
+            result = hook(**arguments)
+        except PlugengineError:
+            raise
+        except OSError as exc:
+            kind = NoSpaceError if exc.errno in (28, 122) else DriverError  # ENOSPC, EDQUOT
+            raise kind(f"{where}: {exc.filename or ''}{': ' if exc.filename else ''}{exc.strerror}") from exc
+        except Exception as exc:
+            raise DriverError(
+                f"{where}: {type(exc).__name__}: {exc}", hint="a bug of the driver; --debug shows where"
+            ) from exc
+        if result is not None and not isinstance(result, expected):
+            raise DriverLoadError(f"{where}: returned {type(result).__name__}, not {expected.__name__}")
+        return result
+
+    def _call(self, verb: str, expected: type[_T], /, **arguments: Any) -> _T:
+        result: _T | None = self._try(verb, expected, **arguments)
+        if result is None:
+            raise NotSupportedError(f"{self.group} driver {self.name}: {verb} is not implemented")
+        return result
+
+    def _record(self, verb: str, /, **arguments: Any) -> Record:
+        record: Record = self._call(verb, dict, **arguments)
+        return record
+
+
+class StorageDriver(Driver):
+    """See `hookspecs.StorageSpec`."""
+
+    group = "storage"
+
+    def prepare(self, request: StorageRequest) -> Record:
+        """Make the writable layer."""
+        return self._record("prepare", request=request)
+
+    def mounts(self, request: StorageRequest, record: Record) -> Rootfs:
+        """Return how the root filesystem comes to be."""
+        return self._call("mounts", Rootfs, request=request, record=record)
+
+    def changes(self, request: StorageRequest, record: Record) -> Iterator[Change]:
+        """Yield what differs from the image."""
+        self.require(Capability.NATIVE_DIFF)
+        yield from self._try("changes", Iterable, request=request, record=record) or ()
+
+    def upper(self, request: StorageRequest, record: Record) -> HostPath:
+        """Return the directory that holds the changes in overlay form."""
+        self.require(Capability.NATIVE_DIFF)
+        return HostPath(self._call("upper", str, request=request, record=record))
+
+    def usage(self, request: StorageRequest, record: Record) -> Usage:
+        """Return the space of the writable layer."""
+        return self._call("usage", Usage, request=request, record=record)
+
+    def remove(self, request: StorageRequest, record: Record | None) -> None:
+        """Remove what prepare made."""
+        self._call("remove", bool, request=request, record=record)
+
+    def gc(self, host: Host, valid_ids: frozenset[str]) -> tuple[str, ...]:
+        """Remove what belongs to no container."""
+        return tuple(self._try("gc", Iterable, host=host, valid_ids=valid_ids) or ())
+
+
+class NetworkDriver(Driver):
+    """See `hookspecs.NetworkSpec`."""
+
+    group = "network"
+
+    def create(self, network: Network) -> Record:
+        """Make the host's side of a network."""
+        return self._record("create", network=network)
+
+    def remove(self, network: Network, record: Record) -> None:
+        """Remove the host's side."""
+        self._call("remove", bool, network=network, record=record)
+
+    def attach(self, request: NetworkRequest) -> Attachment:
+        """Connect a container."""
+        return self._call("attach", Attachment, request=request)
+
+    def detach(self, network: Network, container_id: str, attachment: Attachment | None) -> None:
+        """Disconnect a container, also a half connected one."""
+        self._call("detach", bool, network=network, container_id=container_id, attachment=attachment)
+
+    def ports(self, network: Network, container_id: str, attachment: Attachment, ports: tuple[Port, ...]) -> Attachment:
+        """Replace the published ports."""
+        self.require(Capability.PORTS)
+        return self._call(
+            "ports",
+            Attachment,
+            network=network,
+            container_id=container_id,
+            attachment=attachment,
+            ports=ports,
+        )
+
+    def stats(self, attachment: Attachment, netns: int) -> NetworkStats:
+        """Return counters as the container sees them."""
+        return self._call("stats", NetworkStats, attachment=attachment, netns=netns)
+
+    def gc(self, host: Host, networks: tuple[Network, ...], valid_ids: frozenset[str]) -> tuple[str, ...]:
+        """Remove links and rules of no container."""
+        return tuple(self._try("gc", Iterable, host=host, networks=networks, valid_ids=valid_ids) or ())
+
+
+class CgroupDriver(Driver):
+    """See `hookspecs.CgroupSpec`."""
+
+    group = "cgroup"
+
+    def settings(self, limits: Limits, request: CgroupRequest) -> Settings:
+        """Return the writes for these limits."""
+        return self._call("settings", Settings, limits=limits, request=request)
+
+    def create(self, request: CgroupRequest) -> Record:
+        """Make the group."""
+        return self._record("create", request=request)
+
+    def apply(self, record: Record, settings: Settings, limits: Limits) -> None:
+        """Write the settings."""
+        self._call("apply", bool, record=record, settings=settings, limits=limits)
+
+    def join(self, record: Record, pid: int) -> None:
+        """Move a process into the group."""
+        self._call("join", bool, record=record, pid=pid)
+
+    def pids(self, record: Record) -> tuple[int, ...]:
+        """Return the processes of the group."""
+        return self._call("pids", tuple, record=record)
+
+    def stats(self, record: Record) -> CgroupStats:
+        """Return the accounting now."""
+        return self._call("stats", CgroupStats, record=record)
+
+    def freeze(self, record: Record, *, frozen: bool) -> None:
+        """Freeze or thaw."""
+        self.require(Capability.FREEZE)
+        self._call("freeze", bool, record=record, frozen=frozen)
+
+    def kill(self, record: Record) -> None:
+        """Kill every process of the group."""
+        self._call("kill", bool, record=record)
+
+    def mounts(self, record: Record, target: HostPath) -> tuple[Mount, ...]:
+        """Return the mounts for the guest's /sys/fs/cgroup."""
+        return self._call("mounts", tuple, record=record, target=target)
+
+    def remove(self, record: Record) -> None:
+        """Remove the group."""
+        self._call("remove", bool, record=record)
+
+    def gc(self, host: Host, parent: str, valid_ids: frozenset[str]) -> tuple[str, ...]:
+        """Remove groups of no container."""
+        return tuple(self._try("gc", Iterable, host=host, parent=parent, valid_ids=valid_ids) or ())
+
+
+class NamespaceDriver(Driver):
+    """See `hookspecs.NamespaceSpec`."""
+
+    group = "namespace"
+
+    def plan(self, request: NamespaceRequest) -> NamespacePlan:
+        """Return what to clone, join and map."""
+        return self._call("plan", NamespacePlan, request=request)
+
+
+CLASSES: Mapping[str, type[Driver]] = {
+    "storage": StorageDriver,
+    "network": NetworkDriver,
+    "cgroup": CgroupDriver,
+    "namespace": NamespaceDriver,
+}
+
+
+class DriverSet:
+    """The drivers of one container in a plugin manager of their own, and the observers.
+
+    Raises:
+        DriverLoadError, NotFoundError, ConflictError: A chosen driver is not usable.
+    """
+
+    def __init__(self, registry: Registry, *, storage: str, network: str, cgroup: str, namespace: str) -> None:
+        chosen = [("storage", storage), ("network", network), ("cgroup", cgroup), ("namespace", namespace)]
+        observers = [("hooks", name) for name in registry.names("hooks")]
+        manager = new_manager(registry, [*chosen, *observers])
+        self.storage = StorageDriver(manager, storage)
+        self.network = NetworkDriver(manager, network)
+        self.cgroup = CgroupDriver(manager, cgroup)
+        self.namespace = NamespaceDriver(manager, namespace)
+        self.observe: Callable[..., Any] | None = manager.hook.pe_event if observers else None
+
+
+def open_driver(registry: Registry, group: str, name: str) -> Driver:
+    """Return one driver alone, in a manager of its own."""
+    return CLASSES[group](new_manager(registry, [(group, name)]), name)

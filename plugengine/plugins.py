@@ -1,0 +1,203 @@
+"""Find, select and load drivers: entry points are listed without importing, and only chosen names are imported."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from plugengine.errors import ConflictError, DriverLoadError, NotFoundError
+from plugengine.hookspecs import API_VERSION, PROJECT, SPECS
+from plugengine.model import DriverInfo, HostPath
+
+if TYPE_CHECKING:
+    import pluggy
+
+GROUPS = ("storage", "network", "cgroup", "namespace", "hooks")
+_INDEX_FORMAT = 1
+
+
+class Entry(Struct, frozen=True, kw_only=True):
+    """One advertised plugin; nothing of it has been imported."""
+
+    group: str
+    name: str
+    value: str  # "module" or "module:attribute"
+    distribution: str
+    version: str
+
+    @property
+    def source(self) -> str:
+        """Return "distribution version", as shown in messages."""
+        return f"{self.distribution} {self.version}"
+
+
+class Registry:
+    """The plugins installed in this environment.
+
+    Args:
+        cache: File that remembers the list between processes, or None. It is keyed by the modification times of the
+            directories on `sys.path`, which every install and uninstall changes; a cache that cannot be read or
+            written is ignored.
+    """
+
+    def __init__(self, *, cache: HostPath | None = None) -> None:
+        self._cache = cache
+        self._entries: tuple[Entry, ...] | None = None
+
+    def entries(self, group: str) -> tuple[Entry, ...]:
+        """Return every plugin of one group, sorted by name; two may share a name."""
+        if self._entries is None:
+            self._entries = _read_index(self._cache)
+        return tuple(entry for entry in self._entries if entry.group == group)
+
+    def names(self, group: str) -> tuple[str, ...]:
+        """Return the distinct names of one group."""
+        return tuple(dict.fromkeys(entry.name for entry in self.entries(group)))
+
+    def find(self, group: str, name: str) -> Entry:
+        """Return the one plugin of that name.
+
+        Raises:
+            NotFoundError: None is installed; the hint lists those that are and the near miss.
+            ConflictError: Several distributions offer it.
+        """
+        found = [entry for entry in self.entries(group) if entry.name == name]
+        if not found:
+            names = self.names(group)
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f"installed: {', '.join(names) or 'none'}" + (f"; did you mean {close[0]}?" if close else "")
+            raise NotFoundError(f"{group} driver {name}: not installed", hint=hint)
+        if len(found) > 1:
+            offers = " and ".join(sorted(entry.source for entry in found))
+            raise ConflictError(
+                f"{group} driver {name}: offered by {offers}",
+                hint="uninstall one of them; neither is used until then",
+            )
+        return found[0]
+
+    def load(self, group: str, name: str) -> Any:
+        """Import a plugin and return its object.
+
+        Raises:
+            DriverLoadError: The import failed; the message names the distribution.
+        """
+        entry = self.find(group, name)
+        module_name, _, attribute = entry.value.partition(":")
+        try:
+            module: Any = __import__(module_name, fromlist=["__name__"])
+            for part in filter(None, attribute.split(".")):
+                module = getattr(module, part)
+        except Exception as exc:
+            raise DriverLoadError(
+                f"{group} driver {name} of {entry.source}: import: {type(exc).__name__}: {exc}",
+                hint=f"reinstall or remove {entry.distribution}; --debug shows where it failed",
+            ) from exc
+        return module
+
+
+def new_manager(registry: Registry, plugins: Iterable[tuple[str, str]]) -> pluggy.PluginManager:
+    """Return a fresh plugin manager that holds exactly the (group, name) plugins given.
+
+    Raises:
+        DriverLoadError: An import failed, a hook is misspelt or has a wrong signature, or the API version differs.
+    """
+    import pluggy
+
+    manager = pluggy.PluginManager(PROJECT)
+    for group, name in plugins:
+        plugin = registry.load(group, name)
+        source = registry.find(group, name).source
+        manager.add_hookspecs(SPECS[group])
+        try:
+            manager.register(plugin, name=f"{group}:{name}")
+            manager.check_pending()
+        except pluggy.PluginValidationError as exc:
+            raise DriverLoadError(f"{group} driver {name} of {source}: {exc}") from exc
+        if group != "hooks":
+            _check_version(manager, group, name, source)
+    return manager
+
+
+def _check_version(manager: pluggy.PluginManager, group: str, name: str, source: str) -> None:
+    try:
+        info = getattr(manager.hook, f"pe_{group}_info")()
+    except Exception as exc:
+        raise DriverLoadError(
+            f"{group} driver {name} of {source}: pe_{group}_info: {type(exc).__name__}: {exc}"
+        ) from exc
+    if not isinstance(info, DriverInfo):
+        raise DriverLoadError(f"{group} driver {name} of {source}: pe_{group}_info returned {info!r}, not a DriverInfo")
+    major, minor = info.api_version
+    if major != API_VERSION[0]:
+        raise DriverLoadError(
+            f"{group} driver {name} of {source}: written for API {major}.{minor}, this engine has "
+            f"{API_VERSION[0]}.{API_VERSION[1]}",
+            hint=f"install a release of {source.split()[0]} made for API {API_VERSION[0]}",
+        )
+
+
+def _read_index(cache: HostPath | None) -> tuple[Entry, ...]:
+    key = _index_key()
+    if cache is not None:
+        try:
+            with open(cache, encoding="utf-8") as stream:
+                stored: Mapping[str, Any] = json.load(stream)
+            if stored["key"] == key:
+                return tuple(Entry(**item) for item in stored["entries"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+    entries = _scan()
+    if cache is not None:
+        _write_index(cache, key, entries)
+    return entries
+
+
+def _index_key() -> list[Any]:
+    key: list[Any] = [_INDEX_FORMAT, sys.version, sys.prefix]
+    for directory in sys.path:
+        try:
+            key.append([directory, os.stat(directory or ".").st_mtime_ns])
+        except OSError:
+            continue
+    return key
+
+
+def _write_index(cache: HostPath, key: list[Any], entries: tuple[Entry, ...]) -> None:
+    items = [{name: getattr(entry, name) for name in Entry.__struct_fields__} for entry in entries]
+    temporary = f"{cache}.{os.getpid()}"
+    try:
+        with open(temporary, "w", encoding="utf-8") as stream:
+            json.dump({"key": key, "entries": items}, stream)
+        os.replace(temporary, cache)
+    except OSError:
+        return
+
+
+def _scan() -> tuple[Entry, ...]:
+    from importlib import metadata
+
+    found: dict[tuple[str, str, str], Entry] = {}
+    seen: set[str] = set()
+    for distribution in metadata.distributions():
+        name = distribution.name
+        if name is None or name in seen:  # a shadowed copy further down sys.path is not what would be imported
+            continue
+        seen.add(name)
+        for point in distribution.entry_points:
+            group = point.group.removeprefix(f"{PROJECT}.")
+            if point.group == f"{PROJECT}.{group}" and group in GROUPS:
+                entry = Entry(
+                    group=group,
+                    name=point.name,
+                    value=point.value,
+                    distribution=name,
+                    version=distribution.version,
+                )
+                found[(group, point.name, name)] = entry
+    return tuple(found[key] for key in sorted(found))
