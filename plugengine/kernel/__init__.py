@@ -1,6 +1,6 @@
 """The only home of ctypes, ioctl and raw system calls: thin functions with kernel names, public to drivers.
 
-Every function raises a plain `OSError`: `errno`, the kernel's words in `strerror`, the object's name in `filename`.
+Every function raises a plain `OSError`: the kernel's words in `strerror`, the object's name in `filename`.
 Paths are `str` or `bytes`, `dirfd` is an `int` (`files.AT_FDCWD` for the current directory).
 Nothing is imported here, so that a process pays only for the submodules it uses.
 """

@@ -66,10 +66,10 @@ SYSFS_MAGIC = 0x62656572
 TMPFS_MAGIC = 0x01021994
 XFS_SUPER_MAGIC = 0x58465342
 
-# As many links as the kernel follows in one path, MAXSYMLINKS in include/linux/namei.h; see path_resolution(7).
+# As many links as the kernel follows in one path, MAXSYMLINKS in include/linux/namei.h.
 _MAXSYMLINKS = 40
-# openat2(2) gives EAGAIN when a rename or mount anywhere on the system races with `..`; a container that renames
-# without end must not hold us forever.
+# openat2(2) gives EAGAIN when a rename or mount anywhere on the system races with `..`; a container that
+# renames without end must not hold us forever.
 _OPENAT2_TRIES = 128
 
 
@@ -129,7 +129,7 @@ def openat2(dirfd: int, path: str | bytes, flags: int, mode: int = 0, resolve: i
 def open_in_root(root_fd: int, path: str | bytes, flags: int, mode: int = 0, *, resolve: int = 0) -> int:
     """Open a path as a process chrooted to `root_fd` would: `/`, `..` and symlinks all stay inside.
 
-    O_CLOEXEC is always set, and the kernel's magic links (/proc/PID/fd/N and the like) are refused with ELOOP.
+    O_CLOEXEC is always set; the kernel's magic links (/proc/PID/fd/N and the like) are refused with ELOOP.
 
     Args:
         root_fd: Directory that stands for `/`.
@@ -150,8 +150,8 @@ def open_in_root(root_fd: int, path: str | bytes, flags: int, mode: int = 0, *, 
 def mkdir_in_root(root_fd: int, path: str | bytes, mode: int = 0o755) -> int:
     """Make a directory and its missing parents inside a root, and return an O_PATH descriptor of it.
 
-    What is there already is kept as it is. Symlinks are followed inside the root, dangling ones too: the directory
-    they point to is made. `mode` is lessened by the umask, as in mkdir(2).
+    What is there already is kept as it is. Symlinks are followed inside the root, dangling ones too: the
+    directory they point to is made. `mode` is lessened by the umask, as in mkdir(2).
 
     Raises:
         NotADirectoryError: A component is there and is something else.
@@ -163,9 +163,7 @@ def mkdir_in_root(root_fd: int, path: str | bytes, mode: int = 0o755) -> int:
         return _Walk(root_fd, path, mode).to_directory()
 
 
-def create_file_in_root(
-    root_fd: int, path: str | bytes, mode: int = 0o644, *, directory_mode: int = 0o755
-) -> int:
+def create_file_in_root(root_fd: int, path: str | bytes, mode: int = 0o644, *, directory_mode: int = 0o755) -> int:
     """Make an empty file and its missing parents inside a root, and return an O_PATH descriptor of it.
 
     A file of any kind that is there already is kept and opened; symlinks are followed inside the root.
@@ -226,28 +224,28 @@ class _Walk:
                 os.close(self._held.pop())
             return
         fd = self._open(name)
-        if fd < 0:
-            try:
-                os.mkdir(name, self._mode, dir_fd=self._held[-1])
-            except FileExistsError:
-                pass  # made by someone else since; what it is, is found out below
-            fd = self._open(name)
-        if fd < 0:
-            raise os_error(errno.ENOENT, "mkdirat", self._path)
-        self._step(fd)
+        self._step(self._make_directory(name) if fd < 0 else fd)
+
+    def _make_directory(self, name: bytes) -> int:
+        try:  # noqa: SIM105 - contextlib would be a quarter of this package's import time
+            os.mkdir(name, self._mode, dir_fd=self._held[-1])
+        except FileExistsError:
+            pass  # someone else was faster; what it is, is found out later
+        return self._open_or_raise(name)
+
+    def _make_file(self, name: bytes, mode: int) -> int:
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+        try:  # noqa: SIM105 - as above
+            os.close(os.open(name, flags, mode, dir_fd=self._held[-1]))
+        except FileExistsError:
+            pass
+        return self._open_or_raise(name)
 
     def _open_file(self, name: bytes, mode: int) -> int:
         """Return the file of that name, made if missing; -1 after a symlink, whose target is pending now."""
         fd = self._open(name)
         if fd < 0:
-            flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
-            try:
-                os.close(os.open(name, flags, mode, dir_fd=self._held[-1]))
-            except FileExistsError:
-                pass
-            fd = self._open(name)
-        if fd < 0:
-            raise os_error(errno.ENOENT, "openat", self._path)
+            fd = self._make_file(name, mode)
         if stat.S_ISLNK(os.fstat(fd).st_mode):
             self._step(fd)
             return -1
@@ -259,6 +257,12 @@ class _Walk:
             return os.open(name, flags, dir_fd=self._held[-1])
         except FileNotFoundError:
             return -1
+
+    def _open_or_raise(self, name: bytes) -> int:
+        fd = self._open(name)
+        if fd < 0:
+            raise os_error(errno.ENOENT, "openat", self._path)
+        return fd
 
     def _step(self, fd: int) -> None:
         """Take a descriptor over: a directory becomes the current one, a symlink adds its target."""
@@ -285,9 +289,7 @@ class _Walk:
             os.close(self._held.pop())
 
 
-def renameat2(
-    olddirfd: int, oldpath: str | bytes, newdirfd: int, newpath: str | bytes, flags: int = 0
-) -> None:
+def renameat2(olddirfd: int, oldpath: str | bytes, newdirfd: int, newpath: str | bytes, flags: int = 0) -> None:
     """renameat2(2)."""
     if _renameat2(olddirfd, encode(oldpath), newdirfd, encode(newpath), flags) != 0:
         raise os_error(get_errno(), "renameat2", oldpath)
@@ -346,7 +348,8 @@ def fstatfs_type(fd: int) -> int:
     result = StatFs()
     if _fstatfs(fd, byref(result)) != 0:
         raise os_error(get_errno(), "fstatfs", f"descriptor {fd}")
-    return result.f_type & 0xFFFFFFFF  # the kernel's magics are 32 bits wide, the field is signed
+    magic: int = result.f_type & 0xFFFFFFFF  # a magic has 32 bits, the field is signed
+    return magic
 
 
 def ficlone(dest_fd: int, src_fd: int) -> None:

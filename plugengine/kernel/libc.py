@@ -70,7 +70,8 @@ def os_error(errno: int, call: str, obj: str | bytes | None, detail: str = "") -
         detail: More words of the kernel, such as a message log; appended to `strerror`.
     """
     reason = os.strerror(errno)
-    error = OSError(errno, f"{reason} ({detail})" if detail else reason, obj)
+    name = None if obj is None else os.fsdecode(obj)
+    error = OSError(errno, f"{reason} ({detail})" if detail else reason, name)
     error.add_note(f"{call}(2)")
     return error
 

@@ -1,4 +1,4 @@
-"""Mount and arrange filesystems: mount(2), the descriptor based mount API, mount_setattr(2), pivot_root(2)."""
+"""Mount and arrange filesystems: mount(2), the descriptor based mount API, pivot_root(2)."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def umount2(target: str | bytes, flags: int = 0) -> None:
 
 
 def pivot_root(new_root: str | bytes, put_old: str | bytes) -> None:
-    """pivot_root(2); with "." for both, after chdir(2) to the new root, the old root is stacked on top of it."""
+    """pivot_root(2); "." for both, after chdir(2) to the new root, stacks the old root on top of it."""
     if _pivot_root(encode(new_root), encode(put_old)) != 0:
         raise os_error(get_errno(), "pivot_root", new_root)
 
@@ -180,7 +180,7 @@ def fsconfig_set_path(fs_fd: int, key: str | bytes, path: str | bytes, dirfd: in
 
 
 def fsconfig_set_fd(fs_fd: int, key: str | bytes, fd: int) -> None:
-    """FSCONFIG_SET_FD of fsconfig(2): an option given as an open file (overlay's layers: since Linux 6.13)."""
+    """FSCONFIG_SET_FD of fsconfig(2): an option given as an open file (overlay layers: Linux 6.13)."""
     _fsconfig_or_raise(fs_fd, FSCONFIG_SET_FD, encode(key), None, fd)
 
 
@@ -220,7 +220,7 @@ def fsmount(fs_fd: int, flags: int = FSMOUNT_CLOEXEC, attr_flags: int = 0) -> in
 
 
 def read_context_log(fs_fd: int) -> str:
-    """Read what the kernel has to say about a filesystem context, joined to one line; empty when it is silent.
+    """Read what the kernel has to say about a filesystem context, as one line; empty when it is silent.
 
     Each read(2) of the context yields one message and takes it away, ENODATA ends them; see fsopen(2).
     """
@@ -259,8 +259,8 @@ def move_mount(
 ) -> None:
     """move_mount(2): attach a detached mount, or move an attached one.
 
-    An empty path means the descriptor itself, so `move_mount(tree_fd, to_dirfd=target_fd)` puts a mount exactly
-    onto the object a descriptor was opened for, whatever the path says by now.
+    An empty path means the descriptor itself, so `move_mount(tree_fd, to_dirfd=target_fd)` puts a mount
+    exactly onto the object a descriptor was opened for, whatever the path says by now.
     """
     source, target = encode(from_path), encode(to_path)
     if not source:

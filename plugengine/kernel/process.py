@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-import errno
 import os
-from ctypes import Structure, addressof, byref, c_int, c_long, c_size_t, c_uint, c_ulong, c_void_p, get_errno
+from ctypes import (
+    Structure,
+    addressof,
+    byref,
+    c_int,
+    c_long,
+    c_size_t,
+    c_uint,
+    c_ulong,
+    c_void_p,
+    get_errno,
+    pythonapi,
+    sizeof,
+)
 from ctypes import c_uint64 as u64
-from ctypes import pythonapi, sizeof
 
 from plugengine.kernel.libc import declare, declare_syscall, os_error
 
@@ -46,7 +57,7 @@ SIGCHLD = 17
 # include/uapi/linux/prctl.h
 PR_GET_TID_ADDRESS = 40
 
-# Sharing memory or a stack with the parent would need a stack for the child; an interpreter can't run on either.
+# A child that shares memory needs a stack of its own, which an interpreter can't move to.
 _NOT_A_FORK = CLONE_VM | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_VFORK
 
 # proc_pid_stat(5): the fields after the command's closing parenthesis begin with (3) state
@@ -96,10 +107,10 @@ def clone3(
 ) -> tuple[int, int]:
     """clone3(2) as a fork(2) with flags: the child is born inside its namespaces and its cgroup.
 
-    The child is a whole interpreter: the fork functions of the interpreter and of `os.register_at_fork` have run,
-    as after os.fork(). The C library's have not; it learns the new thread id, but locks that *other* threads of the
-    parent held at that moment (the allocator's, say) stay locked. So call it from a process with one thread.
-    The child leaves with exec or `os._exit`, and reports in between through a pipe.
+    The child is a whole interpreter: the fork functions of the interpreter and of `os.register_at_fork` have
+    run, as after os.fork(). The C library's have not; it learns the new thread id, but locks that *other*
+    threads of the parent held at that moment (the allocator's, say) stay locked. So call it from a process
+    with one thread. The child leaves with exec or `os._exit`, and reports in between through a pipe.
 
     Args:
         flags: CLONE_NEW* and others that keep memory and descriptors apart.
@@ -108,8 +119,8 @@ def clone3(
         exit_signal: What the parent is sent when the child ends.
 
     Returns:
-        (pid, pidfd) in the parent, with -1 for a pidfd not asked for; (0, -1) in the child. The pid is the parent's
-        view of it, the child of a CLONE_NEWPID sees itself as 1.
+        (pid, pidfd) in the parent, with -1 for a pidfd not asked for; (0, -1) in the child. The pid is the
+        parent's view of it, the child of a CLONE_NEWPID sees itself as 1.
 
     Raises:
         ValueError: A flag that would share memory or descriptors.
@@ -142,10 +153,10 @@ def clone3(
 
 
 def _tid_address() -> int:
-    """Return where the C library keeps the thread id, for the kernel to set in the child as glibc's fork does.
+    """Return where the C library keeps the thread id, for the kernel to set in the child as fork(3) does.
 
-    The kernel knows the place from set_tid_address(2); without CONFIG_CHECKPOINT_RESTORE it does not tell, and the
-    child then carries its parent's thread id in there, which only robust and error-checking mutexes would notice.
+    The kernel knows the place from set_tid_address(2). Without CONFIG_CHECKPOINT_RESTORE it does not tell,
+    and the child keeps its parent's thread id there; only robust and error-checking mutexes would notice.
     """
     place = c_long(0)
     if _prctl(PR_GET_TID_ADDRESS, addressof(place), 0, 0, 0) != 0:
@@ -156,8 +167,8 @@ def _tid_address() -> int:
 def setns(fd: int, nstype: int = 0) -> None:
     """setns(2): enter the namespace of an open /proc/PID/ns file, or those of a pidfd named by `nstype`.
 
-    It moves the calling thread only; of a process with several threads CLONE_NEWUSER, CLONE_NEWNS and CLONE_NEWTIME
-    say EINVAL (or EUSERS).
+    It moves the calling thread only. In a process with several threads, user and mount namespaces say EINVAL
+    and time namespaces EUSERS.
     """
     if _setns(fd, nstype) != 0:
         raise os_error(get_errno(), "setns", f"descriptor {fd}")
@@ -166,9 +177,9 @@ def setns(fd: int, nstype: int = 0) -> None:
 def unshare(flags: int) -> None:
     """unshare(2).
 
-    CLONE_NEWPID and CLONE_NEWTIME act on children made later. A time namespace takes offsets only until the first
-    process is in it: unshare, write /proc/self/timens_offsets, then fork (time_namespaces(7)); a clone3 with
-    CLONE_NEWTIME is too late for them.
+    CLONE_NEWPID and CLONE_NEWTIME act on children made later. A time namespace takes offsets only until the
+    first process is in it: unshare, write /proc/self/timens_offsets, then fork (time_namespaces(7)); a clone3
+    with CLONE_NEWTIME is too late for them.
     """
     if _unshare(flags) != 0:
         raise os_error(get_errno(), "unshare", f"flags {flags:#x}")
@@ -199,12 +210,13 @@ def pidfd_getfd(pidfd: int, targetfd: int) -> int:
 class ProcessId(tuple[int, int]):
     """A process named so that a reused pid is not mistaken for it: (pid, start_time).
 
-    A tuple and not a dataclass because importing dataclasses costs more than the rest of this package together.
+    A tuple and not a dataclass: importing dataclasses costs more than all that a start needs of this package.
     """
 
     __slots__ = ()
 
     def __new__(cls, pid: int, start_time: int) -> Self:
+        """Name a process; `of` looks its start time up."""
         return super().__new__(cls, (pid, start_time))
 
     def __getnewargs__(self) -> tuple[int, int]:
