@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 from ctypes import (
@@ -21,7 +20,7 @@ from ctypes import (
 )
 from ctypes import c_uint64 as u64
 
-from plugengine.kernel.libc import declare, declare_syscall, encode, os_error
+from plugengine.kernel.libc import declare, declare_syscall, encode, ioctl, os_error
 
 # include/uapi/linux/fcntl.h
 AT_FDCWD = -100
@@ -354,4 +353,4 @@ def fstatfs_type(fd: int) -> int:
 
 def ficlone(dest_fd: int, src_fd: int) -> None:
     """FICLONE of ioctl_ficlonerange(2): share all data of `src_fd`; EOPNOTSUPP where the filesystem can't."""
-    fcntl.ioctl(dest_fd, FICLONE, src_fd)
+    ioctl(dest_fd, FICLONE, src_fd, f"descriptor {dest_fd}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 from ctypes import get_errno
 
@@ -116,6 +117,15 @@ def declare_syscall(name: str, *argtypes: Any, keep_interpreter_lock: bool = Fal
     if number is None:
         return lambda *_: syscall_number(name)
     return lambda *args: function(number, *args)
+
+
+def ioctl(fd: int, request: int, argument: int | bytearray | ctypes.Structure, obj: str) -> int:
+    """ioctl(2) with a number, or a buffer the kernel may write to; return the result of the call."""
+    try:
+        result: int = fcntl.ioctl(fd, request, argument)
+    except OSError as exc:
+        raise os_error(exc.errno or 0, "ioctl", obj) from None
+    return result
 
 
 _syscall = _libc["syscall"]
