@@ -12,6 +12,7 @@ from ctypes import (
     byref,
     c_char_p,
     c_int,
+    c_ubyte,
     c_uint,
     c_uint32,
     c_ulong,
@@ -19,6 +20,7 @@ from ctypes import (
     c_void_p,
     cast,
     get_errno,
+    sizeof,
 )
 
 from plugengine.kernel.libc import declare, declare_syscall, os_error
@@ -95,7 +97,7 @@ class CapData(Structure):
 class SockFilter(Structure):
     """struct sock_filter, include/uapi/linux/filter.h."""
 
-    _fields_ = (("code", c_ushort), ("jt", c_uint32, 8), ("jf", c_uint32, 8), ("k", c_uint32))
+    _fields_ = (("code", c_ushort), ("jt", c_ubyte), ("jf", c_ubyte), ("k", c_uint32))
 
 
 class SockFprog(Structure):
@@ -104,7 +106,7 @@ class SockFprog(Structure):
     _fields_ = (("len", c_ushort), ("filter", c_void_p))
 
 
-SOCK_FILTER_BYTES = 8
+SOCK_FILTER_BYTES = sizeof(SockFilter)
 
 _prctl = declare("prctl", c_int, c_ulong, c_ulong, c_ulong, c_ulong)
 _capget = declare("capget", c_void_p, c_void_p)

@@ -226,7 +226,7 @@ class _Walk:
         self._step(self._make_directory(name) if fd < 0 else fd)
 
     def _make_directory(self, name: bytes) -> int:
-        try:  # noqa: SIM105 - contextlib would be a quarter of this package's import time
+        try:
             os.mkdir(name, self._mode, dir_fd=self._held[-1])
         except FileExistsError:
             pass  # someone else was faster; what it is, is found out later
@@ -234,7 +234,7 @@ class _Walk:
 
     def _make_file(self, name: bytes, mode: int) -> int:
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
-        try:  # noqa: SIM105 - as above
+        try:
             os.close(os.open(name, flags, mode, dir_fd=self._held[-1]))
         except FileExistsError:
             pass
@@ -333,7 +333,7 @@ def _close_one_by_one(first: int, last: int, flags: int) -> None:
             continue
         try:
             if flags & CLOSE_RANGE_CLOEXEC:
-                os.set_inheritable(fd, False)  # noqa: FBT003 - positional only in the standard library
+                os.set_inheritable(fd, False)
             else:
                 os.close(fd)
         except OSError as exc:
