@@ -102,6 +102,7 @@ _renameat2 = declare_syscall("renameat2", c_int, c_char_p, c_int, c_char_p, c_ui
 _close_range = declare_syscall("close_range", c_uint, c_uint, c_uint)
 _linkat = declare("linkat", c_int, c_char_p, c_int, c_char_p, c_int)
 _fstatfs = declare("fstatfs", c_int, c_void_p)
+_syncfs = declare("syncfs", c_int)
 
 
 def openat2(dirfd: int, path: str | bytes, flags: int, mode: int = 0, resolve: int = 0) -> int:
@@ -354,3 +355,9 @@ def fstatfs_type(fd: int) -> int:
 def ficlone(dest_fd: int, src_fd: int) -> None:
     """FICLONE of ioctl_ficlonerange(2): share all data of `src_fd`; EOPNOTSUPP where the filesystem can't."""
     ioctl(dest_fd, FICLONE, src_fd, f"descriptor {dest_fd}")
+
+
+def syncfs(fd: int) -> None:
+    """syncfs(2): write out all of the filesystem that holds `fd`, which O_PATH may not have opened."""
+    if _syncfs(fd) != 0:
+        raise os_error(get_errno(), "syncfs", f"descriptor {fd}")
