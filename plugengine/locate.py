@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from plugengine.errors import NoSpaceError, StateError
 from plugengine.model import HostPath
@@ -28,8 +29,7 @@ _PRIVATE_MODE = 0o700
 _RUN_ID_LENGTH = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Locations:
+class Locations(Struct, frozen=True):
     """The two roots, and every path below them; pure except for `ensure`."""
 
     root: HostPath  # persistent
