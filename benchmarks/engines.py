@@ -116,7 +116,7 @@ class Pe:
         if not Path(self.program).is_file():
             raise EngineError(f"{self.program} is not there; name another with --pe")
         (self.work / "pe").mkdir()
-        versions = {"pe": say([self.program, "--version"], self.work)}
+        versions = {"pe": first_line([self.program, "--version"], self.work)}
         try:
             say([*self.command, "import", str(tar), IMAGE], self.work)
         except EngineError as exc:
@@ -241,10 +241,7 @@ class Podman:
         if not has_capability(CAP_SYS_RESOURCE):
             # podman's default limits are above the hard limits of such a process: runc answers EPERM.
             options += ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000"]
-        return {
-            network: [*self.command, "run", "--rm", *options, "--network", network, IMAGE]
-            for network in NETWORKS
-        }
+        return {network: [*self.command, "run", "--rm", *options, "--network", network, IMAGE] for network in NETWORKS}
 
     def close(self) -> None:
         """Nothing: no process stays between runs."""

@@ -96,9 +96,7 @@ def check(case: Case, output: Path) -> None:
         case.failure = f"unexpected output: {tail(output)}"
 
 
-def measure(
-    cases: Sequence[Case], *, rounds: int, warmup: int, output: Path, progress: Callable[[int], None]
-) -> None:
+def measure(cases: Sequence[Case], *, rounds: int, warmup: int, output: Path, progress: Callable[[int], None]) -> None:
     """Run every case once a round in random order; the first `warmup` rounds do not count.
 
     Random, because an engine may still tidy up after its client has returned: no case is always next to pay.

@@ -39,17 +39,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=20, help="rounds that count (default 20)")
     parser.add_argument("--warmup", type=int, default=3, help="rounds before them, discarded (default 3)")
-    parser.add_argument(
-        "--engine", action="append", choices=ENGINES, help="only this engine; may be repeated"
-    )
-    parser.add_argument(
-        "--storage", action="append", help="storage drivers of pe (default overlay, fuse_union)"
-    )
+    parser.add_argument("--engine", action="append", choices=ENGINES, help="only this engine; may be repeated")
+    parser.add_argument("--storage", action="append", help="storage drivers of pe (default overlay, fuse_union)")
     parser.add_argument("--pe", default=default_pe(), help="the pe to measure (default %(default)s)")
     parser.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="where roots are made")
-    parser.add_argument(
-        "--json", action="store_true", help="print JSON with every sample instead of the table"
-    )
+    parser.add_argument("--json", action="store_true", help="print JSON with every sample instead of the table")
     parser.add_argument("--check", action="store_true", help="exit 1 when a bar is missed or pe cannot run")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
