@@ -197,7 +197,8 @@ def fsconfig_reconfigure(fs_fd: int) -> None:
 def _fsconfig_or_raise(fs_fd: int, command: int, key: bytes | None, value: bytes | None, aux: int) -> None:
     if _fsconfig(fs_fd, command, key, value, aux) != 0:
         error = get_errno()
-        raise os_error(error, "fsconfig", key or "superblock", read_context_log(fs_fd))
+        option = b"superblock" if key is None else key if value is None else key + b"=" + value
+        raise os_error(error, "fsconfig", option, read_context_log(fs_fd))
 
 
 def fsmount(fs_fd: int, flags: int = FSMOUNT_CLOEXEC, attr_flags: int = 0) -> int:
@@ -209,8 +210,8 @@ def fsmount(fs_fd: int, flags: int = FSMOUNT_CLOEXEC, attr_flags: int = 0) -> in
         attr_flags: MOUNT_ATTR_* of the new mount.
 
     Returns:
-        A descriptor of the mount for move_mount; it works as a directory at once, and closing it unattached
-        takes the mount away.
+        An O_PATH descriptor of the mount, for move_mount; as a dirfd it works at once. Closing it unattached takes
+        the mount away.
     """
     fd = _fsmount(fs_fd, flags, attr_flags)
     if fd < 0:
@@ -222,7 +223,8 @@ def fsmount(fs_fd: int, flags: int = FSMOUNT_CLOEXEC, attr_flags: int = 0) -> in
 def read_context_log(fs_fd: int) -> str:
     """Read what the kernel has to say about a filesystem context, as one line; empty when it is silent.
 
-    Each read(2) of the context yields one message and takes it away, ENODATA ends them; see fsopen(2).
+    Each read(2) of the context yields one message and takes it away, ENODATA ends them; see fsopen(2). Overlay says
+    most of its reasons to the kernel log only (as of Linux 6.18).
     """
     messages: list[str] = []
     while True:
