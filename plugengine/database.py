@@ -75,6 +75,8 @@ def database_error(exc: sqlite3.DatabaseError, path: HostPath) -> StateError | N
     """Say in the engine's words what sqlite said."""
     code = getattr(exc, "sqlite_errorcode", 0) & _PRIMARY
     message = f"state database {path}: {exc}"
+    if code in (_READONLY, _CANTOPEN) and os.statvfs(os.path.dirname(path)).f_flag & os.ST_RDONLY:
+        message = f"state database {path}: its filesystem is mounted read-only"
     if code == _FULL or (code == _IOERR and _is_full(os.path.dirname(path))):
         return NoSpaceError(message, hint="free some space; nothing was changed")
     hints = {

@@ -14,14 +14,13 @@ SHORT_ID_LENGTH: Final = 12
 _NAME: Final = "[a-zA-Z0-9][a-zA-Z0-9_.-]+"
 _LONGEST_NAME = 255  # NAME_MAX: volumes become directories
 
-# Strings that are split: as a list every word would have a line of its own.
 _ADJECTIVES: Final = (
     "agile amber ample awake balmy brave breezy bright brisk calm candid cheery clear clever cosy crisp curious "
     "daring deft eager early earnest easy fair fleet fond frank fresh gentle glad golden hardy hearty honest humble "
     "jolly keen kind lively loyal lucid lucky mellow merry mild modest neat nimble noble patient placid plucky polite "
     "proud quick quiet ready robust rosy serene sharp shiny silent silver simple sleek snug sober solid steady sunny "
     "swift tidy upbeat vivid warm wise witty young zesty"
-).split()  # noqa: SIM905
+)
 _NOUNS: Final = (
     "acorn alder anchor aspen badger beacon beech birch bison brook canyon cedar cliff clover comet condor coral "
     "crane creek cricket curlew delta dove dune egret elm ember falcon fern finch fjord fox garnet geyser glacier "
@@ -29,7 +28,7 @@ _NOUNS: Final = (
     "lotus lynx magpie maple marten meadow meteor mole moss newt oak opal orchid osprey otter owl pebble pine plover "
     "pond poppy quail quartz rapids raven reed ridge robin rowan saddle sparrow spruce stork summit swan thistle "
     "tide trout tulip valley walnut willow wren yarrow"
-).split()  # noqa: SIM905
+)
 
 
 def new_id() -> str:
@@ -68,8 +67,9 @@ def near_miss(name: str, known: list[str]) -> str | None:
     return f"did you mean {close[0]}?" if close else None
 
 
-def _pick(words: list[str]) -> str:
-    return words[_number() % len(words)]
+def _pick(words: str) -> str:
+    choices = words.split()
+    return choices[_number() % len(choices)]
 
 
 def _number() -> int:

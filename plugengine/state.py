@@ -100,6 +100,12 @@ class State:
             if connection is not None:
                 connection.close()
 
+    def __del__(self) -> None:
+        # A connection is in a reference cycle with its cache of statements. Left to the collector it might be
+        # open at the next fork, unseen by `_before_fork`.
+        if self._connection is not None:
+            self.close()
+
     def _connect(self) -> sqlite3.Connection:
         if self._connection is None:
             self._connection = database.connect(self.root, patience_s=self._patience_s)
