@@ -1,1 +1,105 @@
-"""A driver of plugengine."""
+"""Bridge networks: a Linux bridge per network, a veth pair per container, NAT and published ports by nf_tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from plugengine.hookspecs import API_VERSION, hookimpl
+from plugengine.model import (
+    Attachment,
+    Capability,
+    DriverInfo,
+    Host,
+    Network,
+    NetworkRequest,
+    NetworkStats,
+    Option,
+    Port,
+    Record,
+)
+
+_INFO = DriverInfo(
+    api_version=API_VERSION,
+    summary="a Linux bridge, NAT and published ports; IPv4",
+    capabilities=frozenset((Capability.ADDRESSES, Capability.PORTS)),
+    options=(
+        Option(name="bridge", default=None, help="name of the bridge; pe0 or pe-NETWORK if not given"),
+        Option(name="mtu", default="1500", help="largest packet in bytes"),
+        Option(name="internal", default="false", help="true: no way out of the network, nor in"),
+    ),
+    rank=100,
+)
+
+
+@hookimpl
+def pe_network_info() -> DriverInfo:
+    """Return facts about the driver."""
+    return _INFO
+
+
+@hookimpl
+def pe_network_probe(host: Host) -> Iterable[str]:
+    """Return the reasons why this host cannot run bridge networks."""
+    from plugengine_net_bridge.probe import reasons
+
+    return reasons()
+
+
+@hookimpl
+def pe_network_create(network: Network) -> Record:
+    """Make, or mend, the bridge and the rules."""
+    from plugengine_net_bridge.bridge import create
+
+    return create(network)
+
+
+@hookimpl
+def pe_network_remove(network: Network, record: Record) -> bool:
+    """Remove the bridge and the rules."""
+    from plugengine_net_bridge.bridge import remove
+
+    remove(network, record)
+    return True
+
+
+@hookimpl
+def pe_network_attach(request: NetworkRequest) -> Attachment:
+    """Connect a container's network namespace."""
+    from plugengine_net_bridge.veth import attach
+
+    return attach(request)
+
+
+@hookimpl
+def pe_network_detach(network: Network, container_id: str, attachment: Attachment | None) -> bool:
+    """Remove everything `pe_network_attach` made on the host."""
+    from plugengine_net_bridge.veth import detach
+
+    detach(network, container_id, attachment)
+    return True
+
+
+@hookimpl
+def pe_network_ports(
+    network: Network, container_id: str, attachment: Attachment, ports: tuple[Port, ...]
+) -> Attachment:
+    """Replace the published ports of a running container."""
+    from plugengine_net_bridge.veth import change_ports
+
+    return change_ports(network, container_id, attachment, ports)
+
+
+@hookimpl
+def pe_network_stats(attachment: Attachment, netns: int) -> NetworkStats:
+    """Return counters, as the container sees them."""
+    from plugengine_net_bridge.veth import stats
+
+    return stats(attachment)
+
+
+@hookimpl
+def pe_network_gc(host: Host, networks: tuple[Network, ...], valid_ids: frozenset[str]) -> Iterable[str]:
+    """Remove what belongs to no container and no network."""
+    from plugengine_net_bridge.collect import collect
+
+    return collect(networks, valid_ids)

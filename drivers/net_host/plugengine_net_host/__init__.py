@@ -1,1 +1,92 @@
-"""A driver of plugengine."""
+"""The host's network: the container stays in the host's network namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from plugengine.errors import NotSupportedError
+from plugengine.hookspecs import API_VERSION, hookimpl
+from plugengine.model import (
+    Attachment,
+    Capability,
+    DriverInfo,
+    Host,
+    Network,
+    NetworkRequest,
+    NetworkStats,
+    Port,
+    Record,
+)
+
+_INFO = DriverInfo(
+    api_version=API_VERSION,
+    summary="the host's interfaces, addresses and ports",
+    capabilities=frozenset((Capability.HOST_NAMESPACE,)),
+)
+
+
+@hookimpl
+def pe_network_info() -> DriverInfo:
+    """Return facts about the driver."""
+    return _INFO
+
+
+@hookimpl
+def pe_network_probe(host: Host) -> Iterable[str]:
+    """Return no reasons: nothing is needed."""
+    return ()
+
+
+@hookimpl
+def pe_network_create(network: Network) -> Record:
+    """Make nothing: the host is there."""
+    return {}
+
+
+@hookimpl
+def pe_network_remove(network: Network, record: Record) -> bool:
+    """Remove nothing."""
+    return True
+
+
+@hookimpl
+def pe_network_attach(request: NetworkRequest) -> Attachment:
+    """Connect nothing: what the host has, the container has."""
+    if request.ports:
+        raise _no_ports(request.network, request.container_id)
+    return Attachment()
+
+
+@hookimpl
+def pe_network_detach(network: Network, container_id: str, attachment: Attachment | None) -> bool:
+    """Remove nothing."""
+    return True
+
+
+@hookimpl
+def pe_network_ports(
+    network: Network, container_id: str, attachment: Attachment, ports: tuple[Port, ...]
+) -> Attachment:
+    """Refuse: a port the container listens on is the host's already."""
+    if ports:
+        raise _no_ports(network, container_id)
+    return attachment
+
+
+@hookimpl
+def pe_network_stats(attachment: Attachment, netns: int) -> NetworkStats:
+    """Return zeros: the host's counters are not this container's."""
+    return NetworkStats()
+
+
+@hookimpl
+def pe_network_gc(host: Host, networks: tuple[Network, ...], valid_ids: frozenset[str]) -> Iterable[str]:
+    """Remove nothing: the host holds nothing of it."""
+    return ()
+
+
+def _no_ports(network: Network, container_id: str) -> NotSupportedError:
+    return NotSupportedError(
+        f"publish ports of container {container_id} on network {network.name}: it uses the host's own ports",
+        hint="leave out -p: what the container listens on, the host listens on",
+    )

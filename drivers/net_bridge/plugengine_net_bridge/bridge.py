@@ -1,0 +1,186 @@
+"""The host's side of a network: a bridge with the gateway's address, forwarding, and the packet filter table."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import ExitStack
+
+from plugengine.errors import ConflictError, DriverError, UsageError
+from plugengine.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket
+
+from plugengine_net_bridge import rtnl, sysctl, table
+from plugengine_net_bridge.names import (
+    IFNAMSIZ,
+    bridge_name,
+    mac_of,
+    marked_container,
+    marked_network,
+    network_mark,
+    parse_mac,
+)
+from plugengine_net_bridge.rtnl import Link, Prefix
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from plugengine.model import Network, Record
+
+DEFAULT_MTU = 1500
+MIN_MTU = 68  # RFC 791: every link must carry it
+MAX_MTU = 65535
+_HAVE = frozenset((errno.EEXIST,))
+_GONE = frozenset((errno.ENODEV,))
+
+
+class Plan:
+    """What a network's host side should be; pure."""
+
+    __slots__ = ("bridge", "gateway", "internal", "mac", "mtu", "name", "subnet")
+
+    def __init__(self, network: Network) -> None:
+        self.name = network.name
+        self.bridge = bridge_name(network)
+        if not 0 < len(self.bridge) < IFNAMSIZ or set(self.bridge) & set("/: \t\n"):
+            raise UsageError(f"network {network.name}: bridge {self.bridge!r} is no name for a link")
+        if not network.subnet or not network.gateway:
+            raise UsageError(f"network {network.name}: a bridge needs a subnet and a gateway")
+        try:
+            self.subnet = Prefix(network.subnet)
+            self.gateway = Prefix(f"{network.gateway}/{self.subnet.length}")
+        except ValueError as exc:
+            raise UsageError(f"network {network.name}: {exc}") from None
+        if self.gateway.first != self.subnet.first:
+            raise UsageError(f"network {network.name}: gateway {network.gateway} is not in {network.subnet}")
+        self.mac = parse_mac(mac_of(network.gateway))
+        self.mtu = _mtu(network)
+        self.internal = _switch(network, "internal")
+
+
+def create(network: Network) -> Record:
+    """Make, or mend, the bridge and the rules; see `pe_network_create`."""
+    plan = Plan(network)
+    with ExitStack() as undo:
+        try:
+            forwarding = sysctl.ensure(sysctl.IP_FORWARD, "1")
+            with NetlinkSocket(NETLINK_ROUTE) as rtnetlink:
+                if _ensure_bridge(rtnetlink, plan):
+                    undo.callback(_remove_link, plan.bridge)
+            with NetlinkSocket(NETLINK_NETFILTER) as nf:
+                table.ensure(nf, plan.bridge, plan.subnet, internal=plan.internal)
+        except OSError as exc:
+            raise _failed(plan, exc) from exc
+        undo.pop_all()
+    # The host routes from now on, also between its other interfaces, and goes on when the network is removed:
+    # others may rely on it by then. What it was is kept for the curious.
+    return {
+        "bridge": plan.bridge,
+        "subnet": plan.subnet.text,
+        "mtu": plan.mtu,
+        "internal": plan.internal,
+        "ip_forward_was": forwarding,
+    }
+
+
+def remove(network: Network, record: Record) -> None:
+    """Remove the rules and the bridge; see `pe_network_remove`."""
+    bridge = str(record.get("bridge") or bridge_name(network))
+    subnet = str(record.get("subnet") or network.subnet or "")
+    try:
+        with NetlinkSocket(NETLINK_NETFILTER) as nf:
+            table.forget(nf, bridge, Prefix(subnet) if subnet else None)
+        with NetlinkSocket(NETLINK_ROUTE) as rtnetlink:
+            link = find_link(rtnetlink, bridge)
+            if link is not None and marked_network(link.alias) == network.name:
+                rtnetlink.execute(rtnl.delete_link(bridge), accept=_GONE)
+    except OSError as exc:
+        raise DriverError(f"remove network {network.name}: {exc.strerror} ({exc.filename})") from exc
+
+
+def find_link(rtnetlink: NetlinkSocket, name: str) -> Link | None:
+    """Return one link by name; None: there is none."""
+    (answer,) = rtnetlink.execute(rtnl.get_link(name), accept=_GONE)
+    return Link(answer.replies[0][1]) if answer.replies else None
+
+
+def all_links(rtnetlink: NetlinkSocket) -> list[Link]:
+    """Return every link of the namespace."""
+    return [Link(body) for kind, body in rtnetlink.get(rtnl.all_links()) if kind == rtnl.RTM_NEWLINK]
+
+
+def _ensure_bridge(rtnetlink: NetlinkSocket, plan: Plan) -> bool:
+    """Make the bridge what it should be; return whether it had to be made."""
+    link = find_link(rtnetlink, plan.bridge)
+    if made := link is None:
+        rtnetlink.execute(rtnl.new_bridge(plan.bridge, mac=plan.mac, mtu=plan.mtu), accept=_HAVE)
+        link = find_link(rtnetlink, plan.bridge)
+        if link is None:
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), plan.bridge)
+    _check_ours(link, plan)
+    requests = []
+    if not link.alias:
+        requests.append(rtnl.set_alias(plan.bridge, network_mark(plan.name)))
+    if link.mtu != plan.mtu:
+        requests.append(rtnl.set_mtu(plan.bridge, plan.mtu))
+    requests.append(rtnl.new_address(link.index, plan.gateway, plan.bridge))
+    if not link.up:
+        _refuse_advertisements(plan.bridge)
+        requests.append(rtnl.link_up(plan.bridge))
+    rtnetlink.execute(*requests, accept=_HAVE)
+    if made:
+        _bring_back_ports(rtnetlink, plan, link.index)
+    return made
+
+
+def _check_ours(link: Link, plan: Plan) -> None:
+    # The alias comes a moment after the link; until then the hardware address tells.
+    if link.kind == "bridge" and (marked_network(link.alias) == plan.name or (not link.alias and link.mac == plan.mac)):
+        return
+    whose = marked_network(link.alias)
+    raise ConflictError(
+        f"network {plan.name}: link {plan.bridge} belongs to " + (f"network {whose}" if whose else "someone else"),
+        hint="choose another with the network's option bridge=NAME",
+    )
+
+
+def _bring_back_ports(rtnetlink: NetlinkSocket, plan: Plan, index: int) -> None:
+    """Put the containers that are running back into a bridge someone had deleted."""
+    for link in all_links(rtnetlink):
+        mark = marked_container(link.alias)
+        if mark is not None and mark[1] == plan.name:
+            rtnetlink.execute(rtnl.set_master(link.name, index), accept=_GONE)
+
+
+def _refuse_advertisements(interface: str) -> None:
+    try:
+        sysctl.write(sysctl.accept_ra(interface), "0")
+    except FileNotFoundError:
+        return  # a kernel without IPv6
+
+
+def _remove_link(name: str) -> None:
+    with NetlinkSocket(NETLINK_ROUTE) as rtnetlink:
+        rtnetlink.execute(rtnl.delete_link(name), accept=_GONE)
+
+
+def _failed(plan: Plan, exc: OSError) -> DriverError | ConflictError:
+    if exc.errno == errno.EEXIST and str(exc.filename).endswith(f" {table.SUBNETS}"):
+        return ConflictError(
+            f"network {plan.name}: subnet {plan.subnet.text} overlaps that of another bridge network",
+            hint="choose another subnet",
+        )
+    hint = "run as root, with /proc/sys writable" if exc.errno in (errno.EPERM, errno.EACCES, errno.EROFS) else None
+    return DriverError(f"make network {plan.name}: {exc.strerror} ({exc.filename})", hint=hint)
+
+
+def _mtu(network: Network) -> int:
+    text = network.options.get("mtu", str(DEFAULT_MTU))
+    if not text.isdecimal() or not MIN_MTU <= int(text) <= MAX_MTU:
+        raise UsageError(f"network {network.name}: mtu {text!r} is not a number from {MIN_MTU} to {MAX_MTU}")
+    return int(text)
+
+
+def _switch(network: Network, option: str) -> bool:
+    text = network.options.get(option, "false").lower()
+    if text not in ("true", "false", "1", "0", "yes", "no"):
+        raise UsageError(f"network {network.name}: {option} {text!r} is neither true nor false")
+    return text in ("true", "1", "yes")

@@ -1,0 +1,225 @@
+"""Requests and replies of rtnetlink(7) that a bridge network needs; pure."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+from plugengine.kernel import netlink
+from plugengine.kernel.netlink import Request, attr, attr_str, attr_u32, attributes, nest
+
+# include/uapi/linux/rtnetlink.h
+RTM_NEWLINK = 16
+RTM_DELLINK = 17
+RTM_GETLINK = 18
+RTM_NEWADDR = 20
+RTM_NEWROUTE = 24
+RT_TABLE_MAIN = 254
+RTPROT_BOOT = 3
+RT_SCOPE_UNIVERSE = 0
+RTN_UNICAST = 1
+RTA_OIF = 4
+RTA_GATEWAY = 5
+
+# include/uapi/linux/if_link.h
+IFLA_ADDRESS = 1
+IFLA_IFNAME = 3
+IFLA_MTU = 4
+IFLA_MASTER = 10
+IFLA_LINKINFO = 18
+IFLA_IFALIAS = 20
+IFLA_STATS64 = 23
+IFLA_NET_NS_FD = 28
+IFLA_INFO_KIND = 1
+IFLA_INFO_DATA = 2
+IFLA_INFO_SLAVE_KIND = 4
+IFLA_INFO_SLAVE_DATA = 5
+IFLA_BRPORT_MODE = 4
+IFLA_BR_FORWARD_DELAY = 1
+
+# include/uapi/linux/veth.h
+VETH_INFO_PEER = 1
+
+# include/uapi/linux/if_addr.h
+IFA_ADDRESS = 1
+IFA_LOCAL = 2
+IFA_BROADCAST = 4
+
+# include/uapi/linux/if.h
+IFF_UP = 1
+
+LOOPBACK_IFINDEX = 1  # include/net/flow.h: the same in every network namespace
+
+_IFINFOMSG = struct.Struct("=BxHiII")
+_IFADDRMSG = struct.Struct("=BBBBI")
+_RTMSG = struct.Struct("=BBBBBBBBI")
+_STATS64 = struct.Struct("=QQQQ")  # struct rtnl_link_stats64 begins: rx, tx packets, rx, tx bytes
+_U32 = struct.Struct("=I")
+_BE32 = struct.Struct("!I")
+_BITS = 32
+
+
+class Link:
+    """What the kernel says of one link."""
+
+    __slots__ = ("alias", "flags", "index", "kind", "mac", "mtu", "name", "stats")
+
+    def __init__(self, body: bytes) -> None:
+        _, _, self.index, self.flags, _ = _IFINFOMSG.unpack_from(body)
+        found = dict(attributes(body, _IFINFOMSG.size))
+        self.name = _text(found.get(IFLA_IFNAME, b""))
+        self.alias = _text(found.get(IFLA_IFALIAS, b""))
+        self.mac = found.get(IFLA_ADDRESS, b"")
+        self.mtu: int = _U32.unpack(found[IFLA_MTU])[0] if IFLA_MTU in found else 0
+        self.kind = _text(dict(attributes(found.get(IFLA_LINKINFO, b""))).get(IFLA_INFO_KIND, b""))
+        stats = found.get(IFLA_STATS64, b"")
+        # rx_packets, tx_packets, rx_bytes, tx_bytes as the host sees them
+        self.stats: tuple[int, int, int, int] = _STATS64.unpack_from(stats) if stats else (0, 0, 0, 0)
+
+    @property
+    def up(self) -> bool:
+        """Whether it was raised by someone."""
+        return bool(self.flags & IFF_UP)
+
+
+class Prefix:
+    """An IPv4 address with the length of its network, `10.88.0.2/16`.
+
+    The ipaddress module is no help here: to import it takes longer than to attach a container.
+    """
+
+    __slots__ = ("address", "first", "last", "length", "packed", "text")
+
+    def __init__(self, text: str) -> None:
+        address, slash, length = text.partition("/")
+        try:
+            self.packed = socket.inet_pton(socket.AF_INET, address)
+        except OSError:
+            raise ValueError(f"{text!r}: not an IPv4 address with a prefix length") from None
+        self.length = int(length) if slash and length.isdecimal() else -1
+        if not 0 <= self.length <= _BITS:
+            raise ValueError(f"{text!r}: not an IPv4 address with a prefix length")
+        self.text = text
+        self.address = address
+        host_bits = (1 << (_BITS - self.length)) - 1
+        self.first: int = _BE32.unpack(self.packed)[0] & ~host_bits
+        self.last = self.first | host_bits
+
+
+def get_link(name: str) -> Request:
+    """Ask for one link by name."""
+    return Request(RTM_GETLINK, 0, _link(attr_str(IFLA_IFNAME, name)), name)
+
+
+def all_links() -> Request:
+    """Ask for every link of the namespace."""
+    return Request(RTM_GETLINK, netlink.NLM_F_DUMP, _link(), "links")
+
+
+def delete_link(name: str) -> Request:
+    """Delete one link by name; a veth goes with its peer."""
+    return Request(RTM_DELLINK, 0, _link(attr_str(IFLA_IFNAME, name)), name)
+
+
+def new_bridge(name: str, *, mac: bytes, mtu: int) -> Request:
+    """Make a bridge, down; a MAC of its own keeps it from taking its lowest port's, which would change."""
+    kind = nest(IFLA_LINKINFO, attr_str(IFLA_INFO_KIND, "bridge"))
+    body = _link(attr_str(IFLA_IFNAME, name), attr(IFLA_ADDRESS, mac), attr_u32(IFLA_MTU, mtu), kind)
+    return Request(RTM_NEWLINK, netlink.NLM_F_CREATE | netlink.NLM_F_EXCL, body, name)
+
+
+def new_veth(name: str, *, master: int, mtu: int, peer: str, peer_mac: bytes, netns: int) -> Request:
+    """Make a pair: the host's end up and in its bridge, the other born in the container's namespace."""
+    inside = _link(
+        attr_str(IFLA_IFNAME, peer),
+        attr(IFLA_ADDRESS, peer_mac),
+        attr_u32(IFLA_MTU, mtu),
+        attr_u32(IFLA_NET_NS_FD, netns),
+    )
+    kind = nest(
+        IFLA_LINKINFO,
+        attr_str(IFLA_INFO_KIND, "veth"),
+        nest(IFLA_INFO_DATA, attr(VETH_INFO_PEER, inside)),
+    )
+    body = _link(attr_str(IFLA_IFNAME, name), attr_u32(IFLA_MASTER, master), attr_u32(IFLA_MTU, mtu), kind, up=True)
+    return Request(RTM_NEWLINK, netlink.NLM_F_CREATE | netlink.NLM_F_EXCL, body, name)
+
+
+def set_alias(name: str, alias: str) -> Request:
+    """Write the alias of a link."""
+    body = _link(attr_str(IFLA_IFNAME, name), attr(IFLA_IFALIAS, alias.encode()))
+    return Request(RTM_NEWLINK, 0, body, name)
+
+
+def set_master(name: str, master: int) -> Request:
+    """Put a link into a bridge."""
+    return Request(RTM_NEWLINK, 0, _link(attr_str(IFLA_IFNAME, name), attr_u32(IFLA_MASTER, master)), name)
+
+
+def set_mtu(name: str, mtu: int) -> Request:
+    """Set the largest packet of a link."""
+    return Request(RTM_NEWLINK, 0, _link(attr_str(IFLA_IFNAME, name), attr_u32(IFLA_MTU, mtu)), name)
+
+
+def set_hairpin(name: str, *, on: bool) -> Request:
+    """Let a bridge send frames back through the port they came from, or not."""
+    port = nest(
+        IFLA_LINKINFO,
+        attr_str(IFLA_INFO_SLAVE_KIND, "bridge"),
+        nest(IFLA_INFO_SLAVE_DATA, attr(IFLA_BRPORT_MODE, bytes((on,)))),
+    )
+    return Request(RTM_NEWLINK, 0, _link(attr_str(IFLA_IFNAME, name), port), name)
+
+
+def link_up(name: str) -> Request:
+    """Raise a link by name."""
+    return Request(RTM_NEWLINK, 0, _link(attr_str(IFLA_IFNAME, name), up=True), name)
+
+
+def loopback_up() -> Request:
+    """Raise lo."""
+    return Request(RTM_NEWLINK, 0, _link(index=LOOPBACK_IFINDEX, up=True), "lo")
+
+
+def new_address(index: int, prefix: Prefix, about: str) -> Request:
+    """Give a link an address; EEXIST: it has it."""
+    body = b"".join(
+        (
+            _IFADDRMSG.pack(socket.AF_INET, prefix.length, 0, RT_SCOPE_UNIVERSE, index),
+            attr(IFA_LOCAL, prefix.packed),
+            attr(IFA_ADDRESS, prefix.packed),
+            attr(IFA_BROADCAST, _BE32.pack(prefix.last)),
+        )
+    )
+    return Request(RTM_NEWADDR, netlink.NLM_F_CREATE | netlink.NLM_F_EXCL, body, f"{prefix.text} on {about}")
+
+
+def new_default_route(index: int, gateway: str, about: str) -> Request:
+    """Send what has no other route to the gateway; EEXIST: there is one already."""
+    body = b"".join(
+        (
+            _RTMSG.pack(socket.AF_INET, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0),
+            attr(RTA_GATEWAY, socket.inet_pton(socket.AF_INET, gateway)),
+            attr_u32(RTA_OIF, index),
+        )
+    )
+    return Request(RTM_NEWROUTE, netlink.NLM_F_CREATE | netlink.NLM_F_EXCL, body, f"default via {gateway} on {about}")
+
+
+def malformed_link(kind: str) -> Request:
+    """Ask for a link of a kind in a way that must fail: EOPNOTSUPP where the kernel does not have the kind.
+
+    The kernel finds (and loads) the kind before it looks at the attributes of the kind, one of which is too short.
+    """
+    broken = attr(IFLA_BR_FORWARD_DELAY if kind == "bridge" else VETH_INFO_PEER, b"\0")
+    body = _link(nest(IFLA_LINKINFO, attr_str(IFLA_INFO_KIND, kind), nest(IFLA_INFO_DATA, broken)))
+    return Request(RTM_NEWLINK, netlink.NLM_F_CREATE | netlink.NLM_F_EXCL, body, kind)
+
+
+def _link(*parts: bytes, index: int = 0, up: bool = False) -> bytes:
+    flags = IFF_UP if up else 0
+    return _IFINFOMSG.pack(socket.AF_UNSPEC, 0, index, flags, flags) + b"".join(parts)
+
+
+def _text(data: bytes) -> str:
+    return data.rstrip(b"\0").decode(errors="replace")
