@@ -1,0 +1,26 @@
+"""How much of an archive is believed before it is called hostile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MANIFEST_BYTES = 4 << 20  # distribution-spec: "should limit the manifest size to 4 megabytes"
+CONFIG_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caps:
+    """Limits of one layer; far above what real images hold, far below what harms the machine."""
+
+    entries: int = 4_000_000
+    bytes: int = 64 << 30  # uncompressed, holes of sparse files included
+    # gzip cannot exceed 1032:1, zstd can reach 30000:1; a layer of text packs 10:1.
+    ratio: int = 500
+    ratio_from_bytes: int = 256 << 20  # the ratio counts from here on: a small layer of zeros is harmless
+    path_bytes: int = 4095  # PATH_MAX without its NUL
+    depth: int = 256  # a removal holds one descriptor for each level
+    header_bytes: int = 1 << 20  # one PAX header or one long name
+    extents: int = 1 << 20  # of one sparse file
+
+
+DEFAULT = Caps()

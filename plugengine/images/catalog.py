@@ -1,0 +1,182 @@
+"""The rows about images: which there are, what they are called, which layers they need."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from plugengine.container import Image
+from plugengine.errors import ImageError
+from plugengine.images.config import EPOCH, image_config
+from plugengine.images.overlayform import OPAQUE_VALUE, OPAQUE_XATTR
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+    from plugengine.images.files import StoreFiles
+    from plugengine.model import HostPath
+    from plugengine.state import State
+
+_COLUMNS = "id, manifest_digest, config, diff_ids, size_bytes"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Complete:
+    """An image all of whose files are in the store, ready to get its row."""
+
+    id: str
+    manifest_digest: str
+    config: bytes
+    diff_ids: tuple[str, ...]
+    layer_sizes: Mapping[str, int]  # unpacked, of the layers just added
+
+
+class Catalog:
+    """Images and names in the state database."""
+
+    def __init__(self, state: State, files: StoreFiles) -> None:
+        self._state = state
+        self._files = files
+
+    def add(self, image: Complete, names: Iterable[str]) -> list[str]:
+        """Write the rows of an image in one transaction; names that were another image's move here.
+
+        Returns:
+            The layers that were removed meanwhile and must be added again; then nothing was written.
+        """
+        now = time.time_ns()
+        missing = [one for one in dict.fromkeys(image.diff_ids) if not self._files.has_layer(one)]
+        if missing:
+            return missing
+        with self._state.transaction() as cursor:
+            for diff_id, size in image.layer_sizes.items():
+                cursor.execute(
+                    "INSERT INTO layers VALUES (?, ?, ?) ON CONFLICT (diff_id) DO NOTHING", (diff_id, size, now)
+                )
+            size = _total(cursor, image.diff_ids)
+            cursor.execute(
+                "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+                "manifest_digest = excluded.manifest_digest",
+                (image.id, image.manifest_digest, image.config.decode(), json.dumps(image.diff_ids), size, now),
+            )
+            for name in names:
+                self._set_name(cursor, name, image.id)
+        return []
+
+    def set_name(self, name: str, image_id: str) -> None:
+        """Give an image one more name."""
+        with self._state.transaction() as cursor:
+            self._set_name(cursor, name, image_id)
+
+    @staticmethod
+    def _set_name(cursor: sqlite3.Cursor, name: str, image_id: str) -> None:
+        cursor.execute(
+            "INSERT INTO refs VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET image_id = excluded.image_id",
+            (name, image_id),
+        )
+
+    # --- reading ---
+
+    def by_id(self, image_id: str) -> Image | None:
+        """Return the image of exactly this id."""
+        rows = self._state.query(f"SELECT {_COLUMNS} FROM images WHERE id = ?", (image_id,))  # noqa: S608
+        return self._image(rows[0], self.names(image_id)) if rows else None
+
+    def by_name(self, name: str) -> Image | None:
+        """Return the image of exactly this name:tag."""
+        rows = self._state.query("SELECT image_id FROM refs WHERE name = ?", (name,))
+        return self.by_id(rows[0]["image_id"]) if rows else None
+
+    def ids_beginning_with(self, digits: str) -> list[str]:
+        """Return the ids that begin with these digits, manifest digests counted too."""
+        first, last = f"sha256:{digits}", f"sha256:{digits}g"
+        rows = self._state.query(
+            "SELECT id FROM images WHERE (id >= ? AND id < ?) OR (manifest_digest >= ? AND manifest_digest < ?)",
+            (first, last, first, last),
+        )
+        return [row["id"] for row in rows]
+
+    def names(self, image_id: str) -> tuple[str, ...]:
+        """Return an image's names, sorted."""
+        rows = self._state.query("SELECT name FROM refs WHERE image_id = ? ORDER BY name", (image_id,))
+        return tuple(row["name"] for row in rows)
+
+    def all_names(self) -> list[str]:
+        """Return every name of every image."""
+        return [row["name"] for row in self._state.query("SELECT name FROM refs ORDER BY name")]
+
+    def list(self) -> list[Image]:
+        """Return every image, the newest row first."""
+        names: dict[str, list[str]] = {}
+        for row in self._state.query("SELECT name, image_id FROM refs ORDER BY name"):
+            names.setdefault(row["image_id"], []).append(row["name"])
+        rows = self._state.query(f"SELECT {_COLUMNS} FROM images ORDER BY created_ns DESC, id")  # noqa: S608
+        return [self._image(row, tuple(names.get(row["id"], ())), verify=False) for row in rows]
+
+    def config(self, image_id: str) -> str:
+        """Return an image's config as it was loaded."""
+        rows = self._state.query("SELECT config FROM images WHERE id = ?", (image_id,))
+        return str(rows[0]["config"])
+
+    def _image(self, row: sqlite3.Row, names: tuple[str, ...], *, verify: bool = True) -> Image:
+        what = f"image {names[0] if names else row['id']}"
+        data: dict[str, Any] = json.loads(row["config"])
+        diff_ids = tuple(json.loads(row["diff_ids"]))
+        layers = [self._files.layer(diff_id) for diff_id in diff_ids]
+        return Image(
+            id=row["id"],
+            digest=row["manifest_digest"],
+            names=names,
+            diff_ids=diff_ids,
+            layers=visible(layers, what) if verify else tuple(layers),
+            size_bytes=row["size_bytes"],
+            created=data.get("created") or EPOCH,
+            architecture=data.get("architecture") or "",
+            os=data.get("os") or "linux",
+            config=image_config(data, what),
+        )
+
+    # --- removing ---
+
+    def remove(self, cursor: sqlite3.Cursor, image_id: str) -> list[str]:
+        """Delete an image's rows inside the caller's transaction; return the layers nobody needs any more."""
+        rows = cursor.execute("SELECT diff_ids FROM images WHERE id = ?", (image_id,)).fetchall()
+        cursor.execute("DELETE FROM refs WHERE image_id = ?", (image_id,))
+        cursor.execute("DELETE FROM images WHERE id = ?", (image_id,))
+        needed = needed_layers(cursor)
+        unneeded = [one for one in dict.fromkeys(json.loads(rows[0]["diff_ids"])) if one not in needed] if rows else []
+        cursor.executemany("DELETE FROM layers WHERE diff_id = ?", [(one,) for one in unneeded])
+        return list(reversed(unneeded))
+
+
+def needed_layers(cursor: sqlite3.Cursor) -> set[str]:
+    """Return the layers some image names: the reference count is recomputed, never stored."""
+    rows = cursor.execute("SELECT diff_ids FROM images").fetchall()
+    return {diff_id for row in rows for diff_id in json.loads(row["diff_ids"])}
+
+
+def visible(layers: list[HostPath], what: str) -> tuple[HostPath, ...]:
+    """Return the layers from the highest whose root is opaque on, having made sure that all are there.
+
+    Overlayfs does not look at the root of a layer for opaqueness, so the chain is cut here.
+    """
+    lowest = 0
+    for number, path in enumerate(layers):
+        try:
+            if os.getxattr(path, OPAQUE_XATTR) == OPAQUE_VALUE:
+                lowest = number
+        except FileNotFoundError as exc:
+            raise ImageError(f"{what}: layer {path} is missing", hint="pe system check --repair") from exc
+        except OSError:
+            continue  # ENODATA: the common case
+    return tuple(layers[lowest:])
+
+
+def _total(cursor: sqlite3.Cursor, diff_ids: Iterable[str]) -> int:
+    sizes = {row["diff_id"]: row["size_bytes"] for row in cursor.execute("SELECT diff_id, size_bytes FROM layers")}
+    return sum(sizes.get(diff_id, 0) for diff_id in diff_ids)

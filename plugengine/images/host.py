@@ -1,0 +1,91 @@
+"""Images made of this machine's own files, for use without a network: `host:base`, `host:python`, `host:<path>,…`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from plugengine.errors import UsageError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from plugengine.container import Image
+    from plugengine.images.store import ImageStore
+
+SCHEME = "host"
+# Part of every record: a new way of making the images makes them anew.
+_FORMAT = 1
+_HINT = "host:base, host:python, or host: and absolute paths of programs, separated by commas"
+
+
+def resolve(store: ImageStore, reference: str) -> Image:
+    """Return the image, made anew if a file it depends on has changed since.
+
+    The common case opens one small file and calls stat(2) once for each program and library.
+
+    Raises:
+        NotFoundError: A program, or a library it needs, is not there.
+        UsageError: The name is not understood.
+    """
+    name = reference.removeprefix(f"{SCHEME}:")
+    record = f"{store.files.sources}/{SCHEME}-{_file_name(name)}.json"
+    image = _made_before(store, record)
+    return image if image is not None else _make(store, name, record)
+
+
+def _file_name(name: str) -> str:
+    if name in ("base", "python"):
+        return name
+    from hashlib import sha256
+
+    return sha256(os.fsencode(name)).hexdigest()
+
+
+def _made_before(store: ImageStore, record: str) -> Image | None:
+    try:
+        with open(record, "rb") as file:
+            data = json.loads(file.read())
+    except (OSError, ValueError):
+        return None
+    if data["maker"] != _maker() or any(_stamp(entry[0]) != entry[1] for entry in data["inputs"]):
+        return None
+    return store.catalog.by_id(data["image"])
+
+
+def _maker() -> list[Any]:
+    return [_FORMAT, sys.base_prefix, sys.hexversion]
+
+
+def _stamp(path: str) -> list[int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns, found.st_ino]
+
+
+def _make(store: ImageStore, name: str, record: str) -> Image:
+    from plugengine.images import hostfiles
+    from plugengine.images.scratch import place_over
+
+    if name == "base":
+        tree, config = hostfiles.base()
+    elif name == "python":
+        tree, config = hostfiles.python()
+    elif name:
+        tree, config = hostfiles.programs(name.split(","))
+    else:
+        raise UsageError(f"image {SCHEME}:{name}: nothing is named", hint=_HINT)
+    image = store.add_built(
+        tree.build,
+        config=config,
+        created_ns=tree.newest_mtime_ns,
+        created_by=f"{SCHEME}:{name}",
+        name=f"{SCHEME}:{name}",
+    )
+    inputs = sorted(tree.inputs.items())
+    place_over(store.files.tmp, record, json.dumps({"maker": _maker(), "image": image.id, "inputs": inputs}).encode())
+    return image

@@ -1,0 +1,228 @@
+"""The image store: what the engine asks of images, in one class."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from plugengine.errors import ImageError, UsageError
+from plugengine.images.catalog import Catalog, Complete
+from plugengine.images.files import StoreFiles
+from plugengine.images.sources import BUNDLED, load_source, scheme_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Any, BinaryIO, TypeAlias
+
+    from plugengine.container import Image
+    from plugengine.model import HostPath
+    from plugengine.state import State
+
+    # Called with what is worked on, bytes done and bytes in all (None: not known).
+    Progress: TypeAlias = Callable[[str, int, int | None], None]
+
+_TRIES = 5
+
+
+class ImageStore:
+    """Images, their names and their layers below one root; safe for many processes at once.
+
+    Args:
+        root: The engine's root.
+        state: Its database.
+        sources: Further image sources, scheme to "module:function"; see `plugengine.images.sources`.
+    """
+
+    def __init__(self, root: HostPath, state: State, *, sources: Mapping[str, str] | None = None) -> None:
+        self.files = StoreFiles(root)
+        self.state = state
+        self.catalog = Catalog(state, self.files)
+        self.sources: Mapping[str, str] = {**(sources or {}), **BUNDLED}
+
+    # --- finding ---
+
+    def list(self) -> list[Image]:
+        """Return all images, the one loaded last first."""
+        return self.catalog.list()
+
+    def get(self, reference: str) -> Image:
+        """Return an image by its name, its digest, or the beginning of its id.
+
+        Raises:
+            NotFoundError: There is none; the hint names similar ones.
+            UsageError: The beginning fits several images.
+        """
+        image = self.catalog.by_name(reference) or self.catalog.by_name(f"{reference}:latest")
+        if image is not None:
+            return image
+        from plugengine.images import lookup
+
+        return lookup.find(self.catalog, reference)
+
+    def resolve(self, reference: str, *, pull: str = "missing") -> Image:
+        """Return the image a container is to run, making it when its name begins with a source's scheme.
+
+        Args:
+            reference: A name as for `get`, or scheme:… of a source.
+            pull: "missing", "always" or "never"; an image of a source is never made with "never".
+
+        Raises:
+            NotFoundError: It is not in the store and no source has it.
+        """
+        scheme = scheme_of(reference, self.sources)
+        if scheme is None or pull == "never":
+            return self.get(reference)
+        return load_source(scheme, self.sources)(self, reference)
+
+    def inspect(self, reference: str) -> dict[str, Any]:
+        """Return everything known about an image, in the words of `docker image inspect`."""
+        from plugengine.images import lookup
+
+        return lookup.inspect(self.catalog, self.get(reference))
+
+    # --- adding ---
+
+    def load(self, source: str | BinaryIO, *, progress: Progress | None = None) -> tuple[Image, ...]:
+        """Load every image of a docker-archive or OCI archive, or of an OCI layout directory.
+
+        Args:
+            source: A path, or a binary file, which may be a pipe.
+            progress: Called as the work goes on.
+
+        Raises:
+            ImageError: The archive is damaged, hostile or no image archive; nothing of it was kept.
+        """
+        from plugengine.images import archive
+
+        with self.adding("load image"):
+            return archive.load(self, source, progress=progress)
+
+    def import_rootfs(
+        self, source: str | BinaryIO, name: str | None, *, changes: Sequence[str] = (), progress: Progress | None = None
+    ) -> Image:
+        """Make an image with one layer out of a tar of a root filesystem.
+
+        Args:
+            source: A path, or a binary file, which may be a pipe; gzip, zstd, bzip2, xz or plain.
+            name: What to call it, None for nothing.
+            changes: Instructions of a Dockerfile that set the config, e.g. 'CMD ["sh"]'.
+            progress: Called as the work goes on.
+        """
+        from plugengine.images import rootfs
+
+        with self.adding("import image"):
+            return rootfs.import_rootfs(self, source, name, changes=changes, progress=progress)
+
+    def add_built(
+        self,
+        build: Callable[[HostPath], int],
+        *,
+        config: Mapping[str, Any],
+        created_ns: int,
+        created_by: str,
+        name: str | None,
+    ) -> Image:
+        """Make an image with one layer that a function writes; the same files give the same image.
+
+        Args:
+            build: Called with an empty directory of mode 0755; returns the size of what it wrote there.
+            config: The `config` object of the image's config.
+            created_ns: Time stamp of the image.
+            created_by: The line of its history.
+            name: What to call it, as it is.
+        """
+        from plugengine.images import building
+
+        with self.adding("make image"):
+            return building.add_built(
+                self, build, config=config, created_ns=created_ns, created_by=created_by, name=name
+            )
+
+    @contextmanager
+    def adding(self, action: str) -> Iterator[None]:
+        """Hold the store against removal of layers that no image names yet, and say what went wrong."""
+        from plugengine.locate import directory_error
+
+        try:
+            with self.files.in_use():
+                yield
+        except OSError as exc:
+            if exc.errno is None:
+                raise
+            raise directory_error(f"{action} in", exc, str(exc.filename or self.files.root)) from exc
+
+    def commit(self, image: Complete, names: Sequence[str], redo: Callable[[list[str]], None] | None = None) -> Image:
+        """Write the rows of an image whose files are complete.
+
+        Args:
+            image: What to write.
+            names: Names it gets, away from other images.
+            redo: Adds layers again that are gone meanwhile.
+        """
+        for _ in range(_TRIES):
+            missing = self.catalog.add(image, names)
+            if not missing:
+                break
+            if redo is None:
+                raise ImageError(f"image {image.id}: layer {missing[0]} disappeared while it was added")
+            redo(missing)
+        stored = self.catalog.by_id(image.id)
+        if stored is None:
+            raise ImageError(f"image {image.id}: was removed as soon as it was added")
+        return stored
+
+    # --- naming and removing ---
+
+    def tag(self, source: str, target: str) -> None:
+        """Give an image one more name; a name in use moves.
+
+        Raises:
+            UsageError: The new name is not understood, or is a source's.
+        """
+        self.catalog.set_name(self.checked_name(target), self.get(source).id)
+
+    def checked_name(self, text: str) -> str:
+        """Return a name for an image in the form that is stored. Raises: UsageError."""
+        from plugengine.images.reference import parse
+
+        reference = parse(text)
+        if reference.digest is not None:
+            raise UsageError(f"image name {text!r}: a digest cannot be given to an image")
+        if scheme_of(str(reference), self.sources) is not None:
+            raise UsageError(f"image name {text!r}: names that begin with {text.partition(':')[0]}: are made on demand")
+        return reference.name
+
+    def remove(
+        self, reference: str, *, force: bool = False, in_use: Callable[[str], list[str]] | None = None
+    ) -> list[str]:
+        """Remove a name, and with its last name the image and the layers no other image needs.
+
+        Args:
+            reference: A name, or the beginning of an id.
+            force: Also remove all names of an image given by its id, and one that stopped containers use.
+            in_use: Returns the containers that use an image id.
+
+        Returns:
+            Lines "Untagged: …" and "Deleted: …".
+
+        Raises:
+            ConflictError: Containers use it, or an id was given and it has several names.
+        """
+        from plugengine.images import removal
+
+        return removal.remove(self, reference, force=force, in_use=in_use or (lambda _: []))
+
+    def gc(self) -> list[str]:
+        """Remove what belongs to no image; return a line for each thing removed."""
+        return self.check(repair=True, kinds=("orphan",))
+
+    def check(self, *, repair: bool = False, kinds: Sequence[str] = ("orphan", "broken")) -> list[str]:
+        """Compare rows and files both ways; return a line for each thing wrong (and, with repair, mended).
+
+        Args:
+            repair: Mend: remove orphans, and the rows of images whose files are lost.
+            kinds: "orphan" (files without a row), "broken" (rows without files).
+        """
+        from plugengine.images import check
+
+        return check.check(self, repair=repair, kinds=kinds)
