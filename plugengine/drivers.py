@@ -9,6 +9,7 @@ from plugengine.errors import DriverError, DriverLoadError, NoSpaceError, NotSup
 from plugengine.model import (
     Attachment,
     Capability,
+    CgroupEntry,
     CgroupRequest,
     CgroupStats,
     Change,
@@ -184,6 +185,11 @@ class CgroupDriver(Driver):
     def join(self, record: Record, pid: int) -> None:
         """Move a process into the group."""
         self._call("join", bool, record=record, pid=pid)
+
+    def entry(self, record: Record) -> CgroupEntry | None:
+        """Return how a new process enters by itself; None: it has to be moved with `join`."""
+        entry: CgroupEntry | None = self._try("entry", CgroupEntry, record=record)
+        return entry
 
     def pids(self, record: Record) -> tuple[int, ...]:
         """Return the processes of the group."""

@@ -21,6 +21,7 @@ import pluggy
 
 from plugengine.model import (
     Attachment,
+    CgroupEntry,
     CgroupRequest,
     CgroupStats,
     Change,
@@ -136,8 +137,10 @@ class NetworkSpec:
 
     @hookspec(firstresult=True)
     def pe_network_detach(self, network: Network, container_id: str, attachment: Attachment | None) -> bool | None:
-        """Remove everything `attach` made on the host, also when the namespace is gone, and (with attachment None)
-        when attach was interrupted: find it by the container's id. Returns True.
+        """Remove everything `attach` made on the host. Returns True.
+
+        Also when the namespace is gone, and (with attachment None) when attach was interrupted: the driver finds it by
+        the container's id.
         """
 
     @hookspec(firstresult=True)
@@ -188,6 +191,14 @@ class CgroupSpec:
         """Move one process (host pid) into the group."""
 
     @hookspec(firstresult=True)
+    def pe_cgroup_entry(self, record: Record) -> CgroupEntry | None:
+        """Return how a process that is cloned for the group enters by itself, in place of `pe_cgroup_join`.
+
+        The engine opens the files before the clone and the new process writes to them first thing, before it unshares
+        its cgroup namespace. None, or a process that runs already: `pe_cgroup_join`.
+        """
+
+    @hookspec(firstresult=True)
     def pe_cgroup_pids(self, record: Record) -> tuple[int, ...] | None:
         """Return the host pids of all processes in the group and its descendants."""
 
@@ -213,7 +224,10 @@ class CgroupSpec:
 
     @hookspec(firstresult=True)
     def pe_cgroup_gc(self, host: Host, parent: str, valid_ids: frozenset[str]) -> Iterable[str] | None:
-        """Kill and remove groups below `parent` that belong to no container of `valid_ids`."""
+        """Kill and remove groups below `parent` whose owner is `host.root` and that belong to no one of `valid_ids`.
+
+        Groups of other engines, and those this driver did not make, are left alone.
+        """
 
 
 class NamespaceSpec:
