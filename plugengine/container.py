@@ -45,6 +45,7 @@ class VolumeMount(Struct, frozen=True, kw_only=True):
     target: GuestPath
     source: str = ""  # host path, volume name ("" anonymous), unused for tmpfs
     read_only: bool = False
+    create_source: bool = False  # bind only: -v makes a missing host directory, --mount does not
     propagation: str = "rprivate"
     recursive: bool = True  # bind only
     no_copy: bool = False  # volume only: no copy-up of image content
@@ -123,9 +124,8 @@ class ContainerSpec(Struct, frozen=True, kw_only=True):
     mac_address: str | None = None
     limits: Limits = field(default_factory=Limits)  # devices is filled in by the engine
     userns: str = ""  # "", host, auto, <uid>:<gid>:<size>
-    modes: Mapping[str, str] = field(
-        default_factory=dict
-    )  # pid ipc uts net cgroup time: private, host, container:<name>
+    # pid ipc uts net cgroup time: private, host, container:<name>
+    modes: Mapping[str, str] = field(default_factory=dict)
     pull: str = "missing"
     storage: str | None = None
     storage_options: Mapping[str, str] = field(default_factory=dict)
@@ -134,3 +134,16 @@ class ContainerSpec(Struct, frozen=True, kw_only=True):
     cgroup: str | None = None
     cgroup_parent: str = "plugengine"
     namespace: str | None = None
+
+
+class ExecSpec(Struct, frozen=True, kw_only=True):
+    """Everything a caller can ask of `exec`; meanings as in docker's reference of `docker exec`."""
+
+    command: tuple[str, ...]
+    env: tuple[str, ...] = ()  # KEY=value
+    working_dir: GuestPath | None = None
+    user: str | None = None
+    tty: bool = False
+    interactive: bool = False
+    privileged: bool = False
+    detach: bool = False

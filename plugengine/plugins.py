@@ -56,6 +56,14 @@ class Registry:
             self._entries = _read_index(self._cache)
         return tuple(entry for entry in self._entries if entry.group == group)
 
+    def fingerprint(self) -> str:
+        """Return text that changes whenever what is installed changes."""
+        return ";".join(
+            f"{entry.group}:{entry.name}={entry.value}@{entry.source}"
+            for group in GROUPS
+            for entry in self.entries(group)
+        )
+
     def names(self, group: str) -> tuple[str, ...]:
         """Return the distinct names of one group."""
         return tuple(dict.fromkeys(entry.name for entry in self.entries(group)))

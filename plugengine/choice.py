@@ -1,0 +1,167 @@
+"""Choose the drivers of a container: the caller's word, else the configuration file, else the best that works here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from plugengine.container import ContainerSpec, DriverChoice
+from plugengine.drivers import open_driver
+from plugengine.errors import NotSupportedError, PlugengineError, UsageError
+from plugengine.model import Capability, Host, HostPath
+from plugengine.plugins import Registry
+
+KINDS: Final = ("storage", "network", "cgroup", "namespace")
+CONFIG_VARIABLE: Final = "PLUGENGINE_CONFIG"
+DEFAULT_CONFIG: Final = "/etc/plugengine/config.toml"
+
+
+class DriverStatus(Struct, frozen=True, kw_only=True):
+    """One line of `pe drivers`."""
+
+    kind: str
+    name: str
+    distribution: str
+    version: str
+    supported: bool
+    reasons: tuple[str, ...]
+    default: bool
+    summary: str = ""
+    capabilities: tuple[str, ...] = ()
+    options: tuple[tuple[str, str | None, str], ...] = ()  # name, default, help
+    rank: int = 0
+
+
+def status(registry: Registry, host: Host, configured: Mapping[str, str]) -> tuple[DriverStatus, ...]:
+    """Return every installed driver with the truth about it; a broken one is a line, never an error."""
+    lines: list[DriverStatus] = []
+    for kind in KINDS:
+        of_kind = [_status(registry, host, kind, entry.name, entry) for entry in registry.entries(kind)]
+        best = _best(of_kind, configured.get(kind))
+        lines += [msgspec.structs.replace(line, default=line is best) for line in of_kind]
+    return tuple(lines)
+
+
+def _status(registry: Registry, host: Host, kind: str, name: str, entry: Any) -> DriverStatus:
+    known = {"kind": kind, "name": name, "distribution": entry.distribution, "version": entry.version}
+    try:
+        driver = open_driver(registry, kind, name)
+        reasons = driver.probe(host)
+    except PlugengineError as exc:
+        return DriverStatus(**known, supported=False, reasons=(exc.message,), default=False)
+    info = driver.info
+    return DriverStatus(
+        **known,
+        supported=not reasons,
+        reasons=reasons,
+        default=False,
+        summary=info.summary,
+        capabilities=tuple(sorted(capability.value for capability in info.capabilities)),
+        options=tuple((option.name, option.default, option.help) for option in info.options),
+        rank=info.rank,
+    )
+
+
+def _best(lines: list[DriverStatus], configured: str | None) -> DriverStatus | None:
+    if configured is not None:
+        return next((line for line in lines if line.name == configured), None)
+    return max((line for line in lines if line.supported), key=lambda line: (line.rank, line.name), default=None)
+
+
+def read_config(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the drivers named in the `[drivers]` table of the configuration file; none without a file.
+
+    Raises:
+        UsageError: The file is not TOML, or names an unknown kind.
+    """
+    path = environ.get(CONFIG_VARIABLE, DEFAULT_CONFIG)
+    try:
+        with open(path, "rb") as stream:
+            text = stream.read()
+    except FileNotFoundError:
+        return {}
+    import tomllib
+
+    try:
+        drivers = tomllib.loads(text.decode()).get("drivers", {})
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise UsageError(f"configuration {path}: {exc}") from exc
+    unknown = sorted(set(drivers) - set(KINDS))
+    if unknown:
+        raise UsageError(f"configuration {path}: [drivers] {unknown[0]}: not a kind", hint=f"kinds: {', '.join(KINDS)}")
+    return {kind: str(name) for kind, name in drivers.items()}
+
+
+def defaults(registry: Registry, host: Host, configured: Mapping[str, str], *, cache: HostPath) -> dict[str, str]:
+    """Return the default driver of each kind that has one; probing is remembered until something is installed."""
+    key = [registry.fingerprint(), host.root, dict(configured)]
+    try:
+        with open(cache, "rb") as stream:
+            stored = msgspec.json.decode(stream.read())
+        if stored["key"] == key:
+            return dict(stored["names"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    names = {line.kind: line.name for line in status(registry, host, configured) if line.default}
+    temporary = f"{cache}.{os.getpid()}"
+    try:
+        with open(temporary, "wb") as stream:
+            stream.write(msgspec.json.encode({"key": key, "names": names}))
+        os.replace(temporary, cache)
+    except OSError:
+        pass
+    return names
+
+
+def choose(
+    registry: Registry, host: Host, spec: ContainerSpec, configured: Mapping[str, str], *, cache: HostPath
+) -> DriverChoice:
+    """Return the drivers of a container.
+
+    Raises:
+        NotFoundError, ConflictError: A name the caller gave is not installed, or offered twice.
+        NotSupportedError: No driver of a kind works here; the message has each one's reason.
+        UsageError: An option no driver knows.
+    """
+    asked = {"storage": spec.storage, "network": spec.network, "cgroup": spec.cgroup, "namespace": spec.namespace}
+    for kind, name in asked.items():
+        if name is not None:
+            registry.find(kind, name)
+    standard = defaults(registry, host, configured, cache=cache) if None in asked.values() else {}
+    names = {kind: name or standard.get(kind) or _none(registry, host, kind) for kind, name in asked.items()}
+    return DriverChoice(
+        storage=names["storage"],
+        network=names["network"],
+        cgroup=names["cgroup"],
+        namespace=names["namespace"],
+        storage_options=spec.storage_options,
+        network_options=spec.network_options,
+    )
+
+
+def _none(registry: Registry, host: Host, kind: str) -> str:
+    lines = [line for line in status(registry, host, {}) if line.kind == kind]
+    reasons = "; ".join(f"{line.name}: {', '.join(line.reasons)}" for line in lines)
+    raise NotSupportedError(f"{kind} driver: none works on this host", hint=reasons or "none is installed")
+
+
+def check_options(kind: str, name: str, known: Mapping[str, str | None], given: Mapping[str, str]) -> None:
+    """Raise UsageError for an option the driver does not have."""
+    for option in given:
+        if option not in known:
+            import difflib
+
+            close = difflib.get_close_matches(option, known, n=1)
+            hint = f"options: {', '.join(known) or 'none'}" + (f"; did you mean {close[0]}?" if close else "")
+            raise UsageError(f"{kind} driver {name}: no option {option}", hint=hint)
+
+
+def explain_missing(capability: Capability, kind: str, name: str, flag: str) -> NotSupportedError:
+    """Return the error for a flag that needs a capability the chosen driver does not claim."""
+    return NotSupportedError(
+        f"{flag}: {kind} driver {name} does not claim {capability.value}", hint=f"choose another with --{kind}"
+    )

@@ -1,0 +1,202 @@
+"""Make a container: image, drivers, id maps, volumes and writable layer, but no process yet."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from plugengine import container_rows, id_ranges, volumes
+from plugengine.choice import check_options, explain_missing
+from plugengine.container import ContainerSpec, DriverChoice, Image, VolumeMount
+from plugengine.container_rows import ContainerRow
+from plugengine.drivers import Driver, DriverSet
+from plugengine.errors import NotFoundError, PlugengineError, UsageError
+from plugengine.kernel.process import ProcessId, boot_id
+from plugengine.model import (
+    Capability,
+    GuestPath,
+    HostPath,
+    IdRange,
+    StorageRequest,
+    UserMap,
+    encode,
+)
+from plugengine.names import new_id
+from plugengine.removal import remove_container
+from plugengine.site import Site
+
+
+class PlacedMount(Struct, frozen=True, kw_only=True):
+    """One mount of a container with its place on the host settled; kept in the records."""
+
+    type: str  # bind, volume, tmpfs
+    target: GuestPath
+    source: HostPath = HostPath("")  # empty for tmpfs
+    name: str = ""  # of the volume
+    anonymous: bool = False
+    read_only: bool = False
+    propagation: str = "rprivate"
+    recursive: bool = True
+    fill: bool = False  # an empty volume gets the image's content
+    options: tuple[tuple[str, str | None], ...] = ()
+
+
+def create(site: Site, spec: ContainerSpec) -> ContainerRow:
+    """Make a container and return its row, status "created".
+
+    Raises:
+        PlugengineError: Nothing was made, or all of it was removed again.
+    """
+    image = site.images.resolve(spec.image, pull=spec.pull)
+    chosen = site.choose(spec)
+    drivers = site.drivers(chosen)
+    check_spec(drivers, chosen, spec)
+    row = container_rows.insert(
+        site.state,
+        ContainerRow(
+            id=new_id(),
+            name=(spec.name or "").lstrip("/"),
+            status="creating",
+            created_ns=time.time_ns(),
+            image_id=image.id,
+            image_name=spec.image,
+            spec=spec,
+            choice=chosen,
+            owner=ProcessId.of(os.getpid()),
+            boot_id=boot_id(),
+        ),
+    )
+    try:
+        records = _furnish(site, row, image, drivers)
+        container_rows.update(site.state, row.id, status="created", expect=("creating",), records=records, owner=None)
+    except BaseException:
+        remove_container(site, row, drivers, with_volumes=True)
+        raise
+    return msgspec.structs.replace(row, status="created", records=records, owner=None)
+
+
+def check_spec(drivers: DriverSet, chosen: DriverChoice, spec: ContainerSpec) -> None:
+    """Raise for an option or flag that the chosen drivers do not have."""
+    for driver, given in (
+        (drivers.storage, chosen.storage_options),
+        (drivers.network, chosen.network_options),
+    ):
+        check_options(driver.group, driver.name, {option.name: option.default for option in driver.info.options}, given)
+    joined = spec.modes.get("net", "").startswith("container:")
+    if (spec.ports or spec.publish_all) and not joined:
+        _need(drivers.network, Capability.PORTS, "--publish")
+    if spec.ip and not joined:
+        _need(drivers.network, Capability.ADDRESSES, "--ip")
+    if spec.userns not in ("", "host"):
+        _need(drivers.namespace, Capability.USER_NAMESPACE, "--userns")
+
+
+def _need(driver: Driver, capability: Capability, flag: str) -> None:
+    if capability not in driver.info.capabilities:
+        raise explain_missing(capability, driver.group, driver.name, flag)
+
+
+def _furnish(site: Site, row: ContainerRow, image: Image, drivers: DriverSet) -> dict[str, Any]:
+    """Make what belongs to the container on disk; return the records."""
+    spec = row.spec
+    os.makedirs(site.locations.container(row.id), 0o710, exist_ok=True)
+    os.makedirs(site.locations.storage(row.id, row.choice.storage), 0o700, exist_ok=True)
+    user_map = _user_map(site, row.id, spec.userns)
+    placed = _place_mounts(site, row.id, spec, image)
+    records: dict[str, Any] = {
+        "layers": list(image.layers),
+        "config": encode(image.config),
+        "mounts": encode(placed),
+        "user_map": encode(user_map) if user_map else None,
+    }
+    records["storage"] = dict(drivers.storage.prepare(storage_request(site, row, records)))
+    return records
+
+
+def storage_request(site: Site, row: ContainerRow, records: Mapping[str, Any]) -> StorageRequest:
+    """Return the request every storage verb of a container gets."""
+    user_map = records.get("user_map")
+    return StorageRequest(
+        container_id=row.id,
+        chain=tuple(HostPath(layer) for layer in records.get("layers", ())),
+        directory=site.locations.storage(row.id, row.choice.storage),
+        target=site.locations.rootfs(row.id),
+        options=row.choice.storage_options,
+        user_map=msgspec.convert(user_map, UserMap) if user_map else None,
+        read_only=False,  # the guest sees a read-only mount; the engine itself still makes mount points
+    )
+
+
+def _user_map(site: Site, container_id: str, userns: str) -> UserMap | None:
+    if userns in ("", "host"):
+        return None
+    if userns == "auto":
+        return id_ranges.allot(site.state, container_id)
+    try:
+        uid, gid, size = (int(part) for part in userns.split(":"))
+    except ValueError:
+        raise UsageError(f"--userns {userns}: not host, auto or <uid>:<gid>:<size>") from None
+    if not (0 < uid < 2**32 - 1 and 0 < gid < 2**32 - 1 and 0 < size and max(uid, gid) + size < 2**32):
+        raise UsageError(f"--userns {userns}: ids and size must be above 0 and end below 4294967295")
+    return UserMap(
+        uids=(IdRange(guest=0, host=uid, size=size),),
+        gids=(IdRange(guest=0, host=gid, size=size),),
+    )
+
+
+def _place_mounts(site: Site, container_id: str, spec: ContainerSpec, image: Image) -> tuple[PlacedMount, ...]:
+    targets = {os.path.normpath(mount.target) for mount in spec.mounts}
+    if len(targets) != len(spec.mounts):
+        raise UsageError("mounts: two of them have the same target")
+    wanted = list(spec.mounts)
+    wanted += [
+        VolumeMount(type="volume", target=path)
+        for path in image.config.volumes
+        if os.path.normpath(path) not in targets
+    ]
+    return tuple(_place(site, container_id, mount) for mount in wanted)
+
+
+def _place(site: Site, container_id: str, mount: VolumeMount) -> PlacedMount:
+    if not mount.target.startswith("/") or os.path.normpath(mount.target) == "/":
+        raise UsageError(f"mount {mount.target or '(empty)'}: the target must be an absolute path other than /")
+    common: dict[str, Any] = {
+        "type": mount.type,
+        "target": GuestPath(os.path.normpath(mount.target)),
+        "read_only": mount.read_only,
+        "propagation": mount.propagation,
+        "recursive": mount.recursive,
+        "options": mount.options,
+    }
+    if mount.type == "tmpfs":
+        return PlacedMount(**common)
+    if mount.type == "bind":
+        return PlacedMount(**common, source=_bind_source(mount))
+    if mount.type != "volume":
+        raise UsageError(f"mount type {mount.type}: not bind, volume or tmpfs")
+    name = mount.source or volumes.create(site.state, site.locations, anonymous=True).name
+    if mount.source:
+        volumes.ensure(site.state, site.locations, name)
+    volumes.use(site.state, name, container_id)
+    source = volumes.path(site.locations, name, mount.subpath)
+    return PlacedMount(
+        **common, source=source, name=name, anonymous=not mount.source, fill=not mount.no_copy and not mount.subpath
+    )
+
+
+def _bind_source(mount: VolumeMount) -> HostPath:
+    if not os.path.isabs(mount.source):
+        raise UsageError(f"bind {mount.source}: the source must be an absolute path")
+    if not os.path.lexists(mount.source):
+        if not mount.create_source:
+            raise NotFoundError(f"bind {mount.source}: no such file or directory on the host")
+        try:
+            os.makedirs(mount.source, exist_ok=True)
+        except OSError as exc:
+            raise PlugengineError(f"bind {mount.source}: make directory: {exc.strerror}") from exc
+    return HostPath(mount.source)

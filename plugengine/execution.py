@@ -1,0 +1,31 @@
+"""Run another command inside a running container."""
+
+from __future__ import annotations
+
+from plugengine import session, wire
+from plugengine.container import ExecSpec
+from plugengine.container_rows import ContainerRow
+from plugengine.errors import ConflictError, UsageError
+from plugengine.lifecycle import connect
+from plugengine.model import encode
+from plugengine.session import Outcome, Session, Streams
+from plugengine.site import Site
+
+
+def run_exec(site: Site, row: ContainerRow, spec: ExecSpec, *, streams: Streams | None) -> Outcome:
+    """Ask the container's monitor to run a command; see `Engine.exec`."""
+    if not spec.command:
+        raise UsageError(f"exec in {row.name}: no command")
+    if row.status == "paused":
+        raise ConflictError(f"container {row.name}: is paused", hint=f"pe unpause {row.name}")
+    connection = connect(site, row)
+    try:
+        connection.sendall(wire.pack_json(wire.REQUEST, {"op": "exec", "spec": encode(spec)}))
+        if streams is None or spec.detach:
+            reply = session.read_event(connection)
+            if reply.get("event") == "error":
+                session.raise_error(reply)
+            return Outcome(exit_code=0, detached=True)
+        return Session(connection, streams, tty=spec.tty).run()
+    finally:
+        connection.close()

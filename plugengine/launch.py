@@ -1,0 +1,351 @@
+"""Bring processes into a container: clone the first one, fork more for exec; the parent's side of `plugengine.child`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from plugengine import child as inside
+from plugengine import users, wire
+from plugengine.child.report import ERROR, PROCESS, TERMINAL, WARNING, Report
+from plugengine.container import ContainerSpec, ExecSpec, ImageConfig
+from plugengine.container_rows import ContainerRow
+from plugengine.drivers import DriverSet
+from plugengine.errors import ConflictError, DriverError
+from plugengine.guest import (
+    GuestPlan,
+    GuestRequest,
+    ProcessPlan,
+    ProcessRequest,
+    capability_set,
+    open_sources,
+    plan_exec,
+    plan_guest,
+    plan_process,
+)
+from plugengine.kernel import process
+from plugengine.kernel.process import CLONE_NEWTIME, ProcessId
+from plugengine.model import HostPath, NamespacePlan, UserMap
+from plugengine.security import capabilities, seccomp
+from plugengine.site import Site
+from plugengine.steps import Live
+
+_GO: Final = b"+"
+# include/uapi/linux/sched.h, by the name of the link below /proc/PID/ns; see setns(2)
+_NS_TYPES: Final = {
+    "ipc": process.CLONE_NEWIPC,
+    "net": process.CLONE_NEWNET,
+    "pid": process.CLONE_NEWPID,
+    "uts": process.CLONE_NEWUTS,
+    "cgroup": process.CLONE_NEWCGROUP,
+    "time": process.CLONE_NEWTIME,
+}
+
+
+class Stdio(Struct, frozen=True, kw_only=True):
+    """The monitor's ends of a process's standard streams."""
+
+    stdin: int | None
+    outputs: dict[int, int]  # descriptor: wire.STDOUT or wire.STDERR
+    tty: bool
+
+
+class Launch(Struct, frozen=True, kw_only=True):
+    """What the first process of a container is made from."""
+
+    site: Site
+    guest: GuestRequest
+    namespaces: NamespacePlan
+    drivers: DriverSet
+
+
+class Child:
+    """A process on its way into a container, held until `release`; afterwards the command itself."""
+
+    def __init__(
+        self,
+        pid: int,
+        pidfd: int,
+        *,
+        go_fd: int,
+        report_fd: int,
+        pipes: _Pipes,
+        plan: ProcessPlan,
+        guest: GuestPlan | None,
+    ) -> None:
+        self.pid = pid
+        self.warnings: list[str] = list(plan.warnings)
+        self._pidfd: int | None = pidfd
+        self._go_fd = go_fd
+        self._report_fd = report_fd
+        self._pipes = pipes
+        self._plan = plan
+        self._guest = guest
+        self._master: int | None = None
+        self._ended = False
+
+    def release(self) -> None:
+        """Let it go, and return once it has become the command.
+
+        Raises:
+            CommandNotFoundError, NotExecutableError: The command.
+            DriverError: Something before that.
+        """
+        os.write(self._go_fd, _GO)
+        os.close(self._go_fd)
+        self._go_fd = -1
+        try:
+            while (report := inside.read_report(self._report_fd)) is not None:
+                self._take(report)
+        finally:
+            os.close(self._report_fd)
+            self._report_fd = -1
+        self._pipes.close_guest_ends()
+
+    def _take(self, report: Report) -> None:
+        if report.kind == ERROR:
+            raise inside.explain(report, self._plan, self._guest)
+        if report.kind == WARNING:
+            self.warnings.append(str(inside.explain(report, self._plan, self._guest)))
+        elif report.kind == TERMINAL:
+            self._master = report.fd
+        elif report.kind == PROCESS:
+            self._replace(report.number, report.fd)
+
+    def _replace(self, pid: int, pidfd: int) -> None:
+        """The process that stays is another one; the one between is reaped."""
+        if self._pidfd is not None:
+            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+            os.close(self._pidfd)
+        self.pid, self._pidfd = pid, pidfd
+
+    def take_stdio(self) -> Stdio:
+        """Hand the monitor's ends of the streams over."""
+        if self._master is not None:
+            master, self._master = self._master, None
+            return Stdio(stdin=master, outputs={master: wire.STDOUT}, tty=True)
+        return self._pipes.take()
+
+    def take_pidfd(self) -> int:
+        """Hand the pidfd over; who has it reaps the process."""
+        assert self._pidfd is not None  # noqa: S101 - taken once
+        pidfd, self._pidfd = self._pidfd, None
+        return pidfd
+
+    def signal(self, number: int) -> None:
+        """Send a signal, unless the process was handed over."""
+        if self._pidfd is not None:
+            try:
+                signal.pidfd_send_signal(self._pidfd, number)
+            except ProcessLookupError:
+                pass
+
+    def end(self) -> None:
+        """Kill and reap it, unless it was handed over; close what is still open."""
+        if self._ended:
+            return
+        self._ended = True
+        self.signal(signal.SIGKILL)
+        if self._pidfd is not None:
+            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+            os.close(self._pidfd)
+            self._pidfd = None
+        for fd in (self._go_fd, self._report_fd, self._master):
+            if fd is not None and fd >= 0:
+                os.close(fd)
+        self._pipes.close()
+
+
+class _Pipes:
+    """Standard streams without a terminal: pipes, or /dev/null for a stdin nobody will write to."""
+
+    def __init__(self, *, tty: bool, interactive: bool) -> None:
+        self.guest: tuple[int, int, int] | None = None
+        self._stdin: int | None = None
+        self._outputs: dict[int, int] = {}
+        if tty:
+            return
+        if interactive:
+            read_end, self._stdin = os.pipe2(os.O_CLOEXEC)
+        else:
+            read_end = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        out_read, out_write = os.pipe2(os.O_CLOEXEC)
+        error_read, error_write = os.pipe2(os.O_CLOEXEC)
+        self._outputs = {out_read: wire.STDOUT, error_read: wire.STDERR}
+        self.guest = (read_end, out_write, error_write)
+
+    def close_guest_ends(self) -> None:
+        """Close what only the process inside should hold."""
+        for fd in self.guest or ():
+            os.close(fd)
+        self.guest = None
+
+    def take(self) -> Stdio:
+        """Hand our ends over."""
+        taken = Stdio(stdin=self._stdin, outputs=self._outputs, tty=False)
+        self._stdin, self._outputs = None, {}
+        return taken
+
+    def close(self) -> None:
+        """Close everything not handed over."""
+        self.close_guest_ends()
+        for fd in (*self._outputs, *(() if self._stdin is None else (self._stdin,))):
+            os.close(fd)
+        self._stdin, self._outputs = None, {}
+
+
+def clone_first(launch: Launch, live: Live) -> Child:
+    """Clone the first process; its root filesystem is mounted and its control group made.
+
+    Raises:
+        PlugengineError: Nothing is left of it.
+    """
+    request = _with_cgroups(launch, live)
+    for path in request.etc_files.values():
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+    guest = plan_guest(request)
+    root = os.open(request.rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        plan = plan_process(
+            _process_request(launch.site, request.spec, request.config, request.hostname, root, request.user_map)
+        )
+    finally:
+        os.close(root)
+    pipes = _Pipes(tty=plan.tty, interactive=request.spec.interactive)
+    go_read, go_write = os.pipe2(os.O_CLOEXEC)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        with open_sources(guest) as sources, _joined(launch.namespaces):
+            pid, pidfd = process.clone3(launch.namespaces.clone_flags & ~CLONE_NEWTIME)
+            if pid == 0:
+                inside.become_init(guest, plan, sources, go_fd=go_read, report_fd=theirs.fileno(), stdio=pipes.guest)
+    except BaseException:
+        os.close(go_write)
+        ours.close()
+        pipes.close()
+        raise
+    finally:
+        os.close(go_read)
+        theirs.close()
+    return Child(pid, pidfd, go_fd=go_write, report_fd=ours.detach(), pipes=pipes, plan=plan, guest=guest)
+
+
+def _with_cgroups(launch: Launch, live: Live) -> GuestRequest:
+    if live.cgroup is None:
+        return launch.guest
+    mounts = launch.drivers.cgroup.mounts(live.cgroup, HostPath("/"))
+    return msgspec.structs.replace(launch.guest, cgroup_mounts=mounts)
+
+
+def _process_request(
+    site: Site,
+    spec: ContainerSpec,
+    config: ImageConfig,
+    hostname: str,
+    root: int,
+    user_map: UserMap | None,
+    *,
+    privileged: bool = False,
+) -> ProcessRequest:
+    bits = capabilities.resolve((), (), privileged=True) if privileged else capability_set(spec)
+    profile = "unconfined" if spec.privileged and spec.seccomp == "default" else spec.seccomp
+    return ProcessRequest(
+        spec=spec,
+        config=config,
+        hostname=hostname,
+        accounts=users.read_accounts(root),
+        seccomp=seccomp.program(profile, bits, HostPath(f"{site.locations.root}/seccomp")),
+        user_map=user_map,
+    )
+
+
+@contextmanager
+def _joined(namespaces: NamespacePlan) -> Iterator[None]:
+    """Be in the namespaces to share while cloning, so that the child is born in them; then come back."""
+    back: list[tuple[int, int]] = []
+    try:
+        for name, path in namespaces.join:
+            own = os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+            back.append((own, _NS_TYPES[name]))
+            target = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                process.setns(target, _NS_TYPES[name])
+            finally:
+                os.close(target)
+        if namespaces.clone_flags & CLONE_NEWTIME:
+            back.append((os.open("/proc/self/ns/time", os.O_RDONLY | os.O_CLOEXEC), CLONE_NEWTIME))
+            process.unshare(CLONE_NEWTIME)
+            _write_offsets(namespaces)
+        yield
+    except OSError as exc:
+        raise DriverError(f"join namespaces: {exc}") from exc
+    finally:
+        for fd, kind in reversed(back):
+            process.setns(fd, kind)
+            os.close(fd)
+
+
+def _write_offsets(namespaces: NamespacePlan) -> None:
+    if namespaces.time_offsets:
+        text = "".join(f"{clock} {seconds} 0\n" for clock, seconds in namespaces.time_offsets)
+        with open("/proc/self/timens_offsets", "w", encoding="ascii") as stream:
+            stream.write(text)
+
+
+def start_exec(site: Site, row: ContainerRow, live: Live, spec: ExecSpec) -> Child:
+    """Run another command in a running container, from its monitor.
+
+    Raises:
+        CommandNotFoundError, NotExecutableError, PlugengineError: It does not run.
+    """
+    stored = row.records.get("user_map")
+    user_map = msgspec.convert(stored, UserMap) if stored else None
+    config = msgspec.convert(row.records.get("config") or {}, ImageConfig)
+    pidfd = process.open_pidfd(ProcessId(row.state.pid, row.state.pid_start))
+    if pidfd is None:
+        raise ConflictError(f"container {row.name}: has just ended")
+    try:
+        root = os.open(f"/proc/{row.state.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            request = _process_request(
+                site, row.spec, config, row.spec.hostname or row.id[:12], root, user_map, privileged=spec.privileged
+            )
+        finally:
+            os.close(root)
+        return _fork_exec(live, plan_exec(request, spec), spec, pidfd)
+    finally:
+        os.close(pidfd)
+
+
+def _fork_exec(live: Live, plan: ProcessPlan, spec: ExecSpec, pidfd: int) -> Child:
+    pipes = _Pipes(tty=plan.tty, interactive=spec.interactive)
+    go_read, go_write = os.pipe2(os.O_CLOEXEC)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        pid, child_pidfd = process.clone3(0)
+        if pid == 0:
+            inside.become_exec(plan, pidfd, go_fd=go_read, report_fd=theirs.fileno(), stdio=pipes.guest)
+    except BaseException:
+        os.close(go_write)
+        ours.close()
+        pipes.close()
+        raise
+    finally:
+        os.close(go_read)
+        theirs.close()
+    child = Child(pid, child_pidfd, go_fd=go_write, report_fd=ours.detach(), pipes=pipes, plan=plan, guest=None)
+    try:
+        if live.cgroup is not None:
+            live.drivers.cgroup.join(live.cgroup, pid)
+        child.release()
+    except BaseException:
+        child.end()
+        raise
+    return child

@@ -1,0 +1,114 @@
+"""Become a container's monitor: leave the caller, start the container, serve until it has ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+from plugengine import container_rows, wire
+from plugengine.container_rows import ContainerRow
+from plugengine.errors import ConflictError, PlugengineError
+from plugengine.kernel import credentials, files, mount, process
+from plugengine.kernel.process import ProcessId, boot_id
+from plugengine.monitor.supervisor import Supervisor
+from plugengine.site import Site
+
+
+def spawn(site: Site, row: ContainerRow, *, attach: bool, debug: bool, prepare: Callable[[], None]) -> socket.socket:
+    """Fork the monitor of a container whose row is "starting" and owned by this process.
+
+    Args:
+        site: Where.
+        row: The container.
+        attach: Connect the returned socket to the container's streams from the first byte on.
+        debug: Send a "log" event for each step.
+        prepare: Called before the fork: imports what the monitor will need, so that its pages are shared.
+
+    Returns:
+        A connection to the monitor, which sends "started" or "error" first.
+    """
+    prepare()
+    ours, theirs = socket.socketpair()
+    owner = ProcessId.of(os.getpid())
+    assert owner is not None  # noqa: S101 - we are alive
+    pid = os.fork()
+    if pid == 0:
+        # The monitor is a grandchild: init reaps it, and no caller finds a child it did not make.
+        try:
+            if os.fork() == 0:
+                ours.close()
+                _monitor(site, row, theirs, owner=owner, attach=attach, debug=debug)
+        finally:
+            os._exit(0)
+    theirs.close()
+    os.waitpid(pid, 0)
+    return ours
+
+
+def _monitor(
+    site: Site, row: ContainerRow, connection: socket.socket, *, owner: ProcessId, attach: bool, debug: bool
+) -> NoReturn:
+    code = 1
+    try:
+        connection = _settle(site, row, connection)
+        try:
+            _take_over(site, row, owner)
+            code = Supervisor(site, row, connection, attach=attach, debug=debug).run()
+        except PlugengineError as exc:
+            report(connection, exc)
+    except BaseException:  # noqa: BLE001 - the last frame of this process
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def report(connection: socket.socket, exc: PlugengineError) -> None:
+    """Send an error as the caller will raise it again."""
+    event = {"event": "error", "class": type(exc).__name__, "message": exc.message, "hint": exc.hint}
+    try:
+        connection.setblocking(True)
+        connection.sendall(wire.pack_json(wire.EVENT, event))
+    except OSError:
+        pass
+
+
+def _settle(site: Site, row: ContainerRow, connection: socket.socket) -> socket.socket:
+    """Cut every tie to the caller: session, descriptors, directory, signals, mounts."""
+    os.setsid()
+    os.umask(0o022)
+    os.chdir("/")
+    log = os.open(site.locations.monitor_log(row.id), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    null = os.open(os.devnull, os.O_RDWR)
+    kept = os.dup(connection.detach())
+    for target, source in ((0, null), (1, null), (2, log)):
+        os.dup2(source, target, inheritable=False)
+    if kept != 3:
+        os.dup2(kept, 3, inheritable=False)
+    files.close_range(4)
+    sys.stdin = sys.stdout = None  # type: ignore[assignment]
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    for number in signal.valid_signals():
+        if number not in (signal.SIGKILL, signal.SIGSTOP) and signal.getsignal(number) not in (None, signal.SIG_DFL):
+            signal.signal(number, signal.SIG_DFL)
+    for number in (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    credentials.set_name(b"pe-monitor")
+    credentials.set_child_subreaper(enabled=True)
+    # The container's mounts live in a namespace of their own: when monitor and container are gone, so are they.
+    process.unshare(process.CLONE_NEWNS)
+    mount.mount("none", "/", "", mount.MS_REC | mount.MS_SLAVE)
+    return socket.socket(fileno=3)
+
+
+def _take_over(site: Site, row: ContainerRow, owner: ProcessId) -> None:
+    current = container_rows.get(site.state, row.id)
+    if current.owner != owner:
+        raise ConflictError(f"container {row.name}: somebody else took it over while it was starting")
+    container_rows.update(site.state, row.id, expect=("starting",), owner=ProcessId.of(os.getpid()), boot_id=boot_id())

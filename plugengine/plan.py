@@ -1,0 +1,317 @@
+"""From a container's description and its drivers' answers to the ordered steps of its start."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from plugengine import container_rows, etcfiles, ipam, networks
+from plugengine.container import ContainerSpec, Image, ImageConfig
+from plugengine.container_rows import ContainerRow
+from plugengine.creation import PlacedMount, storage_request
+from plugengine.drivers import DriverSet
+from plugengine.errors import ConflictError, UsageError
+from plugengine.guest import GuestRequest, ResolvedMount, plan_guest
+from plugengine.launch import Launch, clone_first
+from plugengine.model import (
+    Capability,
+    CgroupRequest,
+    GuestPath,
+    HostPath,
+    Limits,
+    NamespacePlan,
+    NamespaceRequest,
+    Network,
+    Port,
+    UserMap,
+)
+from plugengine.security import devices
+from plugengine.site import Site
+from plugengine.steps import (
+    CgroupStep,
+    CloneStep,
+    CommandStep,
+    FillVolumesStep,
+    JoinCgroupStep,
+    Live,
+    MapUsersStep,
+    MountStep,
+    NetworkStep,
+    ServerStep,
+    Step,
+    WriteFilesStep,
+)
+
+_ETC = ("hosts", "hostname", "resolv.conf")
+_NAMESPACES = ("pid", "net", "ipc", "uts", "cgroup", "user", "time")
+
+
+class StartPlan(Struct, frozen=True, kw_only=True):
+    """Everything of one start."""
+
+    steps: tuple[Step, ...]
+    warnings: tuple[str, ...]
+
+
+def make_plan(site: Site, row: ContainerRow, drivers: DriverSet) -> StartPlan:
+    """Return the steps that start a container.
+
+    Raises:
+        PlugengineError: Something it depends on is not there, or a limit cannot be held.
+    """
+    return _Planner(site, row, drivers).plan()
+
+
+def describe(site: Site, spec: ContainerSpec) -> list[str]:
+    """Return the steps of `Engine.run` as text, without taking any of them."""
+    from plugengine.creation import check_spec
+
+    image = site.images.resolve(spec.image, pull=spec.pull)
+    chosen = site.choose(spec)
+    drivers = site.drivers(chosen)
+    check_spec(drivers, chosen, spec)
+    row = ContainerRow(
+        id="0" * 64,
+        name=spec.name or "(invented)",
+        status="creating",
+        created_ns=0,
+        image_id=image.id,
+        image_name=spec.image,
+        spec=spec,
+        choice=chosen,
+        records=_imagined_records(image, spec),
+    )
+    lines = [f"prepare a writable layer with storage driver {chosen.storage} on {len(image.layers)} layers"]
+    for step in make_plan(site, row, drivers).steps:
+        lines += step.describe().splitlines()
+    return lines
+
+
+def _imagined_records(image: Image, spec: ContainerSpec) -> dict[str, Any]:
+    """Return records as far as they are known before anything is made."""
+    mounts = [
+        PlacedMount(
+            type=mount.type,
+            target=mount.target,
+            source=HostPath("" if mount.type == "tmpfs" else mount.source or "(new volume)"),
+            read_only=mount.read_only,
+        )
+        for mount in spec.mounts
+    ]
+    return {
+        "layers": list(image.layers),
+        "config": msgspec.to_builtins(image.config),
+        "mounts": msgspec.to_builtins(mounts),
+        "storage": {},
+    }
+
+
+class _Planner:
+    """Collects a container's steps."""
+
+    def __init__(self, site: Site, row: ContainerRow, drivers: DriverSet) -> None:
+        self._site = site
+        self._row = row
+        self._spec = row.spec
+        self._drivers = drivers
+        self._records: Mapping[str, Any] = row.records
+        self._config = msgspec.convert(row.records.get("config") or {}, ImageConfig)
+        user_map = row.records.get("user_map")
+        self._user_map = msgspec.convert(user_map, UserMap) if user_map else None
+        self._modes = self._resolve_modes()
+        self._host_net = Capability.HOST_NAMESPACE in drivers.network.info.capabilities
+        if self._host_net and self._modes.get("net", "private") == "private":
+            self._modes["net"] = "host"
+        self._hostname = self._pick_hostname()
+        self._mounts = msgspec.convert(row.records.get("mounts") or (), tuple[PlacedMount, ...])
+
+    def plan(self) -> StartPlan:
+        """Return the steps."""
+        namespaces = self._drivers.namespace.plan(
+            NamespaceRequest(container_id=self._row.id, modes=self._modes, user_map=self._user_map)
+        )
+        request = CgroupRequest(container_id=self._row.id, parent=self._spec.cgroup_parent)
+        limits = self._limits()
+        settings = self._drivers.cgroup.settings(limits, request)
+        launch = self._launch(namespaces)
+        steps: list[Step] = [*self._storage_steps(), *self._volume_steps()]
+        steps.append(CgroupStep(request, settings, limits))
+        steps.append(CloneStep(lambda live: clone_first(launch, live), _names(namespaces)))
+        if namespaces.user_map is not None:
+            steps.append(MapUsersStep(namespaces.user_map))
+        steps.append(JoinCgroupStep(self._spec.oom_score_adj))
+        if not self._modes.get("net", "private").startswith("container:"):
+            steps.append(self._network_step())
+        steps.append(WriteFilesStep(self._write_files))
+        steps.append(CommandStep(plan_guest(launch.guest), self._argv()))
+        return StartPlan(steps=tuple(steps), warnings=settings.unsupported)
+
+    # --- what others answered --------------------------------------------------------------------------------
+
+    def _resolve_modes(self) -> dict[str, str]:
+        """Return the modes with names of containers replaced by their processes."""
+        modes: dict[str, str] = {}
+        for name, mode in self._spec.modes.items():
+            kind, colon, reference = mode.partition(":")
+            if kind != "container" or not colon:
+                modes[name] = mode
+                continue
+            other = container_rows.get(self._site.state, reference)
+            if other.status not in ("running", "paused") or not other.state.pid:
+                raise ConflictError(f"--{name} {mode}: container {other.name} is {other.status}, not running")
+            modes[name] = f"container:{other.state.pid}"
+        return modes
+
+    def _pick_hostname(self) -> str:
+        if self._spec.hostname:
+            return self._spec.hostname
+        if self._modes.get("uts", "private") != "private" or self._modes.get("net") == "host":
+            return os.uname().nodename
+        return self._row.id[:12]
+
+    def _limits(self) -> Limits:
+        if self._spec.privileged:
+            return self._spec.limits
+        rules = list(devices.RULES)
+        rules += [devices.parse_rule(text) for text in self._spec.device_rules]
+        rules += [devices.rule_for(device.host, device.access) for device in self._spec.devices]
+        return msgspec.structs.replace(self._spec.limits, devices=tuple(rules))
+
+    def _argv(self) -> tuple[str, ...]:
+        from plugengine.guest.environment import command_line
+
+        return tuple(command_line(self._spec, self._config))
+
+    # --- steps -----------------------------------------------------------------------------------------------
+
+    def _storage_steps(self) -> list[Step]:
+        request = storage_request(self._site, self._row, self._records)
+        rootfs = self._drivers.storage.mounts(request, self._records.get("storage") or {})
+        steps: list[Step] = [MountStep(mount) for mount in rootfs.mounts]
+        if rootfs.server is not None:
+            steps.append(ServerStep(rootfs.server, self._site.locations.server_log(self._row.id)))
+        return steps
+
+    def _volume_steps(self) -> list[Step]:
+        fills = tuple((mount.target, mount.source) for mount in self._mounts if mount.fill)
+        if not fills or self._row.state.started_ns:
+            return []
+        from plugengine import volumes
+
+        return [FillVolumesStep(self._site.locations.rootfs(self._row.id), fills, volumes.fill)]
+
+    def _network_step(self) -> NetworkStep:
+        network = networks.default_network(self._site, self._drivers.network)
+        return NetworkStep(
+            container_id=self._row.id,
+            network=network,
+            hold=lambda: networks.in_use(self._site, network),
+            lease=lambda: self._lease(network),
+            release=lambda: self._release(network),
+            keep_record=lambda record: networks.keep_record(self._site, network, record),
+            mac=self._spec.mac_address,
+            ports=self._ports(),
+            options=self._row.choice.network_options,
+        )
+
+    def _lease(self, network: Network) -> str | None:
+        if network.subnet is None:
+            return None
+        networks.default_network(self._site, self._drivers.network)  # the last user may just have removed it
+        return ipam.lease(self._site.state, network, self._row.id, self._spec.ip)
+
+    def _release(self, network: Network) -> None:
+        if network.subnet is not None:
+            ipam.release(self._site.state, self._row.id, network=network.name)
+            networks.remove_if_idle(self._site, network, self._drivers.network)
+
+    def _ports(self) -> tuple[Port, ...]:
+        if not self._spec.publish_all:
+            return self._spec.ports
+        published = {(port.guest_port, port.protocol) for port in self._spec.ports}
+        extra: list[Port] = []
+        for exposed in self._config.exposed_ports:
+            number, _, protocol = exposed.partition("/")
+            if not number.isdecimal():
+                raise UsageError(f"image {self._row.image_name}: exposed port {exposed} is not a number")
+            if (int(number), protocol or "tcp") not in published:
+                extra.append(Port(host_ip="", host_port=0, guest_port=int(number), protocol=protocol or "tcp"))
+        return (*self._spec.ports, *extra)
+
+    # --- the inside ------------------------------------------------------------------------------------------
+
+    def _launch(self, namespaces: NamespacePlan) -> Launch:
+        own = {name: self._modes.get(name, "private") == "private" for name in _NAMESPACES}
+        ipc = self._modes.get("ipc", "private")
+        shm = None
+        if ipc.startswith("container:"):
+            shm = HostPath(f"/proc/{ipc.partition(':')[2]}/root/dev/shm")
+        elif ipc == "host":
+            shm = HostPath("/dev/shm")  # noqa: S108 - the host's, as asked
+        guest = GuestRequest(
+            rootfs=self._site.locations.rootfs(self._row.id),
+            spec=self._spec,
+            config=self._config,
+            hostname=self._hostname,
+            etc_files={GuestPath(f"/etc/{name}"): self._site.locations.etc(self._row.id, name) for name in _ETC},
+            mounts=tuple(_resolved(mount) for mount in self._mounts),
+            devices=self._spec.devices,
+            shm=shm,
+            user_map=namespaces.user_map,
+            own_pid=own["pid"],
+            own_ipc=own["ipc"],
+            own_net=own["net"],
+            own_uts=own["uts"],
+            own_cgroup=own["cgroup"],
+        )
+        return Launch(site=self._site, guest=guest, namespaces=namespaces, drivers=self._drivers)
+
+    def _write_files(self, live: Live) -> None:
+        attachment = live.attachment
+        address = ""
+        if attachment is not None and attachment.interfaces and attachment.interfaces[0].addresses:
+            address = attachment.interfaces[0].addresses[0].partition("/")[0]
+        contents = etcfiles.contents(
+            self._spec,
+            hostname=self._hostname,
+            address=address,
+            gateway=attachment.gateway if attachment else None,
+            dns=attachment.dns if attachment else (),
+            host_network=self._modes.get("net") == "host",
+        )
+        for name, content in contents.items():
+            # In place: the guest has these very files mounted.
+            with open(self._site.locations.etc(self._row.id, name), "wb") as stream:
+                stream.write(content)
+
+
+def _names(namespaces: NamespacePlan) -> tuple[str, ...]:
+    from plugengine.kernel import process
+
+    flags = namespaces.clone_flags | namespaces.unshare_flags
+    known = {
+        "pid": process.CLONE_NEWPID,
+        "net": process.CLONE_NEWNET,
+        "mnt": process.CLONE_NEWNS,
+        "uts": process.CLONE_NEWUTS,
+        "ipc": process.CLONE_NEWIPC,
+        "cgroup": process.CLONE_NEWCGROUP,
+        "user": process.CLONE_NEWUSER,
+        "time": process.CLONE_NEWTIME,
+    }
+    return tuple(name for name, flag in known.items() if flags & flag)
+
+
+def _resolved(mount: PlacedMount) -> ResolvedMount:
+    return ResolvedMount(
+        target=mount.target,
+        source=mount.source or None,
+        read_only=mount.read_only,
+        recursive=mount.recursive,
+        propagation=mount.propagation,
+        options=mount.options,
+    )

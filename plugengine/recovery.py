@@ -1,0 +1,204 @@
+"""Mend what killed processes, a crash or a reboot left behind, and say what it was."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from plugengine import container_rows, ipam, networks, upper, volumes
+from plugengine.container_rows import ContainerRow
+from plugengine.drivers import CLASSES, CgroupDriver, DriverSet, NetworkDriver, StorageDriver, open_driver
+from plugengine.errors import PlugengineError
+from plugengine.inspection import attachment_of
+from plugengine.kernel.process import ProcessId, boot_id, is_alive, open_pidfd
+from plugengine.lifecycle import usable_drivers
+from plugengine.model import CgroupRequest, HostPath
+from plugengine.removal import remove_container
+from plugengine.site import Site
+
+_END_S: Final = 5.0
+_KILLED: Final = 128 + signal.SIGKILL
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """One thing that should not be there."""
+
+    what: str
+    repaired: bool
+
+
+def mend_dead(site: Site, rows: Iterable[ContainerRow]) -> list[Finding]:
+    """Take back what containers left whose owner died; those of living owners are not touched."""
+    findings: list[Finding] = []
+    for row in rows:
+        if _abandoned(row) and _claim(site, row):
+            try:
+                findings.append(_mend(site, row))
+            except (PlugengineError, OSError) as exc:
+                findings.append(Finding(what=f"container {row.name} ({row.status}): {exc}", repaired=False))
+    return findings
+
+
+def _abandoned(row: ContainerRow) -> bool:
+    return row.boot_id != boot_id() or row.owner is None or not is_alive(row.owner)
+
+
+def _claim(site: Site, row: ContainerRow) -> bool:
+    """Become the owner, unless somebody else was faster."""
+    me = ProcessId.of(os.getpid())
+    assert me is not None  # noqa: S101 - we are alive
+    old_pid, old_start = (row.owner.pid, row.owner.start_time) if row.owner else (None, None)
+    with site.state.transaction() as cursor:
+        cursor.execute(
+            "UPDATE containers SET owner_pid = ?, owner_start = ?, boot_id = ? "
+            "WHERE id = ? AND status = ? AND owner_pid IS ? AND owner_start IS ?",
+            (me.pid, me.start_time, boot_id(), row.id, row.status, old_pid, old_start),
+        )
+        return bool(cursor.rowcount == 1)
+
+
+def _mend(site: Site, row: ContainerRow) -> Finding:
+    drivers = usable_drivers(site, row)
+    why = "the host was restarted" if row.boot_id != boot_id() else "its monitor was killed"
+    if row.status not in ("creating", "removing"):
+        _take_back(site, row, drivers, rebooted=row.boot_id != boot_id())
+    if row.status in ("creating", "removing") or row.spec.auto_remove:
+        remove_container(site, row, drivers, with_volumes=row.status == "creating" or row.spec.auto_remove)
+        return Finding(what=f"container {row.name}: was {row.status}, {why}; removed", repaired=True)
+    was_up = row.status != "starting"
+    state = msgspec.structs.replace(
+        row.state,
+        pid=0,
+        pid_start=0,
+        monitor_pid=0,
+        monitor_start=0,
+        server_pid=0,
+        server_start=0,
+        exit_code=_KILLED if was_up else row.state.exit_code,
+        error=f"{why}; the container was ended with it",
+        finished_ns=time.time_ns() if was_up else row.state.finished_ns,
+    )
+    records = {key: value for key, value in row.records.items() if key not in ("cgroup", "network")}
+    status = "exited" if was_up or row.state.started_ns else "created"
+    container_rows.update(site.state, row.id, status=status, container_state=state, records=records, owner=None)
+    return Finding(what=f"container {row.name}: was {row.status}, {why}; now {status}", repaired=True)
+
+
+def _take_back(site: Site, row: ContainerRow, drivers: DriverSet | None, *, rebooted: bool) -> None:
+    if not rebooted:
+        for pid, started in ((row.state.pid, row.state.pid_start), (row.state.server_pid, row.state.server_start)):
+            _end_process(pid, started)
+    if drivers is not None:
+        record = row.records.get("cgroup") or drivers.cgroup.create(
+            CgroupRequest(container_id=row.id, parent=row.spec.cgroup_parent)
+        )
+        if not rebooted:
+            drivers.cgroup.kill(record)
+        drivers.cgroup.remove(record)
+        network = networks.of_container(site, row)
+        if network is not None:
+            drivers.network.detach(network, row.id, attachment_of(row))
+            ipam.release(site.state, row.id)
+            networks.remove_if_idle(site, network, drivers.network)
+    shutil.rmtree(site.locations.run(row.id), ignore_errors=True)
+
+
+def _end_process(pid: int, started: int) -> None:
+    pidfd = open_pidfd(ProcessId(pid, started)) if pid else None
+    if pidfd is None:
+        return
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.poll(_END_S * 1000)
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(pidfd)
+
+
+def check(site: Site, *, repair: bool) -> list[Finding]:
+    """Return what should not be there; with repair, it is gone afterwards."""
+    live = [row for row in container_rows.list_all(site.state) if row.status not in ("created", "exited")]
+    if repair:
+        findings = mend_dead(site, live)
+    else:
+        findings = [
+            Finding(what=f"container {row.name}: is {row.status}, but its owner is gone", repaired=False)
+            for row in live
+            if _abandoned(row)
+        ]
+    findings += _stray_directories(site, repair=repair)
+    findings += [Finding(what=line, repaired=repair) for line in site.images.check(repair=repair)]
+    findings += [
+        Finding(what=line, repaired=repair) for line in volumes.check(site.state, site.locations, repair=repair)
+    ]
+    if repair:
+        findings += _collect(site)
+    return findings
+
+
+def _stray_directories(site: Site, *, repair: bool) -> list[Finding]:
+    valid = container_rows.ids(site.state)
+    short = {site.locations.run_name(container_id) for container_id in valid}
+    findings: list[Finding] = []
+    places: tuple[tuple[HostPath, Callable[[str], bool]], ...] = (
+        (site.locations.containers, lambda name: name in valid),
+        (site.locations.run_containers, lambda name: name in short),
+    )
+    for directory, known in places:
+        for name in sorted(os.listdir(directory)):
+            if not known(name):
+                path = HostPath(os.path.join(directory, name))
+                if repair:
+                    upper.remove_tree(path)
+                findings.append(Finding(what=f"directory {path}: belongs to no container", repaired=repair))
+    return findings
+
+
+def _collect(site: Site) -> list[Finding]:
+    """Let every installed driver remove what belongs to no container."""
+    valid = container_rows.ids(site.state)
+    findings: list[Finding] = []
+    for kind in CLASSES:
+        for name in site.registry.names(kind):
+            try:
+                driver = open_driver(site.registry, kind, name)
+                if driver.probe(site.host):
+                    continue
+                findings += [Finding(what=line, repaired=True) for line in _gc(site, driver, valid)]
+            except PlugengineError as exc:
+                findings.append(Finding(what=exc.message, repaired=False))
+    return findings
+
+
+def _gc(site: Site, driver: object, valid: frozenset[str]) -> tuple[str, ...]:
+    if isinstance(driver, StorageDriver):
+        return driver.gc(site.host, valid)
+    if isinstance(driver, NetworkDriver):
+        return driver.gc(site.host, networks.list_all(site, driver.name), valid)
+    if isinstance(driver, CgroupDriver):
+        parents = {row.spec.cgroup_parent for row in container_rows.list_all(site.state)} | {"plugengine"}
+        return tuple(line for parent in sorted(parents) for line in driver.gc(site.host, parent, valid))
+    return ()
+
+
+def reset(site: Site) -> None:
+    """Stop and remove everything below the roots; see `Engine.reset`."""
+    from plugengine import lifecycle
+
+    for row in container_rows.list_all(site.state):
+        lifecycle.remove(site, row, force=True, with_volumes=True)
+    _collect(site)
+    site.state.close()
+    upper.remove_tree(site.locations.root)
+    upper.remove_tree(site.locations.run_root)

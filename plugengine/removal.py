@@ -1,0 +1,47 @@
+"""Remove what a container left: its writable layer, files, anonymous volumes and row."""
+
+from __future__ import annotations
+
+import shutil
+
+from plugengine import container_rows, upper, volumes
+from plugengine.container_rows import ContainerRow
+from plugengine.drivers import DriverSet
+from plugengine.errors import PlugengineError
+from plugengine.site import Site
+
+
+def remove_container(site: Site, row: ContainerRow, drivers: DriverSet | None, *, with_volumes: bool) -> None:
+    """Remove a container that does not run; whatever is gone already is fine.
+
+    Args:
+        site: Where.
+        row: The container; its records may be those of a half-made one.
+        drivers: Its drivers; None when its storage driver is not usable any more: then its directory alone goes.
+        with_volumes: Also remove its anonymous volumes.
+
+    Raises:
+        DriverError: The storage driver could not remove it; the row stays, so that it can be tried again.
+    """
+    from plugengine.creation import storage_request
+
+    current = row.records or container_rows_records(site, row)
+    if drivers is not None:
+        drivers.storage.remove(storage_request(site, row, current), current.get("storage"))
+    upper.remove_tree(site.locations.container(row.id))
+    shutil.rmtree(site.locations.run(row.id), ignore_errors=True)
+    anonymous = volumes.used_by(site.state, row.id, anonymous=True) if with_volumes else []
+    container_rows.delete(site.state, row.id)
+    for name in anonymous:
+        try:
+            volumes.remove(site.state, site.locations, name)
+        except PlugengineError:
+            continue  # another container uses it by now
+
+
+def container_rows_records(site: Site, row: ContainerRow) -> dict[str, object]:
+    """Return the records as stored, or none when the row is gone."""
+    try:
+        return dict(container_rows.get(site.state, row.id).records)
+    except PlugengineError:
+        return {}

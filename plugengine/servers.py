@@ -1,0 +1,115 @@
+"""Start, watch and end a file server that a storage driver asked for (`model.Server`)."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import select
+import signal
+import sys
+import traceback
+from typing import Final, NoReturn
+
+from plugengine.errors import DriverError
+from plugengine.kernel import credentials, files
+from plugengine.kernel.mount import MNT_DETACH, umount2
+from plugengine.model import HostPath, Server
+
+START_DEADLINE_S: Final = 10.0
+END_DEADLINE_S: Final = 5.0
+
+
+class ServerProcess:
+    """A running file server; `pidfd` is readable when it has ended."""
+
+    def __init__(self, *, pid: int, pidfd: int, target: HostPath) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.target = target
+        self.ended = False
+
+    def end(self) -> None:
+        """Unmount, let the server finish, kill it if it does not; idempotent."""
+        if self.ended:
+            return
+        self.ended = True
+        try:
+            umount2(self.target, MNT_DETACH)
+        except OSError:
+            pass
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        if not poll.poll(END_DEADLINE_S * 1000):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        os.close(self.pidfd)
+
+    def reap(self) -> str:
+        """Say how an ended server ended; only after `pidfd` became readable."""
+        result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+        if result is None:
+            return "is running"
+        self.ended = True
+        os.close(self.pidfd)
+        if result.si_code == os.CLD_EXITED:
+            return f"exited with {result.si_status}"
+        return f"was killed by {signal.Signals(result.si_status).name}"
+
+
+def start(server: Server, *, log: HostPath) -> ServerProcess:
+    """Fork the server and wait until it says that it is mounted.
+
+    Raises:
+        DriverError: It ended or hung before that; the message has the last line of its log.
+    """
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    pid = os.fork()
+    if pid == 0:
+        _serve(server, write_end, log_fd)
+    os.close(write_end)
+    os.close(log_fd)
+    pidfd = os.pidfd_open(pid)
+    process = ServerProcess(pid=pid, pidfd=pidfd, target=HostPath(str(server.config["target"])))
+    poll = select.poll()
+    poll.register(read_end, select.POLLIN)
+    ready = bool(poll.poll(START_DEADLINE_S * 1000)) and os.read(read_end, 1) == b"+"
+    os.close(read_end)
+    if not ready:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        process.end()
+        raise DriverError(f"storage server {server.entry}: did not mount {process.target}: {_last_line(log)}")
+    return process
+
+
+def _last_line(log: HostPath) -> str:
+    with open(log, encoding="utf-8", errors="replace") as stream:
+        lines = stream.read().splitlines()
+    return lines[-1] if lines else "it said nothing"
+
+
+def _serve(server: Server, ready_fd: int, log_fd: int) -> NoReturn:
+    code = 1
+    try:
+        credentials.set_pdeathsig(signal.SIGKILL)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_DFL)
+        null = os.open(os.devnull, os.O_RDWR)
+        ready_copy = os.dup(ready_fd) if ready_fd < 4 else ready_fd
+        os.dup2(log_fd, 2)
+        os.dup2(null, 0)
+        os.dup2(null, 1)
+        os.dup2(ready_copy, 3, inheritable=False)
+        files.close_range(4)
+        sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+        module, _, function = server.entry.partition(":")
+
+        def ready() -> None:
+            os.write(3, b"+")
+            os.close(3)
+
+        code = int(getattr(importlib.import_module(module), function)(server.config, ready) or 0)
+    except BaseException:  # noqa: BLE001 - the last frame of this process
+        traceback.print_exc()
+    finally:
+        os._exit(code)

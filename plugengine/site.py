@@ -1,0 +1,63 @@
+"""Where an engine works: its roots, state, images and installed drivers, shared by all operations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from plugengine import choice
+from plugengine.container import ContainerSpec, DriverChoice
+from plugengine.drivers import DriverSet
+from plugengine.locate import Locations
+from plugengine.model import Host, HostPath
+from plugengine.plugins import Registry
+from plugengine.state import State
+
+if TYPE_CHECKING:
+    from plugengine.images.store import ImageStore
+
+
+class Site:
+    """One pair of roots and what belongs to it; cheap to make, everything heavy is opened at first use."""
+
+    def __init__(self, locations: Locations, *, environ: Mapping[str, str]) -> None:
+        self.locations = locations
+        self.environ = environ
+        self.state = State(locations.root)
+        self.registry = Registry(cache=HostPath(f"{locations.run_root}/drivers.json"))
+
+    @cached_property
+    def host(self) -> Host:
+        """The host as drivers' probes see it."""
+        major, minor = os.uname().release.split(".")[:2]
+        digits = "".join(character for character in minor if character.isdigit())
+        return Host(root=self.locations.root, run_root=self.locations.run_root, kernel=(int(major), int(digits or "0")))
+
+    @cached_property
+    def configured(self) -> dict[str, str]:
+        """The drivers named in the configuration file."""
+        return choice.read_config(self.environ)
+
+    @cached_property
+    def images(self) -> ImageStore:
+        """The image store."""
+        from plugengine.images.store import ImageStore
+
+        return ImageStore(self.locations.root, self.state)
+
+    def choose(self, spec: ContainerSpec) -> DriverChoice:
+        """Return the drivers of a new container."""
+        cache = HostPath(f"{self.locations.run_root}/defaults.json")
+        return choice.choose(self.registry, self.host, spec, self.configured, cache=cache)
+
+    def drivers(self, chosen: DriverChoice) -> DriverSet:
+        """Return a container's drivers in a plugin manager of their own."""
+        return DriverSet(
+            self.registry,
+            storage=chosen.storage,
+            network=chosen.network,
+            cgroup=chosen.cgroup,
+            namespace=chosen.namespace,
+        )

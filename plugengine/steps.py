@@ -1,0 +1,345 @@
+"""The steps of a container's start; each can say itself, do itself and undo itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import Struct
+
+from plugengine import mounting, servers
+from plugengine.drivers import DriverSet
+from plugengine.errors import PlugengineError
+from plugengine.kernel.mount import MNT_DETACH, umount2
+from plugengine.model import (
+    Attachment,
+    CgroupRequest,
+    HostPath,
+    Limits,
+    Mount,
+    Network,
+    NetworkRequest,
+    Port,
+    Record,
+    Server,
+    Settings,
+    UserMap,
+)
+
+if TYPE_CHECKING:
+    from plugengine.guest import GuestPlan
+    from plugengine.launch import Child
+
+
+class Live:
+    """What the steps of one start have made so far; lives in the monitor."""
+
+    def __init__(self, drivers: DriverSet, *, log: Callable[[str], None]) -> None:
+        self.drivers = drivers
+        self.log = log
+        self.server: servers.ServerProcess | None = None
+        self.cgroup: Record | None = None
+        self.child: Child | None = None
+        self.attachment: Attachment | None = None
+        self.network: Network | None = None
+
+
+class Step(Protocol):
+    """One action on the host."""
+
+    def describe(self) -> str:
+        """Say what `do` does, in one line."""
+
+    def do(self, live: Live) -> None:
+        """Act.
+
+        Raises:
+            PlugengineError, OSError: Nothing of this step is left behind.
+        """
+
+    def undo(self, live: Live) -> None:
+        """Take it back; what is gone already is fine."""
+
+
+class Runner:
+    """Runs steps in order and takes them back in reverse."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._done: list[Step] = []
+
+    def run(self, steps: Sequence[Step]) -> None:
+        """Do every step; on failure everything done so far is undone before the error goes on."""
+        for step in steps:
+            self._live.log(step.describe())
+            try:
+                step.do(self._live)
+            except BaseException:
+                self.unwind()
+                raise
+            self._done.append(step)
+
+    def unwind(self) -> list[str]:
+        """Undo what was done, last first; try everything, return what went wrong."""
+        problems: list[str] = []
+        while self._done:
+            step = self._done.pop()
+            self._live.log(f"undo: {step.describe()}")
+            try:
+                step.undo(self._live)
+            except (PlugengineError, OSError) as exc:
+                problems.append(f"undo {step.describe()}: {exc}")
+        return problems
+
+
+class MountStep(Struct, frozen=True):
+    """One mount of the root filesystem."""
+
+    mount: Mount
+
+    def describe(self) -> str:
+        """Say it."""
+        return f"mount {self.mount.fstype} {self.mount.source} on {self.mount.target}"
+
+    def do(self, live: Live) -> None:  # noqa: ARG002
+        """Mount."""
+        os.makedirs(self.mount.target, exist_ok=True)
+        mounting.perform(self.mount)
+
+    def undo(self, live: Live) -> None:  # noqa: ARG002
+        """Unmount."""
+        try:
+            umount2(self.mount.target, MNT_DETACH)
+        except OSError:
+            pass  # EINVAL, ENOENT: not mounted any more
+
+
+class ServerStep(Struct, frozen=True):
+    """The file server of the root filesystem."""
+
+    server: Server
+    log: HostPath
+
+    def describe(self) -> str:
+        """Say it."""
+        return f"start server {self.server.entry} on {self.server.config['target']}"
+
+    def do(self, live: Live) -> None:
+        """Start it and wait for its mount."""
+        os.makedirs(str(self.server.config["target"]), exist_ok=True)
+        live.server = servers.start(self.server, log=self.log)
+
+    def undo(self, live: Live) -> None:
+        """Unmount and end it."""
+        if live.server is not None:
+            live.server.end()
+
+
+class FillVolumesStep(Struct, frozen=True):
+    """Copy the image's content into new, empty volumes."""
+
+    rootfs: HostPath
+    fills: tuple[tuple[str, str], ...]  # guest path, host directory
+    fill: Callable[[str, str, str], None]
+
+    def describe(self) -> str:
+        """Say it."""
+        return "fill volumes of " + ", ".join(guest for guest, _host in self.fills)
+
+    def do(self, live: Live) -> None:  # noqa: ARG002
+        """Copy each."""
+        for guest, host in self.fills:
+            self.fill(self.rootfs, guest, host)
+
+    def undo(self, live: Live) -> None:
+        """Keep them: a volume outlives its container."""
+
+
+class CgroupStep(Struct, frozen=True):
+    """The control group and its limits."""
+
+    request: CgroupRequest
+    settings: Settings
+    limits: Limits
+
+    def describe(self) -> str:
+        """Say it."""
+        writes = ", ".join(f"{write.file}={write.value.strip()}" for write in self.settings.writes)
+        return f"make cgroup {self.request.parent}/{self.request.container_id}" + (f" with {writes}" if writes else "")
+
+    def do(self, live: Live) -> None:
+        """Make it and write the limits."""
+        record = live.drivers.cgroup.create(self.request)
+        try:
+            live.drivers.cgroup.apply(record, self.settings, self.limits)
+        except BaseException:
+            live.drivers.cgroup.remove(record)
+            raise
+        live.cgroup = record
+
+    def undo(self, live: Live) -> None:
+        """Kill what is left in it and remove it."""
+        if live.cgroup is not None:
+            live.drivers.cgroup.kill(live.cgroup)
+            live.drivers.cgroup.remove(live.cgroup)
+
+
+class CloneStep(Struct, frozen=True):
+    """The first process, held at its gate inside its new namespaces."""
+
+    clone: Callable[[Live], Child]
+    names: tuple[str, ...]
+
+    def describe(self) -> str:
+        """Say it."""
+        return f"clone the first process with new namespaces: {' '.join(self.names) or 'none'}"
+
+    def do(self, live: Live) -> None:
+        """Clone."""
+        live.child = self.clone(live)
+
+    def undo(self, live: Live) -> None:
+        """Kill and reap it, unless the monitor has seen it end."""
+        if live.child is not None:
+            live.child.end()
+
+
+class MapUsersStep(Struct, frozen=True):
+    """The id maps of the user namespace."""
+
+    user_map: UserMap
+
+    def describe(self) -> str:
+        """Say it."""
+        ranges = ", ".join(f"{each.guest}:{each.host}:{each.size}" for each in self.user_map.uids)
+        return f"map user ids {ranges}"
+
+    def do(self, live: Live) -> None:
+        """Write the maps."""
+        assert live.child is not None  # noqa: S101 - CloneStep comes before
+        mounting.write_maps(live.child.pid, self.user_map)
+
+    def undo(self, live: Live) -> None:
+        """Nothing: the maps go with the namespace."""
+
+
+class JoinCgroupStep(Struct, frozen=True):
+    """Move the first process into its group, and set how the out-of-memory killer sees it."""
+
+    oom_score_adj: int | None
+
+    def describe(self) -> str:
+        """Say it."""
+        return "move the first process into its cgroup"
+
+    def do(self, live: Live) -> None:
+        """Join."""
+        assert live.child is not None  # noqa: S101 - CloneStep and CgroupStep come before
+        assert live.cgroup is not None  # noqa: S101
+        live.drivers.cgroup.join(live.cgroup, live.child.pid)
+        if self.oom_score_adj is not None:
+            with open(f"/proc/{live.child.pid}/oom_score_adj", "w", encoding="ascii") as stream:
+                stream.write(str(self.oom_score_adj))
+
+    def undo(self, live: Live) -> None:
+        """Nothing: it leaves when it ends."""
+
+
+class NetworkStep(Struct, frozen=True):
+    """The connection to a network."""
+
+    container_id: str
+    network: Network
+    hold: Callable[[], AbstractContextManager[None]]  # against removal by others
+    lease: Callable[[], str | None]
+    release: Callable[[], None]
+    keep_record: Callable[[Record], None]
+    mac: str | None = None
+    ports: tuple[Port, ...] = ()
+    options: Mapping[str, str] = {}
+
+    def describe(self) -> str:
+        """Say it."""
+        ports = ", ".join(f"{port.host_port}->{port.guest_port}/{port.protocol}" for port in self.ports)
+        return f"connect to network {self.network.name} ({self.network.driver})" + (
+            f", publish {ports}" if ports else ""
+        )
+
+    def do(self, live: Live) -> None:
+        """Lease an address, make the network, attach."""
+        assert live.child is not None  # noqa: S101 - CloneStep comes before
+        try:
+            with self.hold():
+                live.attachment = self._connect(live, live.child.pid)
+        except BaseException:
+            self.release()
+            raise
+        live.network = self.network
+
+    def _connect(self, live: Live, pid: int) -> Attachment:
+        address = self.lease()
+        record = live.drivers.network.create(self.network)
+        self.keep_record(record)
+        netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return live.drivers.network.attach(
+                NetworkRequest(
+                    container_id=self.container_id,
+                    network=self.network,
+                    network_record=record,
+                    netns=netns,
+                    address=address,
+                    mac=self.mac,
+                    ports=self.ports,
+                    options=self.options,
+                )
+            )
+        finally:
+            os.close(netns)
+
+    def undo(self, live: Live) -> None:
+        """Detach, give the address back; remove the network when this was the last one."""
+        live.drivers.network.detach(self.network, self.container_id, live.attachment)
+        self.release()
+
+
+class WriteFilesStep(Struct, frozen=True):
+    """/etc/hosts, /etc/hostname and /etc/resolv.conf of the guest."""
+
+    write: Callable[[Live], None]
+
+    def describe(self) -> str:
+        """Say it."""
+        return "write /etc/hosts, /etc/hostname and /etc/resolv.conf"
+
+    def do(self, live: Live) -> None:
+        """Write them."""
+        self.write(live)
+
+    def undo(self, live: Live) -> None:
+        """Keep them: they belong to the container's directory."""
+
+
+class CommandStep(Struct, frozen=True):
+    """Open the gate: the first process sets up its inside and becomes the command."""
+
+    guest: GuestPlan | Any
+    argv: tuple[str, ...]
+
+    def describe(self) -> str:
+        """Say it."""
+        inside = "".join(f"\n  inside: {step.describe()}" for step in self.guest.steps)
+        return f"run {' '.join(self.argv)}{inside}"
+
+    def do(self, live: Live) -> None:
+        """Let it go and wait until exec has happened or failed."""
+        assert live.child is not None  # noqa: S101 - CloneStep comes before
+        live.child.release()
+
+    def undo(self, live: Live) -> None:
+        """End it, if it has not ended."""
+        if live.child is not None:
+            live.child.signal(signal.SIGKILL)
