@@ -13,13 +13,8 @@ RTM_NEWLINK = 16
 RTM_DELLINK = 17
 RTM_GETLINK = 18
 RTM_NEWADDR = 20
-RTM_NEWROUTE = 24
-RT_TABLE_MAIN = 254
-RTPROT_BOOT = 3
+RTM_GETNSID = 90
 RT_SCOPE_UNIVERSE = 0
-RTN_UNICAST = 1
-RTA_OIF = 4
-RTA_GATEWAY = 5
 
 # include/uapi/linux/if_link.h
 IFLA_ADDRESS = 1
@@ -30,6 +25,7 @@ IFLA_LINKINFO = 18
 IFLA_IFALIAS = 20
 IFLA_STATS64 = 23
 IFLA_NET_NS_FD = 28
+IFLA_LINK_NETNSID = 37
 IFLA_INFO_KIND = 1
 IFLA_INFO_DATA = 2
 IFLA_INFO_SLAVE_KIND = 4
@@ -48,11 +44,11 @@ IFA_BROADCAST = 4
 # include/uapi/linux/if.h
 IFF_UP = 1
 
-LOOPBACK_IFINDEX = 1  # include/net/flow.h: the same in every network namespace
+# include/uapi/linux/net_namespace.h
+NETNSA_NSID = 1
 
 _IFINFOMSG = struct.Struct("=BxHiII")
 _IFADDRMSG = struct.Struct("=BBBBI")
-_RTMSG = struct.Struct("=BBBBBBBBI")
 _STATS64 = struct.Struct("=QQQQ")  # struct rtnl_link_stats64 begins: rx, tx packets, rx, tx bytes
 _U32 = struct.Struct("=I")
 _BE32 = struct.Struct("!I")
@@ -62,7 +58,7 @@ _BITS = 32
 class Link:
     """What the kernel says of one link."""
 
-    __slots__ = ("alias", "flags", "index", "kind", "mac", "mtu", "name", "stats")
+    __slots__ = ("alias", "flags", "index", "kind", "mac", "mtu", "name", "peer_nsid", "stats")
 
     def __init__(self, body: bytes) -> None:
         _, _, self.index, self.flags, _ = _IFINFOMSG.unpack_from(body)
@@ -72,6 +68,8 @@ class Link:
         self.mac = found.get(IFLA_ADDRESS, b"")
         self.mtu: int = _U32.unpack(found[IFLA_MTU])[0] if IFLA_MTU in found else 0
         self.kind = _text(dict(attributes(found.get(IFLA_LINKINFO, b""))).get(IFLA_INFO_KIND, b""))
+        # The number this namespace has for the one the other end is in.
+        self.peer_nsid = found.get(IFLA_LINK_NETNSID)
         stats = found.get(IFLA_STATS64, b"")
         # rx_packets, tx_packets, rx_bytes, tx_bytes as the host sees them
         self.stats: tuple[int, int, int, int] = _STATS64.unpack_from(stats) if stats else (0, 0, 0, 0)
@@ -171,14 +169,21 @@ def set_hairpin(name: str, *, on: bool) -> Request:
     return Request(RTM_NEWLINK, 0, _link(attr_str(IFLA_IFNAME, name), port), name)
 
 
+def unplug(name: str) -> Request:
+    """Take a link out of its bridge and down."""
+    body = _IFINFOMSG.pack(socket.AF_UNSPEC, 0, 0, 0, IFF_UP)
+    return Request(RTM_NEWLINK, 0, body + attr_str(IFLA_IFNAME, name) + attr_u32(IFLA_MASTER, 0), name)
+
+
+def get_namespace(nsid: bytes) -> Request:
+    """Ask for a namespace by its number; ENOENT: it is gone, or about to go with all its links."""
+    family = bytes(4)  # struct rtgenmsg, padded
+    return Request(RTM_GETNSID, 0, family + attr(NETNSA_NSID, nsid), "network namespace")
+
+
 def link_up(name: str) -> Request:
     """Raise a link by name."""
     return Request(RTM_NEWLINK, 0, _link(attr_str(IFLA_IFNAME, name), up=True), name)
-
-
-def loopback_up() -> Request:
-    """Raise lo."""
-    return Request(RTM_NEWLINK, 0, _link(index=LOOPBACK_IFINDEX, up=True), "lo")
 
 
 def new_address(index: int, prefix: Prefix, about: str) -> Request:
@@ -194,18 +199,6 @@ def new_address(index: int, prefix: Prefix, about: str) -> Request:
     return Request(RTM_NEWADDR, netlink.NLM_F_CREATE | netlink.NLM_F_EXCL, body, f"{prefix.text} on {about}")
 
 
-def new_default_route(index: int, gateway: str, about: str) -> Request:
-    """Send what has no other route to the gateway; EEXIST: there is one already."""
-    body = b"".join(
-        (
-            _RTMSG.pack(socket.AF_INET, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST, 0),
-            attr(RTA_GATEWAY, socket.inet_pton(socket.AF_INET, gateway)),
-            attr_u32(RTA_OIF, index),
-        )
-    )
-    return Request(RTM_NEWROUTE, netlink.NLM_F_CREATE | netlink.NLM_F_EXCL, body, f"default via {gateway} on {about}")
-
-
 def malformed_link(kind: str) -> Request:
     """Ask for a link of a kind in a way that must fail: EOPNOTSUPP where the kernel does not have the kind.
 
@@ -216,9 +209,9 @@ def malformed_link(kind: str) -> Request:
     return Request(RTM_NEWLINK, netlink.NLM_F_CREATE | netlink.NLM_F_EXCL, body, kind)
 
 
-def _link(*parts: bytes, index: int = 0, up: bool = False) -> bytes:
+def _link(*parts: bytes, up: bool = False) -> bytes:
     flags = IFF_UP if up else 0
-    return _IFINFOMSG.pack(socket.AF_UNSPEC, 0, index, flags, flags) + b"".join(parts)
+    return _IFINFOMSG.pack(socket.AF_UNSPEC, 0, 0, flags, flags) + b"".join(parts)
 
 
 def _text(data: bytes) -> str:

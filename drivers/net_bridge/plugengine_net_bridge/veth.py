@@ -7,6 +7,7 @@ import os
 from contextlib import ExitStack
 
 from plugengine.errors import DriverError, PlugengineError, UsageError
+from plugengine.kernel.addresses import InterfaceSocket
 from plugengine.kernel.links import in_namespace
 from plugengine.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket
 from plugengine.model import Attachment, Interface, NetworkStats, Port
@@ -20,7 +21,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from plugengine.model import Network, NetworkRequest
 
-_HAVE = frozenset((errno.EEXIST,))
 _GONE = frozenset((errno.ENODEV,))
 _MAX_INTERFACES = 32
 
@@ -49,19 +49,25 @@ class _Wanted:
 def attach(request: NetworkRequest) -> Attachment:
     """Connect a network namespace; see `pe_network_attach`."""
     wanted = _Wanted(request)
-    with ExitStack() as undo:
-        try:
+    try:
+        with ExitStack() as undo:
             host = undo.enter_context(NetlinkSocket(NETLINK_ROUTE))
-            guest = undo.enter_context(_socket_inside(wanted.netns))
             with ExitStack() as made:
                 made.callback(_delete_link, host, wanted.host_name)
-                interface = _make_pair(host, guest, wanted)
+                name = _make_pair(host, wanted)
                 published = _publish(host, wanted)
                 made.pop_all()
-        except OSError as exc:
-            raise DriverError(
-                f"connect container {wanted.container_id} to network {wanted.network}: {exc.strerror} ({exc.filename})"
-            ) from exc
+    except OSError as exc:
+        raise DriverError(
+            f"connect container {wanted.container_id} to network {wanted.network}: {exc.strerror} ({exc.filename})"
+        ) from exc
+    interface = Interface(
+        name=name,
+        mac=format_mac(wanted.mac),
+        addresses=(wanted.address.text,),
+        mtu=wanted.plan.mtu,
+        host_name=wanted.host_name,
+    )
     return Attachment(
         interfaces=(interface,),
         gateway=None if wanted.plan.internal else wanted.plan.gateway.address,
@@ -81,7 +87,7 @@ def detach(network: Network, container_id: str, attachment: Attachment | None) -
             problems.append(exc)
     try:
         with NetlinkSocket(NETLINK_ROUTE) as host:
-            _delete_link(host, veth_name(container_id, network.name))
+            _unmake_pair(host, veth_name(container_id, network.name))
     except OSError as exc:
         problems.append(exc)
     if problems:
@@ -120,43 +126,38 @@ def stats(attachment: Attachment) -> NetworkStats:
     return NetworkStats(rx_bytes=tx_bytes, rx_packets=tx_packets, tx_bytes=rx_bytes, tx_packets=rx_packets)
 
 
-def _socket_inside(netns: int) -> NetlinkSocket:
-    """Return a socket of the container's namespace, and make new interfaces there deaf to router advertisements."""
-    with in_namespace(netns):
-        try:
-            sysctl.write(sysctl.accept_ra("default"), "0")
-        except FileNotFoundError:
-            pass  # a kernel without IPv6
-        return NetlinkSocket(NETLINK_ROUTE)
-
-
-def _make_pair(host: NetlinkSocket, guest: NetlinkSocket, wanted: _Wanted) -> Interface:
+def _make_pair(host: NetlinkSocket, wanted: _Wanted) -> str:
+    """Make the pair and set up the container's end; return its name."""
     bridge = find_link(host, wanted.plan.bridge)
     if bridge is None:
         raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), wanted.plan.bridge)
-    name = _new_veth(host, guest, wanted, bridge.index)
-    inside = find_link(guest, name)
-    if inside is None:
-        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), name)
-    requests = [
-        rtnl.loopback_up(),
-        rtnl.new_address(inside.index, wanted.address, name),
-        rtnl.link_up(name),
-    ]
-    if not wanted.plan.internal:
-        requests.append(rtnl.new_default_route(inside.index, wanted.plan.gateway.address, name))
-    # EEXIST: the default route of another network, which came first, stays.
-    guest.execute(*requests, accept=_HAVE)
-    return Interface(
-        name=name,
-        mac=format_mac(inside.mac),
-        addresses=(wanted.address.text,),
-        mtu=inside.mtu,
-        host_name=wanted.host_name,
-    )
+    with in_namespace(wanted.netns):
+        try:
+            # Inherited by the interface about to be born.
+            sysctl.write(sysctl.accept_ra("default"), "0")
+        except FileNotFoundError:
+            pass  # a kernel without IPv6
+        name = _new_veth(host, wanted, bridge.index)
+        inside = InterfaceSocket()
+        try:
+            inside.up("lo")
+            inside.set_address(name, wanted.address.packed, wanted.address.length)
+            inside.up(name)
+            if not wanted.plan.internal:
+                _add_default_route(inside, wanted.plan.gateway.packed)
+        finally:
+            inside.close()
+    return name
 
 
-def _new_veth(host: NetlinkSocket, guest: NetlinkSocket, wanted: _Wanted, bridge_index: int) -> str:
+def _add_default_route(inside: InterfaceSocket, gateway: bytes) -> None:
+    try:
+        inside.add_default_route(gateway)
+    except FileExistsError:
+        return  # the default route of another network, which came first, stays
+
+
+def _new_veth(host: NetlinkSocket, wanted: _Wanted, bridge_index: int) -> str:
     """Make the pair; return the name inside: eth0, or the next that is free."""
     mark = rtnl.set_alias(wanted.host_name, container_mark(wanted.container_id, wanted.network))
     for number in range(_MAX_INTERFACES):
@@ -181,6 +182,22 @@ def _new_veth(host: NetlinkSocket, guest: NetlinkSocket, wanted: _Wanted, bridge
         if made.error.errno != errno.EEXIST:
             raise made.error
     raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), f"eth0 to eth{_MAX_INTERFACES - 1}")
+
+
+def _unmake_pair(host: NetlinkSocket, name: str) -> None:
+    """Delete the pair; leave it to the kernel where the container's namespace is ending.
+
+    A deletion waits for every processor to pass through the scheduler, several times (netdev_run_todo, rcu_barrier):
+    15 to 60 ms. The kernel's own one, when a namespace ends, takes as long, but nobody waits for it.
+    """
+    link = find_link(host, name)
+    if link is None:
+        return
+    if link.peer_nsid is not None:
+        unplugged, alive = host.exchange([rtnl.unplug(name), rtnl.get_namespace(link.peer_nsid)])
+        if unplugged.error is None and alive.error is not None and alive.error.errno == errno.ENOENT:
+            return
+    _delete_link(host, name)
 
 
 def _publish(host: NetlinkSocket, wanted: _Wanted) -> tuple[Port, ...]:
