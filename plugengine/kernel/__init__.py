@@ -19,4 +19,5 @@ __all__ = [
     "mountinfo",
     "process",
     "tty",
+    "uts",
 ]

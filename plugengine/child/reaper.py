@@ -1,0 +1,59 @@
+"""The first process of a container with `--init`: passes signals on, reaps orphans, ends with its command."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Final, NoReturn
+
+from plugengine.child.start import close_all_but
+from plugengine.kernel import credentials
+
+_CAP_KILL: Final = 1 << 5
+_SIGNALLED: Final = 128
+_NAME: Final = b"init"
+
+
+def block_signals() -> None:
+    """Hold every signal back, before the fork.
+
+    For the first process of a pid namespace the kernel throws away what is neither handled nor blocked.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+
+
+def reap(command: int) -> NoReturn:
+    """Serve as init until `command` (a pid) ends, then exit with its code; the kernel kills what is left."""
+    # Whoever waits for the end of the command's output must not wait for ours.
+    close_all_but(())
+    credentials.set_name(_NAME)
+    # Processes of any user may be signalled, and nothing else.
+    credentials.capset(_CAP_KILL, _CAP_KILL, 0)
+    credentials.set_dumpable(enabled=False)
+    awaited = signal.valid_signals()
+    while True:
+        number = signal.sigwait(awaited)
+        if number == signal.SIGCHLD:
+            _reap_all(command)
+        else:
+            _forward(command, number)
+
+
+def _reap_all(command: int) -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        if pid == command:
+            code = os.waitstatus_to_exitcode(status)
+            os._exit(code if code >= 0 else _SIGNALLED - code)
+
+
+def _forward(command: int, number: int) -> None:
+    try:
+        os.kill(command, number)
+    except OSError:
+        pass  # it has just ended; SIGCHLD is next

@@ -1,0 +1,30 @@
+"""Plan the inside of a container and its processes; nothing here forks, mounts or changes the host."""
+
+from plugengine.guest.layout import GuestPlan, plan_guest
+from plugengine.guest.process import (
+    ProcessPlan,
+    ProcessRequest,
+    capability_set,
+    plan_exec,
+    plan_process,
+    signal_number,
+)
+from plugengine.guest.request import GuestRequest, ResolvedMount
+from plugengine.guest.rlimits import raise_rlimits
+from plugengine.guest.sources import Sources, open_sources
+
+__all__ = [
+    "GuestPlan",
+    "GuestRequest",
+    "ProcessPlan",
+    "ProcessRequest",
+    "ResolvedMount",
+    "Sources",
+    "capability_set",
+    "open_sources",
+    "plan_exec",
+    "plan_guest",
+    "plan_process",
+    "raise_rlimits",
+    "signal_number",
+]

@@ -1,0 +1,47 @@
+"""What the engine says to have the inside of a container planned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from plugengine.container import ContainerSpec, Device, ImageConfig
+from plugengine.model import GuestPath, HostPath, Mount, UserMap
+
+
+class ResolvedMount(Struct, frozen=True, kw_only=True):
+    """One mount the caller asked for; volumes are resolved to their directory on the host."""
+
+    target: GuestPath
+    source: HostPath | None = None  # None: a tmpfs
+    read_only: bool = False
+    recursive: bool = True  # with the mounts below the source
+    propagation: str = "rprivate"
+    options: tuple[tuple[str, str | None], ...] = ()  # tmpfs: size, mode, noexec …
+
+
+class GuestRequest(Struct, frozen=True, kw_only=True):
+    """Everything the mounts and names of a container depend on."""
+
+    rootfs: HostPath  # mounted, in the monitor's mount namespace
+    spec: ContainerSpec
+    config: ImageConfig
+    hostname: str
+    etc_files: Mapping[GuestPath, HostPath] = {}  # /etc/hosts, /etc/hostname, /etc/resolv.conf; bound read-write
+    mounts: tuple[ResolvedMount, ...] = ()
+    cgroup_mounts: tuple[Mount, ...] = ()  # targets are relative to the guest's /sys/fs/cgroup
+    devices: tuple[Device, ...] = ()
+    shm: HostPath | None = None  # of a shared IPC namespace: what to bind on /dev/shm
+    masked: tuple[GuestPath, ...] | None = None  # None: plugengine.security.paths.masked()
+    user_map: UserMap | None = None
+    own_pid: bool = True
+    own_ipc: bool = True
+    own_net: bool = True
+    own_uts: bool = True
+    own_cgroup: bool = True
+
+    @property
+    def has_user_namespace(self) -> bool:
+        """Tell whether the container has a user namespace of its own."""
+        return self.user_map is not None

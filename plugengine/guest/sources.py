@@ -1,0 +1,133 @@
+"""Open what the child needs of the host, in the parent: the child may see less, and must not walk host paths."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from plugengine.errors import DriverError, NotFoundError
+from plugengine.guest.layout import GuestPlan
+from plugengine.guest.steps import AttachRoot, CopyDevices, MountTree, Node
+from plugengine.kernel.files import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE
+from plugengine.kernel.mount import MS_PRIVATE, OPEN_TREE_CLOEXEC, OPEN_TREE_CLONE, mount_setattr, open_tree
+
+if TYPE_CHECKING:
+    from typing import Self
+
+# What docker leaves out of a privileged container's /dev: it has its own, or they are no devices.
+_OWN_DEVICES = frozenset({"pts", "shm", "fd", "mqueue", "console", "ptmx", "stdin", "stdout", "stderr", "core"})
+
+
+class Sources:
+    """Detached mounts and device numbers for the steps of one plan, by index of the step.
+
+    The descriptors are close-on-exec and inherited by the child; the parent closes them once the child is born.
+    A detached mount goes away with its last descriptor.
+    """
+
+    def __init__(self) -> None:
+        self.trees: dict[int, int] = {}
+        self.nodes: dict[int, list[Node]] = {}
+
+    def descriptors(self) -> list[int]:
+        """Return every descriptor."""
+        return [*self.trees.values(), *(node.fd for nodes in self.nodes.values() for node in nodes if node.fd >= 0)]
+
+    def close(self) -> None:
+        """Close them all; a second time does nothing."""
+        for fd in self.descriptors():
+            os.close(fd)
+        self.trees.clear()
+        self.nodes.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+
+def open_sources(plan: GuestPlan) -> Sources:
+    """Open the host's side of a plan; called in the monitor, before the child is cloned.
+
+    Returns:
+        What `child.become_init` wants; use it as a context manager around the clone.
+
+    Raises:
+        NotFoundError: A directory, file or device of the host is not there.
+        DriverError: The kernel refused; nothing is left open.
+    """
+    sources = Sources()
+    try:
+        for index, step in enumerate(plan.steps):
+            if isinstance(step, AttachRoot):
+                sources.trees[index] = _tree(step.source, propagation=MS_PRIVATE)
+            elif isinstance(step, MountTree):
+                sources.trees[index] = _bind(step)
+            elif isinstance(step, CopyDevices):
+                nodes = sources.nodes[index] = []
+                nodes.extend(_devices(step))  # keeps what there is when a later one fails
+    except BaseException:
+        sources.close()
+        raise
+    return sources
+
+
+def _bind(step: MountTree) -> int:
+    if step.create_source:
+        os.close(os.open(step.source, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o644))
+    return _tree(step.source, attributes=step.attributes, propagation=step.propagation, recursive=step.recursive)
+
+
+def _tree(source: bytes, *, attributes: int = 0, propagation: int = 0, recursive: bool = False) -> int:
+    depth = AT_RECURSIVE if recursive else 0
+    fd = -1
+    try:
+        fd = open_tree(AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | depth)
+        mount_setattr(fd, b"", AT_EMPTY_PATH | depth, attr_set=attributes, propagation=propagation)
+    except OSError as exc:
+        if fd >= 0:
+            os.close(fd)
+        name = os.fsdecode(source)
+        if isinstance(exc, FileNotFoundError):
+            raise NotFoundError(f"bind {name}: no such file or directory on the host") from exc
+        raise DriverError(f"bind {name}: {exc.strerror}") from exc
+    return fd
+
+
+def _devices(step: CopyDevices) -> Iterator[Node]:
+    seen: set[bytes] = set()
+    wanted = [*step.devices, *([(b"/dev", b"/dev")] if step.everything else [])]
+    for host, guest in wanted:
+        for path, target in _expand(host, guest):
+            if target not in seen:
+                seen.add(target)
+                yield _node(path, target, bind=step.bind)
+
+
+def _expand(host: bytes, guest: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield one device, or all below a directory; symbolic links in it are not followed."""
+    try:
+        mode = os.stat(host).st_mode
+    except FileNotFoundError:
+        raise NotFoundError(f"device {os.fsdecode(host)}: no such device on this host") from None
+    if not stat.S_ISDIR(mode):
+        yield host, guest
+        return
+    with os.scandir(host) as entries:
+        for entry in sorted(entries, key=lambda each: each.name):
+            if host == b"/dev" and os.fsdecode(entry.name) in _OWN_DEVICES:
+                continue
+            kind = entry.stat(follow_symlinks=False).st_mode
+            if stat.S_ISDIR(kind) or stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
+                yield from _expand(entry.path, guest + b"/" + entry.name)
+
+
+def _node(path: bytes, target: bytes, *, bind: bool) -> Node:
+    found = os.stat(path)
+    if not (stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)):
+        raise NotFoundError(f"device {os.fsdecode(path)}: not a character or block device")
+    fd = _tree(path, propagation=MS_PRIVATE) if bind else -1
+    return Node(target, found.st_mode, found.st_rdev, found.st_uid, found.st_gid, fd)
