@@ -1,1 +1,156 @@
-"""A container engine you can take apart."""
+"""A container engine you can take apart: every kernel-facing part is a driver chosen per container.
+
+The names below are imported at first use, so that `import plugengine` costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from plugengine.container import (
+        ContainerSpec,
+        Device,
+        ExecSpec,
+        Image,
+        ImageConfig,
+        Rlimit,
+        VolumeMount,
+    )
+    from plugengine.engine import Engine
+    from plugengine.errors import (
+        CommandError,
+        CommandNotFoundError,
+        ConflictError,
+        DriverError,
+        DriverLoadError,
+        ImageError,
+        NoSpaceError,
+        NotExecutableError,
+        NotFoundError,
+        NotSupportedError,
+        PlugengineError,
+        StateError,
+        UsageError,
+    )
+    from plugengine.hookspecs import API_VERSION, hookimpl, hookspec
+    from plugengine.model import (
+        Attachment,
+        Capability,
+        CgroupRequest,
+        CgroupStats,
+        Change,
+        DeviceRate,
+        DeviceRule,
+        DriverInfo,
+        Event,
+        GuestPath,
+        Host,
+        HostPath,
+        IdRange,
+        Interface,
+        Limits,
+        Mount,
+        NamespacePlan,
+        NamespaceRequest,
+        Network,
+        NetworkRequest,
+        NetworkStats,
+        Option,
+        Port,
+        Record,
+        Rootfs,
+        Server,
+        Setting,
+        Settings,
+        StorageRequest,
+        Usage,
+        UserMap,
+    )
+    from plugengine.session import Outcome, Streams
+
+__all__ = [
+    "API_VERSION",
+    "Attachment",
+    "Capability",
+    "CgroupRequest",
+    "CgroupStats",
+    "Change",
+    "CommandError",
+    "CommandNotFoundError",
+    "ConflictError",
+    "ContainerSpec",
+    "Device",
+    "DeviceRate",
+    "DeviceRule",
+    "DriverError",
+    "DriverInfo",
+    "DriverLoadError",
+    "Engine",
+    "Event",
+    "ExecSpec",
+    "GuestPath",
+    "Host",
+    "HostPath",
+    "IdRange",
+    "Image",
+    "ImageConfig",
+    "ImageError",
+    "Interface",
+    "Limits",
+    "Mount",
+    "NamespacePlan",
+    "NamespaceRequest",
+    "Network",
+    "NetworkRequest",
+    "NetworkStats",
+    "NoSpaceError",
+    "NotExecutableError",
+    "NotFoundError",
+    "NotSupportedError",
+    "Option",
+    "Outcome",
+    "PlugengineError",
+    "Port",
+    "Record",
+    "Rlimit",
+    "Rootfs",
+    "Server",
+    "Setting",
+    "Settings",
+    "StateError",
+    "StorageRequest",
+    "Streams",
+    "Usage",
+    "UsageError",
+    "UserMap",
+    "VolumeMount",
+    "hookimpl",
+    "hookspec",
+]
+
+_HOMES = {
+    "plugengine.container": ("ContainerSpec", "Device", "ExecSpec", "Image", "ImageConfig", "Rlimit", "VolumeMount"),
+    "plugengine.engine": ("Engine",),
+    "plugengine.hookspecs": ("API_VERSION", "hookimpl", "hookspec"),
+    "plugengine.session": ("Outcome", "Streams"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name at first use; see module `__getattr__` in PEP 562."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    home = next((module for module, names in _HOMES.items() if name in names), "")
+    if not home:
+        home = "plugengine.errors" if name.endswith("Error") else "plugengine.model"
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted(__all__)

@@ -141,7 +141,7 @@ def _user_map(site: Site, container_id: str, userns: str) -> UserMap | None:
         uid, gid, size = (int(part) for part in userns.split(":"))
     except ValueError:
         raise UsageError(f"--userns {userns}: not host, auto or <uid>:<gid>:<size>") from None
-    if not (0 < uid < 2**32 - 1 and 0 < gid < 2**32 - 1 and 0 < size and max(uid, gid) + size < 2**32):
+    if min(uid, gid, size) <= 0 or max(uid, gid) + size >= 2**32:
         raise UsageError(f"--userns {userns}: ids and size must be above 0 and end below 4294967295")
     return UserMap(
         uids=(IdRange(guest=0, host=uid, size=size),),

@@ -89,7 +89,7 @@ class Engine:
         """
         return container_rows.get(self.site.state, reference)
 
-    def list(self, *, all: bool = False) -> list[ContainerRow]:  # noqa: A002 - docker's word
+    def containers(self, *, all: bool = False) -> list[ContainerRow]:  # noqa: A002 - docker's word
         """Return the running containers, or all of them, the newest first."""
         return container_rows.list_all(self.site.state, None if all else (*_LIVE, "starting"))
 
@@ -100,15 +100,35 @@ class Engine:
         return create(self.site, spec)
 
     def start(
-        self, reference: str, *, streams: Streams | None = None, debug: bool = False, log: Log | None = None
+        self,
+        reference: str,
+        *,
+        streams: Streams | None = None,
+        debug: bool = False,
+        log: Log | None = None,
+        warn: Log | None = None,
     ) -> Outcome | None:
-        """Start a container; with streams, stay connected until it ends or the caller detaches."""
+        """Start a container; with streams, stay connected until it ends or the caller detaches.
+
+        Args:
+            reference: Name, id or the beginning of an id.
+            streams: The caller's descriptors.
+            debug: Have `log` called for each step.
+            log: Takes one line.
+            warn: Takes one line for each limit or option this host cannot hold.
+        """
         from plugengine import lifecycle
 
-        return lifecycle.start(self.site, self.get(reference), streams=streams, debug=debug, log=log)
+        return lifecycle.start(self.site, self.get(reference), streams=streams, debug=debug, log=log, warn=warn)
 
     def run(
-        self, spec: ContainerSpec, *, streams: Streams | None = None, debug: bool = False, log: Log | None = None
+        self,
+        spec: ContainerSpec,
+        *,
+        streams: Streams | None = None,
+        debug: bool = False,
+        log: Log | None = None,
+        warn: Log | None = None,
     ) -> Outcome:
         """Make and start a container, and stay connected until it ends.
 
@@ -116,7 +136,7 @@ class Engine:
             PlugengineError: Also when the command cannot be started; the container is kept unless `auto_remove`.
         """
         row = self.create(spec)
-        outcome = self.start(row.id, streams=streams or Streams(), debug=debug, log=log)
+        outcome = self.start(row.id, streams=streams or Streams(), debug=debug, log=log, warn=warn)
         assert outcome is not None  # noqa: S101 - streams were given
         return outcome
 
@@ -129,15 +149,17 @@ class Engine:
     def stop(self, reference: str, *, timeout_s: int | None = None, signal: str | None = None) -> None:
         """Ask a container to end, then make it; one that does not run is fine."""
         from plugengine import lifecycle
+        from plugengine.guest import signal_number
 
-        number = None if signal is None else lifecycle.parse_signal(signal)
+        number = None if signal is None else signal_number(signal)
         lifecycle.stop(self.site, self.get(reference), timeout_s=timeout_s, number=number)
 
     def kill(self, reference: str, *, signal: str = "KILL") -> None:
         """Send a signal to a running container's first process."""
         from plugengine import lifecycle
+        from plugengine.guest import signal_number
 
-        lifecycle.kill(self.site, self.get(reference), lifecycle.parse_signal(signal))
+        lifecycle.kill(self.site, self.get(reference), signal_number(signal))
 
     def restart(self, reference: str, *, timeout_s: int | None = None, signal: str | None = None) -> None:
         """Stop and start."""
@@ -229,7 +251,7 @@ class Engine:
     # --- images --------------------------------------------------------------------------------------------
 
     def load(
-        self, source: str | BinaryIO, *, progress: Callable[[str, int, int], None] | None = None
+        self, source: str | BinaryIO, *, progress: Callable[[str, int, int | None], None] | None = None
     ) -> tuple[Image, ...]:
         """Load images from an archive (docker-archive or OCI, plain, gzip or zstd)."""
         return self.site.images.load(source, progress=progress)
@@ -240,7 +262,7 @@ class Engine:
 
     def images(self) -> list[Image]:
         """Return the images of the store, the newest first."""
-        return list(self.site.images.list())
+        return self.site.images.list()
 
     def image(self, reference: str) -> Image:
         """Return one image.

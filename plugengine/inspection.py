@@ -164,7 +164,7 @@ def inspect(site: Site, row: ContainerRow) -> dict[str, Any]:
     spec, config = row.spec, msgspec.convert(row.records.get("config") or {}, ImageConfig)
     entrypoint = config.entrypoint if spec.entrypoint is None else spec.entrypoint
     command = spec.command or (config.cmd if spec.entrypoint is None else ())
-    argv = [part for part in (*entrypoint, *command)] or [""]
+    argv = [*entrypoint, *command] or [""]
     return {
         "Id": row.id,
         "Created": timestamp(row.created_ns),

@@ -1,4 +1,4 @@
-"""Bring processes into a container: clone the first one, fork more for exec; the parent's side of `plugengine.child`."""
+"""Bring processes into a container: clone the first, fork more for exec; the parent's side of `plugengine.child`."""
 
 from __future__ import annotations
 
@@ -225,7 +225,15 @@ def clone_first(launch: Launch, live: Live) -> Child:
         with open_sources(guest) as sources, _joined(launch.namespaces):
             pid, pidfd = process.clone3(launch.namespaces.clone_flags & ~CLONE_NEWTIME)
             if pid == 0:
-                inside.become_init(guest, plan, sources, go_fd=go_read, report_fd=theirs.fileno(), stdio=pipes.guest)
+                inside.become_init(
+                    guest,
+                    plan,
+                    sources=sources,
+                    go_fd=go_read,
+                    report_fd=theirs.fileno(),
+                    stdio=pipes.guest,
+                    unshare_flags=launch.namespaces.unshare_flags,
+                )
     except BaseException:
         os.close(go_write)
         ours.close()
@@ -319,19 +327,27 @@ def start_exec(site: Site, row: ContainerRow, live: Live, spec: ExecSpec) -> Chi
             )
         finally:
             os.close(root)
-        return _fork_exec(live, plan_exec(request, spec), spec, pidfd)
+        namespaces = inside.namespaces_of(row.state.pid)
+        return _fork_exec(live, plan_exec(request, spec), spec, pidfd=pidfd, namespaces=namespaces)
     finally:
         os.close(pidfd)
 
 
-def _fork_exec(live: Live, plan: ProcessPlan, spec: ExecSpec, pidfd: int) -> Child:
+def _fork_exec(live: Live, plan: ProcessPlan, spec: ExecSpec, *, pidfd: int, namespaces: int) -> Child:
     pipes = _Pipes(tty=plan.tty, interactive=spec.interactive)
     go_read, go_write = os.pipe2(os.O_CLOEXEC)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         pid, child_pidfd = process.clone3(0)
         if pid == 0:
-            inside.become_exec(plan, pidfd, go_fd=go_read, report_fd=theirs.fileno(), stdio=pipes.guest)
+            inside.become_exec(
+                plan,
+                pidfd=pidfd,
+                namespaces=namespaces,
+                go_fd=go_read,
+                report_fd=theirs.fileno(),
+                stdio=pipes.guest,
+            )
     except BaseException:
         os.close(go_write)
         ours.close()

@@ -13,7 +13,7 @@ import msgspec
 
 from plugengine import container_rows, session, wire
 from plugengine.container_rows import ContainerRow
-from plugengine.errors import ConflictError, DriverLoadError, NotFoundError, PlugengineError, StateError, UsageError
+from plugengine.errors import ConflictError, DriverLoadError, NotFoundError, PlugengineError, StateError
 from plugengine.kernel.process import ProcessId, boot_id, open_pidfd
 from plugengine.removal import remove_container
 from plugengine.session import Outcome, Session, Streams
@@ -31,7 +31,13 @@ Log = Callable[[str], None]
 
 
 def start(
-    site: Site, row: ContainerRow, *, streams: Streams | None, debug: bool = False, log: Log | None = None
+    site: Site,
+    row: ContainerRow,
+    *,
+    streams: Streams | None,
+    debug: bool = False,
+    log: Log | None = None,
+    warn: Log | None = None,
 ) -> Outcome | None:
     """Start a container; with streams, stay connected until it ends.
 
@@ -55,8 +61,10 @@ def start(
             event = session.read_event(connection, log=log)
             if event.get("event") == "error":
                 session.raise_error(event)
+            for warning in event.get("warnings", ()) if warn is not None else ():
+                warn(str(warning))
             return None
-        return Session(connection, streams, tty=row.spec.tty, log=log).run()
+        return Session(connection, streams, tty=row.spec.tty, log=log, warn=warn).run()
     finally:
         connection.close()
 
@@ -155,31 +163,10 @@ def stop(site: Site, row: ContainerRow, *, timeout_s: int | None = None, number:
 
 def stop_signal(row: ContainerRow) -> int:
     """Return the number of the signal that asks a container to end."""
+    from plugengine.guest import signal_number
+
     text = row.spec.stop_signal or str((row.records.get("config") or {}).get("stop_signal") or "SIGTERM")
-    return parse_signal(text)
-
-
-def parse_signal(text: str) -> int:
-    """Return a signal's number from "SIGTERM", "TERM", "15", "RTMIN+3".
-
-    Raises:
-        UsageError: There is no such signal.
-    """
-    word = text.strip().upper()
-    if word.isdecimal():
-        number = int(word)
-        if 0 < number <= 64:
-            return number
-    word = word.removeprefix("SIG")
-    base, plus, offset = word.partition("+")
-    if base in ("RTMIN", "RTMAX-") and (not plus or offset.isdecimal()):
-        number = signal.SIGRTMIN + int(offset or 0)
-        if number <= signal.SIGRTMAX:
-            return number
-    found = getattr(signal, f"SIG{word}", None)
-    if isinstance(found, signal.Signals):
-        return int(found)
-    raise UsageError(f"signal {text}: there is no such signal")
+    return signal_number(text)
 
 
 def wait(site: Site, row: ContainerRow) -> int:

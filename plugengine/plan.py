@@ -42,6 +42,7 @@ from plugengine.steps import (
     MountStep,
     NetworkStep,
     ServerStep,
+    ShiftOwnersStep,
     Step,
     WriteFilesStep,
 )
@@ -194,6 +195,9 @@ class _Planner:
         steps: list[Step] = [MountStep(mount) for mount in rootfs.mounts]
         if rootfs.server is not None:
             steps.append(ServerStep(rootfs.server, self._site.locations.server_log(self._row.id)))
+        shown_mapped = Capability.USER_MAP in self._drivers.storage.info.capabilities
+        if self._user_map is not None and not shown_mapped and not self._row.state.started_ns:
+            steps.append(ShiftOwnersStep(request.target, self._user_map))
         return steps
 
     def _volume_steps(self) -> list[Step]:

@@ -142,7 +142,9 @@ class Session:
         *,
         tty: bool,
         log: Callable[[str], None] | None = None,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
+        self._warn = warn
         self._connection = connection
         self._streams = streams
         self._tty = tty
@@ -235,6 +237,9 @@ class Session:
             raise_error(event)
         elif name == "log" and self._log is not None:
             self._log(str(event["text"]))
+        elif name == "started" and self._warn is not None:
+            for warning in event.get("warnings", ()):
+                self._warn(str(warning))
         elif name == "exit":
             self._outcome = Outcome(
                 exit_code=int(event["code"]),

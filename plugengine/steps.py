@@ -138,6 +138,26 @@ class ServerStep(Struct, frozen=True):
             live.server.end()
 
 
+class ShiftOwnersStep(Struct, frozen=True):
+    """Owners of a user namespace, where the storage driver cannot show them mapped; once in a container's life."""
+
+    rootfs: HostPath
+    user_map: UserMap
+
+    def describe(self) -> str:
+        """Say it."""
+        return f"change the owners of all files below {self.rootfs} to those of the user namespace"
+
+    def do(self, live: Live) -> None:  # noqa: ARG002
+        """Walk and change."""
+        from plugengine import ownership
+
+        ownership.shift_tree(self.rootfs, self.user_map)
+
+    def undo(self, live: Live) -> None:
+        """Nothing: the files belong to the container."""
+
+
 class FillVolumesStep(Struct, frozen=True):
     """Copy the image's content into new, empty volumes."""
 

@@ -91,7 +91,7 @@ def _settle(site: Site, row: ContainerRow, connection: socket.socket) -> socket.
     if kept != 3:
         os.dup2(kept, 3, inheritable=False)
     files.close_range(4)
-    sys.stdin = sys.stdout = None  # type: ignore[assignment]
+    sys.stdin = sys.stdout = None
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     for number in signal.valid_signals():
         if number not in (signal.SIGKILL, signal.SIGSTOP) and signal.getsignal(number) not in (None, signal.SIG_DFL):

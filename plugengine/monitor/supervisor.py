@@ -59,19 +59,19 @@ class Supervisor:
             PlugengineError: It could not be started; everything is undone and the row says why.
         """
         try:
-            plan = self._start()
+            self._start()
         except (PlugengineError, OSError) as exc:
             error = exc if isinstance(exc, PlugengineError) else PlugengineError(f"start: {exc}")
             self._failed(error)
             raise error from exc
         self._emit("start")
-        self._serve(plan)
+        self._serve()
         self._loop.run()
         return 0
 
     # --- start ---------------------------------------------------------------------------------------------
 
-    def _start(self) -> StartPlan:
+    def _start(self) -> None:
         plan = make_plan(self._site, self._row, self._drivers)
         os.makedirs(self._site.locations.run(self._row.id), 0o700, exist_ok=True)
         self._server = wire.bind(*os.path.split(self._site.locations.monitor_socket(self._row.id)))
@@ -82,7 +82,6 @@ class Supervisor:
         except BaseException:
             self._runner.unwind()
             raise
-        return plan
 
     def _record_running(self, plan: StartPlan) -> None:
         child, server = self._live.child, self._live.server
@@ -99,7 +98,7 @@ class Supervisor:
             server_start=of_server.start_time if of_server else 0,
             started_ns=self._started_ns,
             restart_count=self._row.state.restart_count,
-            warnings=plan.warnings,
+            warnings=(*plan.warnings, *child.warnings),
         )
         records = dict(self._row.records)
         records["cgroup"] = dict(self._live.cgroup) if self._live.cgroup is not None else None
@@ -132,7 +131,7 @@ class Supervisor:
 
     # --- serve ---------------------------------------------------------------------------------------------
 
-    def _serve(self, plan: StartPlan) -> None:
+    def _serve(self) -> None:
         child = self._live.child
         assert child is not None  # noqa: S101 - the steps ran
         assert self._server is not None  # noqa: S101
@@ -141,7 +140,7 @@ class Supervisor:
         self._first = self._add_client(self._connection)
         if self._attach:
             self._main.attach(self._first, owns_stdin=True)
-        self._first.send(wire.pack_json(wire.EVENT, {"event": "started", "warnings": list(plan.warnings)}))
+        self._first.send(wire.pack_json(wire.EVENT, {"event": "started", "warnings": list(self._row.state.warnings)}))
         if not self._attach:
             self._first.finish()
         self._loop.watch(self._server.fileno(), READ, self._accept)
