@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from plugengine import container_rows, etcfiles, ipam, networks
+from plugengine import container_rows, guestfiles, ipam, networks
 from plugengine.container import ContainerSpec, Image, ImageConfig
 from plugengine.container_rows import ContainerRow
 from plugengine.creation import PlacedMount, storage_request
@@ -47,7 +47,6 @@ from plugengine.steps import (
     WriteFilesStep,
 )
 
-_ETC = ("hosts", "hostname", "resolv.conf")
 _NAMESPACES = ("pid", "net", "ipc", "uts", "cgroup", "user", "time")
 
 
@@ -261,7 +260,9 @@ class _Planner:
             spec=self._spec,
             config=self._config,
             hostname=self._hostname,
-            etc_files={GuestPath(f"/etc/{name}"): self._site.locations.etc(self._row.id, name) for name in _ETC},
+            etc_files={
+                GuestPath(f"/etc/{name}"): self._site.locations.etc(self._row.id, name) for name in guestfiles.NAMES
+            },
             mounts=tuple(_resolved(mount) for mount in self._mounts),
             devices=self._spec.devices,
             shm=shm,
@@ -275,22 +276,14 @@ class _Planner:
         return Launch(site=self._site, guest=guest, namespaces=namespaces, drivers=self._drivers)
 
     def _write_files(self, live: Live) -> None:
-        attachment = live.attachment
-        address = ""
-        if attachment is not None and attachment.interfaces and attachment.interfaces[0].addresses:
-            address = attachment.interfaces[0].addresses[0].partition("/")[0]
-        contents = etcfiles.contents(
+        guestfiles.write(
+            self._site.locations,
+            self._row.id,
             self._spec,
             hostname=self._hostname,
-            address=address,
-            gateway=attachment.gateway if attachment else None,
-            dns=attachment.dns if attachment else (),
+            attachment=live.attachment,
             host_network=self._modes.get("net") == "host",
         )
-        for name, content in contents.items():
-            # In place: the guest has these very files mounted.
-            with open(self._site.locations.etc(self._row.id, name), "wb") as stream:
-                stream.write(content)
 
 
 def _names(namespaces: NamespacePlan) -> tuple[str, ...]:
