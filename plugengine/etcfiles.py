@@ -1,10 +1,12 @@
-"""Content of a container's /etc/hosts, /etc/hostname and /etc/resolv.conf; docker's rules, pure."""
+"""Content of a container's /etc/hosts, /etc/hostname and /etc/resolv.conf; docker's rules, pure but for `contents`."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from plugengine.container import ContainerSpec
 from plugengine.errors import UsageError
 
 HOST_GATEWAY: Final = "host-gateway"
@@ -13,6 +15,7 @@ UPSTREAM_RESOLV_CONF: Final = "/run/systemd/resolve/resolv.conf"
 # As docker: where the host's resolvers are all on its loopback, a container would have none.
 FALLBACK_RESOLVERS: Final = ("8.8.8.8", "8.8.4.4")
 
+_LOCALHOST: Final = "127.0.0.1"
 _LOCAL_HOSTS: Final = """127.0.0.1\tlocalhost
 ::1\tlocalhost ip6-localhost ip6-loopback
 fe00::\tip6-localnet
@@ -21,6 +24,69 @@ ff02::1\tip6-allnodes
 ff02::2\tip6-allrouters
 """
 _MAX_SEARCH: Final = 32
+
+
+def contents(
+    spec: ContainerSpec,
+    *,
+    hostname: str,
+    address: str = "",
+    gateway: str | None = None,
+    dns: Sequence[str] = (),
+    host_network: bool = False,
+) -> dict[str, bytes]:
+    """Return the three files by their name in /etc; reads the host's own where the rules want them.
+
+    Args:
+        spec: What the caller asked for.
+        hostname: Of the container.
+        address: Its own, empty without a network.
+        gateway: The host as the container sees it.
+        dns: Resolvers of the network, unless the caller gave some.
+        host_network: The container is in the host's network namespace.
+
+    Raises:
+        UsageError: See `hosts` and `resolv_conf`.
+    """
+    if host_network and gateway is None:
+        gateway = _LOCALHOST
+    return {
+        "hosts": os.fsencode(
+            hosts(
+                hostname,
+                domainname=spec.domainname,
+                addresses=(address,) if address else (),
+                extra_hosts=spec.extra_hosts,
+                gateway=gateway,
+                base=_read("/etc/hosts") if host_network else None,
+            )
+        ),
+        "hostname": os.fsencode(hostname_file(hostname, domainname=spec.domainname)),
+        "resolv.conf": os.fsencode(
+            resolv_conf(
+                _host_resolvers(host_network=host_network),
+                dns=spec.dns or dns,
+                search=spec.dns_search,
+                options=spec.dns_options,
+                keep_loopback=host_network,
+            )
+        ),
+    }
+
+
+def _host_resolvers(*, host_network: bool) -> str:
+    content = _read("/etc/resolv.conf")
+    if host_network or not names_only_stub(content):
+        return content
+    return _read(UPSTREAM_RESOLV_CONF) or content
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, "rb") as stream:
+            return os.fsdecode(stream.read())
+    except FileNotFoundError:
+        return ""
 
 
 def hosts(

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 import stat
+import struct
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from plugengine.errors import DriverError, NotFoundError
 from plugengine.guest.layout import GuestPlan
 from plugengine.guest.steps import AttachRoot, CopyDevices, MountTree, Node
-from plugengine.kernel.files import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE
+from plugengine.kernel.files import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE, RESOLVE_NO_SYMLINKS, open_in_root
 from plugengine.kernel.mount import MS_PRIVATE, OPEN_TREE_CLOEXEC, OPEN_TREE_CLONE, mount_setattr, open_tree
+from plugengine.kernel.process import CLONE_NEWNS, clone3, setns
 
 if TYPE_CHECKING:
     from typing import Self
 
 # What docker leaves out of a privileged container's /dev: it has its own, or they are no devices.
-_OWN_DEVICES = frozenset({"pts", "shm", "fd", "mqueue", "console", "ptmx", "stdin", "stdout", "stderr", "core"})
+_OWN_DEVICES: Final = frozenset({"pts", "shm", "fd", "mqueue", "console", "ptmx", "stdin", "stdout", "stderr", "core"})
+
+_IN_ANOTHER_CONTAINER: Final = re.compile(rb"/proc/([0-9]+)/root(/.*)")
+_DESCRIPTOR: Final = struct.Struct("i")
+_ERROR_BYTES: Final = 256
 
 
 class Sources:
@@ -78,6 +86,9 @@ def open_sources(plan: GuestPlan) -> Sources:
 def _bind(step: MountTree) -> int:
     if step.create_source:
         os.close(os.open(step.source, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o644))
+    found = _IN_ANOTHER_CONTAINER.match(step.source)
+    if found is not None:
+        return _foreign_tree(int(found[1]), found[2], step)
     return _tree(step.source, attributes=step.attributes, propagation=step.propagation, recursive=step.recursive)
 
 
@@ -95,6 +106,38 @@ def _tree(source: bytes, *, attributes: int = 0, propagation: int = 0, recursive
             raise NotFoundError(f"bind {name}: no such file or directory on the host") from exc
         raise DriverError(f"bind {name}: {exc.strerror}") from exc
     return fd
+
+
+def _foreign_tree(pid: int, path: bytes, step: MountTree) -> int:
+    """Copy a mount of another container, which only a process inside its mount namespace may do: EINVAL."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        with theirs:
+            child, _pidfd = clone3(0, pidfd=False)
+            if child == 0:
+                _send_tree(theirs, pid, path)
+        data, ancillary, _flags, _address = ours.recvmsg(_ERROR_BYTES, socket.CMSG_SPACE(_DESCRIPTOR.size))
+    os.waitpid(child, 0)
+    if not ancillary:
+        raise DriverError(f"bind {os.fsdecode(step.source)}: {os.fsdecode(data) or 'the process is gone'}")
+    fd: int = _DESCRIPTOR.unpack_from(ancillary[0][2])[0]
+    mount_setattr(fd, b"", AT_EMPTY_PATH, attr_set=step.attributes, propagation=step.propagation)
+    return fd
+
+
+def _send_tree(connection: socket.socket, pid: int, path: bytes) -> NoReturn:
+    """Enter the mount namespace, copy the mount, send its descriptor; links there are the other container's doing."""
+    try:
+        namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        setns(namespace, CLONE_NEWNS)
+        root = os.open(b"/", os.O_PATH | os.O_CLOEXEC)
+        place = open_in_root(root, path, os.O_PATH, resolve=RESOLVE_NO_SYMLINKS)
+        fd = open_tree(place, b"", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC)
+        connection.sendmsg([b"+"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTOR.pack(fd))])
+    except OSError as exc:
+        connection.send(os.fsencode(str(exc.strerror)))
+    finally:
+        os._exit(0)
 
 
 def _devices(step: CopyDevices) -> Iterator[Node]:
