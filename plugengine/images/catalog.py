@@ -16,11 +16,13 @@ from plugengine.images.overlayform import OPAQUE_VALUE, OPAQUE_XATTR
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Mapping
-    from typing import Any
+    from typing import Any, TypeAlias
 
     from plugengine.images.files import StoreFiles
     from plugengine.model import HostPath
     from plugengine.state import State
+
+    Strings: TypeAlias = list[str]  # inside the class, `list` is a method
 
 _COLUMNS = "id, manifest_digest, config, diff_ids, size_bytes"
 
@@ -43,7 +45,7 @@ class Catalog:
         self._state = state
         self._files = files
 
-    def add(self, image: Complete, names: Iterable[str]) -> list[str]:
+    def add(self, image: Complete, names: Iterable[str]) -> Strings:
         """Write the rows of an image in one transaction; names that were another image's move here.
 
         Returns:
@@ -92,7 +94,7 @@ class Catalog:
         rows = self._state.query("SELECT image_id FROM refs WHERE name = ?", (name,))
         return self.by_id(rows[0]["image_id"]) if rows else None
 
-    def ids_beginning_with(self, digits: str) -> list[str]:
+    def ids_beginning_with(self, digits: str) -> Strings:
         """Return the ids that begin with these digits, manifest digests counted too."""
         first, last = f"sha256:{digits}", f"sha256:{digits}g"
         rows = self._state.query(
@@ -101,22 +103,31 @@ class Catalog:
         )
         return [row["id"] for row in rows]
 
+    def has_layer(self, diff_id: str) -> bool:
+        """Tell whether a layer has its row."""
+        return bool(self._state.query("SELECT 1 FROM layers WHERE diff_id = ?", (diff_id,)))
+
     def names(self, image_id: str) -> tuple[str, ...]:
         """Return an image's names, sorted."""
         rows = self._state.query("SELECT name FROM refs WHERE image_id = ? ORDER BY name", (image_id,))
         return tuple(row["name"] for row in rows)
 
-    def all_names(self) -> list[str]:
+    def all_names(self) -> Strings:
         """Return every name of every image."""
         return [row["name"] for row in self._state.query("SELECT name FROM refs ORDER BY name")]
 
     def list(self) -> list[Image]:
         """Return every image, the newest row first."""
-        names: dict[str, list[str]] = {}
+        names: dict[str, Strings] = {}
         for row in self._state.query("SELECT name, image_id FROM refs ORDER BY name"):
             names.setdefault(row["image_id"], []).append(row["name"])
         rows = self._state.query(f"SELECT {_COLUMNS} FROM images ORDER BY created_ns DESC, id")  # noqa: S608
         return [self._image(row, tuple(names.get(row["id"], ())), verify=False) for row in rows]
+
+    def blobs(self) -> set[str]:
+        """Return the blobs that belong to some image."""
+        rows = self._state.query("SELECT id, manifest_digest FROM images")
+        return {digest for row in rows for digest in (row["id"], row["manifest_digest"])}
 
     def config(self, image_id: str) -> str:
         """Return an image's config as it was loaded."""
@@ -143,7 +154,7 @@ class Catalog:
 
     # --- removing ---
 
-    def remove(self, cursor: sqlite3.Cursor, image_id: str) -> list[str]:
+    def remove(self, cursor: sqlite3.Cursor, image_id: str) -> Strings:
         """Delete an image's rows inside the caller's transaction; return the layers nobody needs any more."""
         rows = cursor.execute("SELECT diff_ids FROM images WHERE id = ?", (image_id,)).fetchall()
         cursor.execute("DELETE FROM refs WHERE image_id = ?", (image_id,))

@@ -47,7 +47,7 @@ def parse_config(content: bytes, what: str) -> dict[str, Any]:
 def load_object(content: bytes, what: str) -> dict[str, Any]:
     """Parse a JSON object. Raises: ImageError."""
     try:
-        data = json.loads(content)
+        data = json.loads(content.decode())  # bytes would also be taken for UTF-16
     except (ValueError, RecursionError) as exc:
         raise ImageError(f"{what}: not JSON: {exc}") from exc
     if not isinstance(data, dict):

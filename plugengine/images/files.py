@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from plugengine.errors import ImageError
@@ -62,6 +62,23 @@ class StoreFiles:
                 yield True
         finally:
             os.close(fd)
+
+    def note_pending_removal(self) -> None:
+        """Leave word that something could not be removed because somebody was adding."""
+        os.close(os.open(self._pending, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+
+    def removal_is_pending(self) -> bool:
+        """Tell whether there is such word."""
+        return os.path.exists(self._pending)
+
+    def clear_pending_removal(self) -> None:
+        """Everything was removed."""
+        with suppress(FileNotFoundError):
+            os.unlink(self._pending)
+
+    @property
+    def _pending(self) -> str:
+        return f"{self.layers}/.pending"
 
     def _open_lock(self) -> int:
         return os.open(f"{self.layers}/.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

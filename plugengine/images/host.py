@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from plugengine.errors import UsageError
+from plugengine.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
     from typing import Any
@@ -52,7 +52,10 @@ def _made_before(store: ImageStore, record: str) -> Image | None:
         return None
     if data["maker"] != _maker() or any(_stamp(entry[0]) != entry[1] for entry in data["inputs"]):
         return None
-    return store.catalog.by_id(data["image"])
+    try:
+        return store.catalog.by_id(data["image"])
+    except ImageError:
+        return None  # a layer is lost, but can be made again
 
 
 def _maker() -> list[Any]:

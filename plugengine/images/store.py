@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     # Called with what is worked on, bytes done and bytes in all (None: not known).
     Progress: TypeAlias = Callable[[str, int, int | None], None]
+    Strings: TypeAlias = list[str]  # inside the class, `list` is a method
 
 _TRIES = 5
 
@@ -146,12 +147,14 @@ class ImageStore:
         try:
             with self.files.in_use():
                 yield
+            if self.files.removal_is_pending():
+                self.gc()
         except OSError as exc:
             if exc.errno is None:
                 raise
             raise directory_error(f"{action} in", exc, str(exc.filename or self.files.root)) from exc
 
-    def commit(self, image: Complete, names: Sequence[str], redo: Callable[[list[str]], None] | None = None) -> Image:
+    def commit(self, image: Complete, names: Sequence[str], redo: Callable[[Strings], None] | None = None) -> Image:
         """Write the rows of an image whose files are complete.
 
         Args:
@@ -170,6 +173,10 @@ class ImageStore:
         if stored is None:
             raise ImageError(f"image {image.id}: was removed as soon as it was added")
         return stored
+
+    def knows_layer(self, diff_id: str) -> bool:
+        """Tell whether a layer is unpacked and accounted for."""
+        return self.files.has_layer(diff_id) and self.catalog.has_layer(diff_id)
 
     # --- naming and removing ---
 
@@ -193,8 +200,8 @@ class ImageStore:
         return reference.name
 
     def remove(
-        self, reference: str, *, force: bool = False, in_use: Callable[[str], list[str]] | None = None
-    ) -> list[str]:
+        self, reference: str, *, force: bool = False, in_use: Callable[[str], Strings] | None = None
+    ) -> Strings:
         """Remove a name, and with its last name the image and the layers no other image needs.
 
         Args:
@@ -212,11 +219,11 @@ class ImageStore:
 
         return removal.remove(self, reference, force=force, in_use=in_use or (lambda _: []))
 
-    def gc(self) -> list[str]:
+    def gc(self) -> Strings:
         """Remove what belongs to no image; return a line for each thing removed."""
         return self.check(repair=True, kinds=("orphan",))
 
-    def check(self, *, repair: bool = False, kinds: Sequence[str] = ("orphan", "broken")) -> list[str]:
+    def check(self, *, repair: bool = False, kinds: Sequence[str] = ("orphan", "broken")) -> Strings:
         """Compare rows and files both ways; return a line for each thing wrong (and, with repair, mended).
 
         Args:

@@ -1,0 +1,125 @@
+"""Unpack one layer tar into a directory in overlay form; hostile tars are refused or held inside the directory.
+
+What is decided here: absolute names are relative to the layer and `..` is folded, but never above the root;
+symlinks on the way are followed inside the layer only; character device 0:0 is refused, because it would be taken
+for a whiteout; other device nodes are made, as docker does (the container's device rules guard them); of the
+extended attributes only user.*, file capabilities and ACLs are kept. A layer is complete or not there at all.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from plugengine.errors import ImageError, UsageError
+from plugengine.images import trees
+from plugengine.images.caps import DEFAULT, Caps
+from plugengine.images.layerwriter import LayerWriter
+from plugengine.images.streams import Measured, Unpacked
+from plugengine.images.tarread import TarReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from plugengine.images.streams import Readable
+    from plugengine.model import HostPath
+
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Applied(NamedTuple):
+    """What came of a layer."""
+
+    diff_id: str
+    size_bytes: int  # of the files
+    tar_bytes: int
+
+
+def apply_layer(
+    stream: Readable,
+    directory: HostPath,
+    *,
+    expected: str | None = None,
+    parents: Sequence[HostPath] = (),
+    what: str = "layer",
+    caps: Caps = DEFAULT,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[str, int]:
+    """Unpack a layer; see `unpack` for the arguments.
+
+    Returns:
+        The diff id and the size of the files.
+    """
+    done = unpack(
+        stream, directory, expected=expected, parents=parents, what=what, caps=caps, progress=progress
+    )
+    return done.diff_id, done.size_bytes
+
+
+def unpack(
+    stream: Readable,
+    directory: HostPath,
+    *,
+    expected: str | None = None,
+    parents: Sequence[HostPath] = (),
+    what: str = "layer",
+    caps: Caps = DEFAULT,
+    progress: Callable[[int], None] | None = None,
+) -> Applied:
+    """Unpack a layer.
+
+    Args:
+        stream: The tar, plain or compressed.
+        directory: Made when missing; must be empty. Emptied again (and removed if it was made) on failure.
+        expected: The diff id it must have.
+        parents: Unpacked layers below, lowest first: a directory the tar does not mention but needs gets the
+            attributes it has there, because overlayfs shows those of the highest layer.
+        what: Names the layer in errors.
+        caps: The limits.
+        progress: Called with the number of plain bytes read.
+
+    Raises:
+        ImageError: The tar is damaged, hostile, or another one.
+        UsageError: The directory is not empty.
+    """
+    made = _make_target(directory)
+    root_fd = os.open(directory, _OPEN_DIRECTORY)
+    try:
+        plain = Measured(Unpacked(stream, what=what, caps=caps), what=what, progress=progress)
+        try:
+            size = _unpack(plain, root_fd, parents, what, caps, end_required=expected is None)
+            if expected is not None and plain.digest != expected:
+                raise ImageError(f"{what}: its digest is {plain.digest}, not {expected}")
+        except BaseException:
+            trees.empty(root_fd)
+            raise
+    except BaseException:
+        if made:
+            os.rmdir(directory)
+        raise
+    finally:
+        os.close(root_fd)
+    return Applied(plain.digest, size, plain.count)
+
+
+def _make_target(directory: HostPath) -> bool:
+    try:
+        os.mkdir(directory)
+    except FileExistsError:
+        if os.listdir(directory):
+            raise UsageError(f"directory {directory}: is not empty", hint="a layer needs a directory of its own") from None
+        return False
+    os.chmod(directory, 0o755)
+    return True
+
+
+def _unpack(
+    plain: Measured, root_fd: int, parents: Sequence[HostPath], what: str, caps: Caps, *, end_required: bool
+) -> int:
+    reader = TarReader(plain, what=what, caps=caps, end_required=end_required)
+    with LayerWriter(root_fd, parents, what=what, caps=caps) as writer:
+        for entry in reader:
+            writer.write(entry, reader.data())
+        writer.finish()
+    plain.drain()
+    return writer.size
