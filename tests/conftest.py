@@ -51,12 +51,20 @@ class Pe:
         """Return the environment that selects the roots."""
         return {**os.environ, "PLUGENGINE_ROOT": str(self.root), "PLUGENGINE_RUN_ROOT": str(self.run_root)}
 
-    def __call__(self, *args: str, check: bool = False, timeout: float = 60, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, *args: str, check: bool = False, timeout: float = 60, **kwargs: Any
+    ) -> subprocess.CompletedProcess[str]:
         """Run `pe args…`; text output captured; stdin is empty unless `input` is given."""
         if "input" not in kwargs:
             kwargs.setdefault("stdin", subprocess.DEVNULL)
         done = subprocess.run(
-            self.command(*args), env=self.environ, text=True, capture_output=True, timeout=timeout, check=False, **kwargs
+            self.command(*args),
+            env=self.environ,
+            text=True,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+            **kwargs,
         )
         if check and done.returncode != 0:
             raise AssertionError(f"pe {' '.join(args)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
@@ -83,7 +91,9 @@ def pe_env() -> Iterator[Pe]:
         yield engine
     finally:
         engine.clean()
-        subprocess.run(engine.command("system", "reset", "--force"), env=engine.environ, check=False, capture_output=True)
+        subprocess.run(
+            engine.command("system", "reset", "--force"), env=engine.environ, check=False, capture_output=True
+        )
         shutil.rmtree(base, ignore_errors=True)
 
 

@@ -1,0 +1,151 @@
+"""What must hold together: dependency directions, packaging, documentation of the public surface."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from plugengine import hookspecs
+
+ROOT = Path(__file__).resolve().parents[2]
+CORE = ROOT / "plugengine"
+DRIVERS = sorted(path for path in (ROOT / "drivers").iterdir() if path.is_dir())
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+# A module may import from its own layer and from those below it.
+LAYERS = [
+    {"cli", "__main__"},
+    {"engine"},
+    {"monitor", "recovery", "execution", "inspection", "lifecycle"},
+    {"plan", "launch", "steps", "creation", "removal", "networks", "site", "guestfiles"},
+]
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Yield every module a file imports from the project, those of type checking left out."""
+    tree = ast.parse(path.read_text())
+    skipped: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            skipped |= {id(inner) for inner in ast.walk(node)}
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module:
+            if node.module == "plugengine":
+                yield from (f"plugengine.{alias.name}" for alias in node.names)
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def core_files() -> list[Path]:
+    """Return every Python file of the core."""
+    return sorted(path for path in CORE.rglob("*.py"))
+
+
+def layer_of(module: str) -> int | None:
+    """Return the layer of a module of the core; None: below all named ones."""
+    part = module.removeprefix("plugengine.").split(".")[0]
+    return next((number for number, names in enumerate(LAYERS) if part in names), None)
+
+
+@pytest.mark.parametrize("path", core_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_module_imports_from_a_layer_above_it(path: Path) -> None:
+    own = layer_of("plugengine." + path.relative_to(CORE).with_suffix("").as_posix().replace("/", "."))
+    for module in imports_of(path):
+        other = layer_of(module) if module.startswith("plugengine.") else None
+        if other is not None:
+            assert own is not None, f"{path}: imports {module} of a layer above"
+            assert own <= other, f"{path}: imports {module} of a layer above"
+
+
+@pytest.mark.parametrize("path", sorted((CORE / "kernel").glob("*.py")), ids=lambda path: path.name)
+def test_the_kernel_door_imports_nothing_else_of_the_project(path: Path) -> None:
+    strangers = [
+        name for name in imports_of(path) if name.startswith("plugengine") and not name.startswith("plugengine.kernel")
+    ]
+    assert [name for name in strangers if name != "plugengine"] == []
+
+
+@pytest.mark.parametrize("path", core_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_core_names_no_driver(path: Path) -> None:
+    packages = {f"plugengine_{driver.name}" for driver in DRIVERS}
+    assert not packages & {name.split(".")[0] for name in imports_of(path)}
+    assert re.findall(r"""["'](overlay|fuse_union|bridge)["']""", path.read_text()) == []
+
+
+@pytest.mark.parametrize("path", core_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_ctypes_and_ioctl_stay_behind_the_kernel_door(path: Path) -> None:
+    if path.is_relative_to(CORE / "kernel"):
+        return
+    assert not {"ctypes", "fcntl.ioctl"} & set(imports_of(path))
+    assert "ioctl(" not in path.read_text()
+
+
+@pytest.mark.parametrize("driver", DRIVERS, ids=lambda path: path.name)
+def test_every_driver_folder_is_packaged_and_has_an_entry_point(driver: Path) -> None:
+    package = f"plugengine_{driver.name}"
+    wheel = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert f"drivers/{driver.name}/{package}" in wheel
+    assert f"drivers/{driver.name}" in PROJECT["tool"]["hatch"]["build"]["dev-mode-dirs"]
+    points = PROJECT["project"]["entry-points"]
+    targets = {value.split(":")[0] for group in points.values() for value in group.values()}
+    assert package in targets
+    assert (driver / package / "py.typed").exists()
+
+
+@pytest.mark.parametrize(
+    "path", [path for driver in DRIVERS for path in sorted(driver.rglob("*.py"))], ids=lambda path: path.name
+)
+def test_drivers_import_public_names_only(path: Path) -> None:
+    public = {"plugengine", "plugengine.kernel", "plugengine.hookspecs", "plugengine.model", "plugengine.errors"}
+    public |= {"plugengine.upper", "plugengine.cgroupfs", "plugengine.cgroup_limits", "plugengine.logs"}
+    own = path.relative_to(ROOT / "drivers").parts[1]
+    for name in imports_of(path):
+        if name.startswith("plugengine.") and not name.startswith("plugengine.kernel"):
+            assert ".".join(name.split(".")[:2]) in public or name.split(".")[1] in __import__("plugengine").__all__, (
+                name
+            )
+        if name.startswith("plugengine_"):
+            assert name.split(".")[0] == own, f"{path}: imports another driver"
+
+
+def hooks() -> list[tuple[str, str]]:
+    """Return (class, hook) of the contract."""
+    return [
+        (spec.__name__, name)
+        for spec in hookspecs.SPECS.values()
+        for name, _function in inspect.getmembers(spec, inspect.isfunction)
+        if name.startswith("pe_")
+    ]
+
+
+@pytest.mark.parametrize(("spec", "hook"), hooks(), ids=lambda value: value)
+def test_every_hook_is_documented_and_typed(spec: str, hook: str) -> None:
+    function = getattr(getattr(hookspecs, spec), hook)
+    assert inspect.getdoc(function)
+    signature = inspect.signature(function)
+    assert signature.return_annotation is not inspect.Signature.empty
+    assert all(
+        parameter.annotation is not inspect.Parameter.empty
+        for name, parameter in signature.parameters.items()
+        if name != "self"
+    )
+
+
+def test_the_contract_fits_in_one_file_of_three_hundred_lines() -> None:
+    assert len((CORE / "hookspecs.py").read_text().splitlines()) <= 300
+
+
+def test_every_public_name_can_be_imported() -> None:
+    package = importlib.import_module("plugengine")
+    for name in package.__all__:
+        assert getattr(package, name) is not None
