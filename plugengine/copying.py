@@ -1,0 +1,187 @@
+"""Copy a tree by descriptor: data, holes, owners, modes, times, attributes, links and special files."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from plugengine.descent import DIRECTORY, Descent
+from plugengine.kernel.attributes import (
+    fchmodat,
+    fchownat,
+    getxattr,
+    listxattr,
+    setxattr,
+    utimensat,
+)
+from plugengine.kernel.files import ficlone
+from plugengine.model import UserMap
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from plugengine.model import IdRange
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_ENTRY = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_CHUNK_BYTES = 1 << 30
+# The filesystem shares no blocks, or has no such attributes.
+_NOT_HERE = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS)
+# By these overlayfs steers itself; they are no content unless a layer is copied as it is.
+_STEERING = ("trusted.overlay.", "user.overlay.")
+
+
+class TreeCopy:
+    """One copy of everything below a directory into another, which is empty.
+
+    Args:
+        source_fd: Directory to copy from; lent. Its tree does not cross mounts.
+        target_fd: Directory to copy into; lent. It gets the source's owner, mode, times and attributes.
+        user_map: Owners inside this map become those outside.
+        is_layer: Copy a layer: what steers overlayfs comes along.
+    """
+
+    def __init__(
+        self, source_fd: int, target_fd: int, *, user_map: UserMap | None = None, is_layer: bool = False
+    ) -> None:
+        self._source_fd = source_fd
+        self._target_fd = target_fd
+        self._maps = user_map or UserMap(uids=(), gids=())
+        self._is_layer = is_layer
+        self._links: dict[tuple[int, int], str] = {}  # of files with several names: where the first one is
+
+    def run(self) -> None:
+        """Copy.
+
+        Raises:
+            OSError: As the kernel says; what was copied so far stays.
+        """
+        source = Descent(os.open(".", DIRECTORY, dir_fd=self._source_fd))
+        with source, Descent(os.open(".", DIRECTORY, dir_fd=self._target_fd)) as target:
+            while True:
+                name = source.next()
+                if name is not None:
+                    self._entry(source, target, name)
+                    continue
+                self._attributes(source.fd, target.fd, os.fstat(source.fd))
+                if not source.depth:
+                    return
+                source.up()
+                target.up()
+
+    def _entry(self, source: Descent, target: Descent, name: str) -> None:
+        fd = os.open(name, _ENTRY, dir_fd=source.fd)
+        try:
+            found = os.fstat(fd)
+            if stat.S_ISDIR(found.st_mode):
+                os.mkdir(name, 0o700, dir_fd=target.fd)
+                source.down(name)
+                target.down(name)
+            elif not self._link(target, name, found):
+                self._make(source.fd, target.fd, name, fd, found)
+        finally:
+            os.close(fd)
+
+    def _link(self, target: Descent, name: str, found: os.stat_result) -> bool:
+        """Give the copy of a file that was met before this name too."""
+        if found.st_nlink == 1:
+            return False
+        here = f"{target.path}/{name}".lstrip("/")
+        first = self._links.setdefault((found.st_dev, found.st_ino), here)
+        if first is here:
+            return False
+        try:
+            os.link(first, name, src_dir_fd=self._target_fd, dst_dir_fd=target.fd, follow_symlinks=False)
+        except OSError as exc:
+            if exc.errno in (errno.EMLINK, errno.ENAMETOOLONG):
+                return False  # a copy of its own
+            raise
+        return True
+
+    def _make(self, source_fd: int, target_fd: int, name: str, fd: int, found: os.stat_result) -> None:
+        if stat.S_ISREG(found.st_mode):
+            self._regular(source_fd, target_fd, name)
+            return
+        if stat.S_ISLNK(found.st_mode):
+            os.symlink(os.readlink("", dir_fd=fd), name, dir_fd=target_fd)
+        else:
+            os.mknod(name, stat.S_IFMT(found.st_mode) | 0o600, found.st_rdev, dir_fd=target_fd)
+        made = os.open(name, _ENTRY, dir_fd=target_fd)
+        try:
+            self._attributes(fd, made, found)
+        finally:
+            os.close(made)
+
+    def _regular(self, source_fd: int, target_fd: int, name: str) -> None:
+        read_fd = os.open(name, _READ, dir_fd=source_fd)
+        try:
+            found = os.fstat(read_fd)
+            write_fd = os.open(name, _MAKE, 0o600, dir_fd=target_fd)
+            try:
+                copy_data(read_fd, write_fd, found.st_size)
+                self._attributes(read_fd, write_fd, found)
+            finally:
+                os.close(write_fd)
+        finally:
+            os.close(read_fd)
+
+    def _attributes(self, source_fd: int, target_fd: int, found: os.stat_result) -> None:
+        """Copy owner, attributes, mode and times, in this order: each may be lost by an earlier one, chown(2)."""
+        fchownat(target_fd, b"", outside(found.st_uid, self._maps.uids), outside(found.st_gid, self._maps.gids))
+        for attribute in listxattr(source_fd):
+            if self._is_layer or not attribute.startswith(_STEERING):
+                _copy_xattr(source_fd, target_fd, attribute)
+        if not stat.S_ISLNK(found.st_mode):
+            fchmodat(target_fd, b"", stat.S_IMODE(found.st_mode))
+        utimensat(target_fd, b"", found.st_atime_ns, found.st_mtime_ns)
+
+
+def copy_data(source_fd: int, target_fd: int, size: int) -> None:
+    """Copy a file's data into an empty one: shared where the filesystem can, holes stay holes."""
+    try:
+        ficlone(target_fd, source_fd)
+    except OSError as exc:
+        if exc.errno not in _NOT_HERE:
+            raise
+    else:
+        return
+    offset = 0
+    while offset < size:
+        try:
+            begin = os.lseek(source_fd, offset, os.SEEK_DATA)
+        except OSError as exc:
+            if exc.errno == errno.ENXIO:  # only a hole is left
+                break
+            raise
+        offset = os.lseek(source_fd, begin, os.SEEK_HOLE)
+        _copy_range(source_fd, target_fd, begin, offset)
+    os.ftruncate(target_fd, size)
+
+
+def outside(number: int, ranges: tuple[IdRange, ...]) -> int:
+    """Return the id outside a map that stands for one inside; one that is not mapped stays."""
+    for each in ranges:
+        if each.guest <= number < each.guest + each.size:
+            return each.host + number - each.guest
+    return number
+
+
+def _copy_range(source_fd: int, target_fd: int, begin: int, end: int) -> None:
+    os.lseek(target_fd, begin, os.SEEK_SET)
+    while begin < end:
+        # sendfile(2) and not copy_file_range(2): that one fails between some filesystems, and on others has
+        # returned 0 for files whose size is not known beforehand.
+        copied = os.sendfile(target_fd, source_fd, begin, min(end - begin, _CHUNK_BYTES))
+        if copied == 0:
+            return
+        begin += copied
+
+
+def _copy_xattr(source_fd: int, target_fd: int, attribute: str) -> None:
+    try:
+        setxattr(target_fd, attribute, getxattr(source_fd, attribute))
+    except OSError as exc:
+        # Gone meanwhile, unknown to the target's filesystem, or a label that only the security module may set.
+        if exc.errno not in (errno.ENODATA, errno.EOPNOTSUPP) and not attribute.startswith("security.selinux"):
+            raise

@@ -1,0 +1,299 @@
+"""Read an upper directory in overlay form: what it changes, and what space it takes; see overlayfs.rst."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from plugengine.descent import DIRECTORY, Descent
+from plugengine.kernel.attributes import getxattr, listxattr
+from plugengine.model import Change, GuestPath, Usage
+from plugengine.removing import remove_tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from plugengine.model import HostPath, IdRange, UserMap
+
+__all__ = ["changes", "is_opaque", "is_whiteout", "remove_tree", "usage"]
+
+# fs/overlayfs/overlayfs.h
+OPAQUE = "trusted.overlay.opaque"
+REDIRECT = "trusted.overlay.redirect"
+_PRIVATE = "trusted.overlay."
+_BLOCK_BYTES = 512  # of st_blocks, stat(2)
+# The container may run: an entry is gone, or is no directory any more.
+_CHANGED_MEANWHILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+
+def is_whiteout(found: os.stat_result) -> bool:
+    """Tell whether an entry says "deleted": a character device 0:0."""
+    return stat.S_ISCHR(found.st_mode) and found.st_rdev == 0
+
+
+def is_opaque(fd: int) -> bool:
+    """Tell whether an open directory hides what lies below it."""
+    return _xattr(fd, OPAQUE) == b"y"
+
+
+def usage(upper: HostPath) -> Usage:
+    """Return the space an upper directory takes on disk, without the directory itself; links count once."""
+    size = 0
+    seen: set[tuple[int, int]] = set()
+    with Descent.at(upper) as descent:
+        while True:
+            name = descent.next()
+            if name is None:
+                if not descent.depth:
+                    return Usage(size_bytes=size, inodes=len(seen))
+                descent.up()
+                continue
+            try:
+                found = os.stat(name, dir_fd=descent.fd, follow_symlinks=False)
+                if stat.S_ISDIR(found.st_mode):
+                    descent.down(name)
+            except OSError as exc:
+                if exc.errno in _CHANGED_MEANWHILE:
+                    continue
+                raise
+            if (found.st_dev, found.st_ino) not in seen:
+                seen.add((found.st_dev, found.st_ino))
+                size += found.st_blocks * _BLOCK_BYTES
+
+
+def changes(upper: HostPath, chain: Sequence[HostPath], user_map: UserMap | None = None) -> Iterator[Change]:
+    """Yield what an upper directory changes about a chain of layers, directories before what is in them.
+
+    A deleted directory is one change. A directory that was there before is a change if its owner, mode, times or
+    attributes differ or something in it does. Names that are no UTF-8 are decoded with surrogate escapes.
+
+    Args:
+        upper: The upper directory; a container may be writing to it.
+        chain: Layer directories, lowest first, unchanging.
+        user_map: Owners in the upper directory are those outside this map, in the layers those inside.
+    """
+    fds: list[int] = []
+    try:
+        for layer in reversed(chain):
+            fds.append(os.open(layer, DIRECTORY))
+        with Descent.at(upper) as descent:
+            yield from _Comparison(descent, _Below(fds), user_map).run()
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+class _Below:
+    """The layers' side of one directory: those that take part in it, topmost first, and where it lies in them."""
+
+    def __init__(self, fds: Sequence[int], path: str = "") -> None:
+        self.fds = fds
+        self.path = path
+
+    def join(self, name: str) -> str:
+        return f"{self.path}/{name}" if self.path else name
+
+    def find(self, name: str) -> tuple[int, os.stat_result] | None:
+        """Return (layer, stat) of what is visible under a name."""
+        path = self.join(name)
+        for fd in self.fds:
+            found = _stat(fd, path)
+            if found is not None:
+                return None if is_whiteout(found) else (fd, found)
+        return None
+
+    def enter(self, name: str) -> _Below:
+        """Return the layers' side of a directory below; without layers when there is none."""
+        path = self.join(name)
+        taking_part: list[int] = []
+        for fd in self.fds:
+            found = _stat(fd, path)
+            if found is None:
+                continue
+            if not stat.S_ISDIR(found.st_mode):
+                break
+            taking_part.append(fd)
+            if _is_opaque_at(fd, path):
+                break
+        return _Below(taking_part, path)
+
+    def names(self) -> list[str]:
+        """Return the visible names, sorted."""
+        visible: dict[str, bool] = {}
+        for fd in self.fds:
+            directory = _open_at(fd, self.path)
+            try:
+                for name in os.listdir(directory):
+                    found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                    visible.setdefault(name, not is_whiteout(found))
+            finally:
+                os.close(directory)
+        return sorted(name for name, shown in visible.items() if shown)
+
+
+class _Level:
+    """What the walk knows of one directory of the upper side."""
+
+    def __init__(self, below: _Below, *, new: bool = False, unsaid: str | None = None) -> None:
+        self.below = below
+        self.new = new  # it was not there: all in it is added, also what a rename brought along
+        self.unsaid = unsaid  # its path, if it is a change only once something in it is
+
+
+class _Comparison:
+    """One walk through an upper directory beside its layers."""
+
+    def __init__(self, descent: Descent, below: _Below, user_map: UserMap | None) -> None:
+        self._descent = descent
+        self._user_map = user_map
+        self._levels = [_Level(below)]
+
+    def run(self) -> Iterator[Change]:
+        while True:
+            name = self._descent.next()
+            if name is not None:
+                yield from self._entry(name)
+            elif self._descent.depth:
+                self._descent.up()
+                self._levels.pop()
+            else:
+                return
+
+    def _entry(self, name: str) -> Iterator[Change]:
+        path = f"{self._descent.path}/{name}" if self._descent.depth else name
+        try:
+            found = os.stat(name, dir_fd=self._descent.fd, follow_symlinks=False)
+            if stat.S_ISDIR(found.st_mode):
+                self._descent.down(name)
+        except OSError as exc:
+            if exc.errno in _CHANGED_MEANWHILE:
+                return
+            raise
+        if stat.S_ISDIR(found.st_mode):
+            yield from self._directory(name, path, found)
+            return
+        level = self._levels[-1]
+        existed = not level.new and level.below.find(name) is not None
+        if not is_whiteout(found):
+            yield from self._say(path, "C" if existed else "A")
+        elif existed:
+            yield from self._say(path, "D")
+
+    def _directory(self, name: str, path: str, found: os.stat_result) -> Iterator[Change]:
+        """Compare the directory that was just entered."""
+        above, fd = self._levels[-1], self._descent.fd
+        before = None if above.new else above.below.find(name)
+        redirect = _xattr(fd, REDIRECT)
+        level = _Level(_Below(()), new=True)
+        if redirect is not None:
+            level.below = self._resolve(os.fsdecode(redirect), above.below)
+        elif above.new and not is_opaque(fd):
+            level.below = above.below.enter(name)
+        elif before is not None and stat.S_ISDIR(before[1].st_mode):
+            level = _Level(above.below.enter(name))
+            if self._is_same(before, above.below.join(name), found):
+                level.unsaid = path
+        self._levels.append(level)
+        if level.unsaid is None:
+            yield from self._say(path, "A" if before is None else "C")
+        if level.new:
+            yield from self._brought(path, level.below, set(os.listdir(fd)))
+        elif is_opaque(fd):
+            yield from self._hidden(path, level.below, set(os.listdir(fd)))
+
+    def _say(self, path: str, kind: str) -> Iterator[Change]:
+        """Yield a change, and before it the directories above that are changes because of it."""
+        for level in self._levels:
+            if level.unsaid is not None:
+                yield Change(path=GuestPath(f"/{level.unsaid}"), kind="C")
+                level.unsaid = None
+        yield Change(path=GuestPath(f"/{path}"), kind=kind)
+
+    def _hidden(self, path: str, below: _Below, own: set[str]) -> Iterator[Change]:
+        """Yield what an opaque directory deletes: it was removed and made again."""
+        for name in below.names():
+            if name not in own:
+                yield from self._say(f"{path}/{name}", "D")
+
+    def _resolve(self, redirect: str, beside: _Below) -> _Below:
+        """Return the layers' side of a directory that was moved: an absolute path, or a name beside it."""
+        if not redirect.startswith("/"):
+            return beside.enter(redirect)
+        found = self._levels[0].below
+        for name in redirect.strip("/").split("/"):
+            found = found.enter(name)
+        return found
+
+    def _brought(self, path: str, below: _Below, own: set[str]) -> Iterator[Change]:
+        """Yield what a rename brought along and is only in the layers; `own` entries follow in the walk."""
+        pending = [(path, below, own)]
+        while pending:
+            directory, side, known = pending.pop()
+            for name in side.names():
+                if name in known:
+                    continue
+                yield Change(path=GuestPath(f"/{directory}/{name}"), kind="A")
+                found = side.find(name)
+                if found is not None and stat.S_ISDIR(found[1].st_mode):
+                    pending.append((f"{directory}/{name}", side.enter(name), set()))
+
+    def _is_same(self, before: tuple[int, os.stat_result], path: str, found: os.stat_result) -> bool:
+        """Tell whether a directory is as it was in the layer, but for its entries."""
+        layer, lower = before
+        maps = self._user_map
+        uid = _outside(lower.st_uid, maps.uids if maps else None)
+        gid = _outside(lower.st_gid, maps.gids if maps else None)
+        if (lower.st_mode, uid, gid, lower.st_mtime_ns) != (
+            found.st_mode,
+            found.st_uid,
+            found.st_gid,
+            found.st_mtime_ns,
+        ):
+            return False
+        fd = _open_at(layer, path)
+        try:
+            return _content_xattrs(fd) == _content_xattrs(self._descent.fd)
+        finally:
+            os.close(fd)
+
+
+def _outside(number: int, ranges: tuple[IdRange, ...] | None) -> int:
+    for each in ranges or ():
+        if each.guest <= number < each.guest + each.size:
+            return each.host + number - each.guest
+    return number
+
+
+def _stat(fd: int, path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path, dir_fd=fd, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _open_at(fd: int, path: str) -> int:
+    """Open a directory of a layer; what leads to it was seen to be directories, and layers do not change."""
+    return os.open(path or ".", DIRECTORY, dir_fd=fd)
+
+
+def _is_opaque_at(fd: int, path: str) -> bool:
+    directory = _open_at(fd, path)
+    try:
+        return is_opaque(directory)
+    finally:
+        os.close(directory)
+
+
+def _content_xattrs(fd: int) -> dict[str, bytes]:
+    return {name: getxattr(fd, name) for name in listxattr(fd) if not name.startswith(_PRIVATE)}
+
+
+def _xattr(fd: int, name: str) -> bytes | None:
+    try:
+        return getxattr(fd, name)
+    except OSError as exc:
+        if exc.errno in (errno.ENODATA, errno.EOPNOTSUPP):
+            return None
+        raise
