@@ -175,19 +175,21 @@ def _normalised(port: Port) -> Port:
 def _choose(
     owner: str, address: str, wanted: Sequence[Port], own: Sequence[Entry], others: Sequence[Entry]
 ) -> list[Entry]:
-    """Return the entries to make: fixed ports checked first, then free ones found."""
+    """Return the entries to make, in the order asked for: fixed ports are checked before free ones are sought."""
     taken = {entry.place: entry.owner for entry in others}
     held = {entry.place for entry in own}
-    chosen: list[Entry] = []
-    for port in sorted(wanted, key=lambda port: port.host_port == 0):
-        entry = _free(port, address, owner, taken) if port.host_port == 0 else Entry(port, address, owner)
-        if entry.port.host_port == port.host_port:
+    chosen: dict[int, Entry] = {}
+    for index, port in sorted(enumerate(wanted), key=lambda pair: pair[1].host_port == 0):
+        if port.host_port == 0:
+            entry = _free(port, address, owner, taken)
+        else:
+            entry = Entry(port, address, owner)
             _check_taken(entry, taken)
             if entry.place not in held:
                 _check_host(entry)
         taken[entry.place] = owner
-        chosen.append(entry)
-    return chosen
+        chosen[index] = entry
+    return [chosen[index] for index in range(len(wanted))]
 
 
 def _free(port: Port, address: str, owner: str, taken: dict[tuple[str, str, int], str]) -> Entry:

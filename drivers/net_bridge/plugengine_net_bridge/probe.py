@@ -7,7 +7,8 @@ import os
 
 from plugengine.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket
 
-from plugengine_net_bridge import nft, rtnl, sysctl, table
+from plugengine_net_bridge import nft, rtnl, sysctl
+from plugengine_net_bridge.rules import definition
 
 _MISSING = frozenset((errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.ENOENT, errno.EINVAL))
 
@@ -42,7 +43,7 @@ def _filter() -> list[str]:
     """Let the kernel check our rules and forget them, as `nft --check` does."""
     try:
         with NetlinkSocket(NETLINK_NETFILTER) as nf:
-            nf.execute(*nft.batch(table.definition(), commit=False))
+            nf.execute(*nft.batch(definition(), commit=False))
     except OSError as exc:
         if exc.errno not in _MISSING:
             raise

@@ -21,6 +21,7 @@ IFLA_ADDRESS = 1
 IFLA_IFNAME = 3
 IFLA_MTU = 4
 IFLA_MASTER = 10
+IFLA_OPERSTATE = 16
 IFLA_LINKINFO = 18
 IFLA_IFALIAS = 20
 IFLA_STATS64 = 23
@@ -43,6 +44,7 @@ IFA_BROADCAST = 4
 
 # include/uapi/linux/if.h
 IFF_UP = 1
+IF_OPER_UP = 6
 
 # include/uapi/linux/net_namespace.h
 NETNSA_NSID = 1
@@ -58,7 +60,7 @@ _BITS = 32
 class Link:
     """What the kernel says of one link."""
 
-    __slots__ = ("alias", "flags", "index", "kind", "mac", "mtu", "name", "peer_nsid", "stats")
+    __slots__ = ("alias", "flags", "index", "kind", "mac", "mtu", "name", "operstate", "peer_nsid", "stats")
 
     def __init__(self, body: bytes) -> None:
         _, _, self.index, self.flags, _ = _IFINFOMSG.unpack_from(body)
@@ -68,6 +70,8 @@ class Link:
         self.mac = found.get(IFLA_ADDRESS, b"")
         self.mtu: int = _U32.unpack(found[IFLA_MTU])[0] if IFLA_MTU in found else 0
         self.kind = _text(dict(attributes(found.get(IFLA_LINKINFO, b""))).get(IFLA_INFO_KIND, b""))
+        # RFC 2863; IF_OPER_UP: frames pass
+        self.operstate = found.get(IFLA_OPERSTATE, b"\0")[0]
         # The number this namespace has for the one the other end is in.
         self.peer_nsid = found.get(IFLA_LINK_NETNSID)
         stats = found.get(IFLA_STATS64, b"")

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from contextlib import ExitStack
 
 from plugengine.errors import DriverError, PlugengineError, UsageError
 from plugengine.kernel.addresses import InterfaceSocket
 from plugengine.kernel.links import in_namespace
 from plugengine.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket
-from plugengine.model import Attachment, Interface, NetworkStats, Port
+from plugengine.model import Attachment, Interface, NetworkStats
 
-from plugengine_net_bridge import ports, rtnl, sysctl
+from plugengine_net_bridge import rtnl, sysctl
 from plugengine_net_bridge.bridge import Plan, find_link
 from plugengine_net_bridge.names import container_mark, format_mac, mac_of, owner, parse_mac, veth_name
-from plugengine_net_bridge.rtnl import Prefix
+from plugengine_net_bridge.rtnl import Link, Prefix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from plugengine.model import Network, NetworkRequest
+    from plugengine.model import Network, NetworkRequest, Port
 
 _GONE = frozenset((errno.ENODEV,))
 _MAX_INTERFACES = 32
+_CARRIER_ATTEMPTS = 40
+_CARRIER_PAUSE_S = 0.0005
 
 
 class _Wanted:
@@ -43,7 +46,7 @@ class _Wanted:
         except ValueError as exc:
             raise UsageError(f"container {request.container_id} on network {self.network}: {exc}") from None
         self.host_name = veth_name(request.container_id, self.network)
-        self.ports = ports.normalised(request.ports)
+        self.ports = _normalised(request.ports)
 
 
 def attach(request: NetworkRequest) -> Attachment:
@@ -80,6 +83,8 @@ def detach(network: Network, container_id: str, attachment: Attachment | None) -
     """Remove the host's end and the published ports; see `pe_network_detach`."""
     problems = []
     if attachment is None or attachment.ports:
+        from plugengine_net_bridge import ports
+
         try:
             with NetlinkSocket(NETLINK_NETFILTER) as nf:
                 ports.withdraw(nf, owner=owner(container_id, network.name))
@@ -97,12 +102,14 @@ def detach(network: Network, container_id: str, attachment: Attachment | None) -
 
 def change_ports(network: Network, container_id: str, attachment: Attachment, wanted: tuple[Port, ...]) -> Attachment:
     """Replace the published ports; see `pe_network_ports`."""
+    from plugengine_net_bridge import ports
+
     plan = Plan(network)
     address = Prefix(attachment.interfaces[0].addresses[0]).address
     name = veth_name(container_id, network.name)
     try:
         with NetlinkSocket(NETLINK_ROUTE) as host, NetlinkSocket(NETLINK_NETFILTER) as nf:
-            published = ports.replace(nf, owner(container_id, network.name), address, ports.normalised(wanted))
+            published = ports.replace(nf, owner(container_id, network.name), address, _normalised(wanted))
             _open_ways(host, plan.bridge, name, published)
     except OSError as exc:
         raise DriverError(f"publish ports of container {container_id}: {exc.strerror} ({exc.filename})") from exc
@@ -147,7 +154,21 @@ def _make_pair(host: NetlinkSocket, wanted: _Wanted) -> str:
                 _add_default_route(inside, wanted.plan.gateway.packed)
         finally:
             inside.close()
+    _await_carrier(host, wanted)
     return name
+
+
+def _await_carrier(host: NetlinkSocket, wanted: _Wanted) -> None:
+    """Wait until frames pass, mostly not at all.
+
+    The kernel notes a new carrier in a work queue (link_watch.c). A frame sent before is lost, and the first one is an
+    ARP request, which is repeated after a second. Since Linux 6.8 to ask for a link is to wait for that note.
+    """
+    for _ in range(_CARRIER_ATTEMPTS):
+        answers = host.execute(rtnl.get_link(wanted.host_name), rtnl.get_link(wanted.plan.bridge))
+        if all(Link(answer.replies[0][1]).operstate == rtnl.IF_OPER_UP for answer in answers):
+            return
+        time.sleep(_CARRIER_PAUSE_S)
 
 
 def _add_default_route(inside: InterfaceSocket, gateway: bytes) -> None:
@@ -203,6 +224,8 @@ def _unmake_pair(host: NetlinkSocket, name: str) -> None:
 def _publish(host: NetlinkSocket, wanted: _Wanted) -> tuple[Port, ...]:
     if not wanted.ports:
         return ()
+    from plugengine_net_bridge import ports
+
     mark = owner(wanted.container_id, wanted.network)
     with NetlinkSocket(NETLINK_NETFILTER) as nf:
         published = ports.replace(nf, mark, wanted.address.address, wanted.ports)
@@ -216,11 +239,21 @@ def _publish(host: NetlinkSocket, wanted: _Wanted) -> tuple[Port, ...]:
 
 def _open_ways(host: NetlinkSocket, bridge: str, name: str, published: tuple[Port, ...]) -> None:
     """Let the host reach published ports at 127.0.0.1, and the container its own."""
+    from plugengine_net_bridge import ports
+
     if ports.uses_loopback(published):
         sysctl.ensure(sysctl.route_localnet(bridge), "1")
     # Where frames on a bridge pass the packet filter (br_netfilter), a rewritten packet is sent on at once, and back
     # to its sender only with hairpin mode.
     host.execute(rtnl.set_hairpin(name, on=bool(published)))
+
+
+def _normalised(wanted: tuple[Port, ...]) -> tuple[Port, ...]:
+    if not wanted:
+        return ()
+    from plugengine_net_bridge import ports
+
+    return ports.normalised(wanted)
 
 
 def _delete_link(host: NetlinkSocket, name: str) -> None:

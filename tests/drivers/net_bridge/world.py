@@ -1,0 +1,226 @@
+"""A small world of network namespaces: a host, guests of its networks, and a neighbour outside; real sockets."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from typing import Any
+
+import plugengine_net_bridge as bridge
+from plugengine_net_bridge import rtnl
+
+from plugengine.kernel.addresses import InterfaceSocket
+from plugengine.kernel.links import in_namespace
+from plugengine.kernel.netlink import NETLINK_ROUTE, NetlinkSocket
+from plugengine.kernel.process import CLONE_NEWNET, unshare
+from plugengine.model import Attachment, Host, HostPath, Network, NetworkRequest, Port
+
+HOST_OUTSIDE = "203.0.113.1"  # RFC 5737
+NEIGHBOUR = "203.0.113.2"
+HOST = Host(root=HostPath("/nowhere"), run_root=HostPath("/nowhere"), kernel=(5, 12))
+NETWORK = Network(name="default", driver="bridge", subnet="10.88.0.0/16", gateway="10.88.0.1")
+OTHER = Network(name="other", driver="bridge", subnet="10.89.0.0/24", gateway="10.89.0.1")
+PATIENCE_S = 1.0
+IMPATIENCE_S = 0.25  # for what must not come
+
+
+class Namespace:
+    """A network namespace kept alive by a descriptor and by the sockets made in it."""
+
+    def __init__(self) -> None:
+        here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with in_namespace(here):
+                unshare(CLONE_NEWNET)
+                self.fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            os.close(here)
+
+    def close(self) -> None:
+        """Let it die."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Act in it."""
+        with in_namespace(self.fd):
+            yield
+
+    def run(self, *command: str) -> str:
+        """Run a program in it."""
+        with self.inside():
+            return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    def listen(self, port: int, address: str = "0.0.0.0") -> socket.socket:
+        """Return a listening TCP socket of it."""
+        with self.inside():
+            server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind((address, port))
+        server.listen()
+        server.settimeout(PATIENCE_S)
+        return server
+
+    def bind_udp(self, port: int, address: str = "0.0.0.0") -> socket.socket:
+        """Return a UDP socket of it."""
+        with self.inside():
+            server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        server.bind((address, port))
+        server.settimeout(PATIENCE_S)
+        return server
+
+    def connect(self, address: str, port: int, *, timeout: float = PATIENCE_S, source: str = "") -> socket.socket:
+        """Return a TCP connection from it."""
+        with self.inside():
+            client = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            if source:
+                client.bind((source, 0))
+            client.settimeout(timeout)
+            client.connect((address, port))
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    def reaches(self, address: str, port: int) -> bool:
+        """Tell whether a TCP connection comes about within a moment."""
+        try:
+            self.connect(address, port, timeout=IMPATIENCE_S).close()
+        except OSError:
+            return False
+        return True
+
+
+def await_carrier(name: str) -> None:
+    """Wait until frames pass through a link."""
+    with NetlinkSocket(NETLINK_ROUTE) as route:
+        for _ in range(100):
+            (answer,) = route.execute(rtnl.get_link(name))
+            if rtnl.Link(answer.replies[0][1]).operstate == rtnl.IF_OPER_UP:
+                return
+            time.sleep(0.005)
+    raise AssertionError(f"{name} has no carrier")
+
+
+def talk(client: socket.socket, server: socket.socket) -> str:
+    """Accept the client's connection, send bytes both ways; return the address the server saw."""
+    with closing(client), closing(server.accept()[0]) as accepted:
+        client.sendall(b"ping")
+        assert accepted.recv(16) == b"ping"
+        accepted.sendall(b"pong")
+        assert client.recv(16) == b"pong"
+        return str(accepted.getpeername()[0])
+
+
+class Guest(Namespace):
+    """A container as far as a network driver is concerned."""
+
+    def __init__(self, world: World, network: Network, number: int, container_id: str) -> None:
+        super().__init__()
+        self.world = world
+        self.network = network
+        self.id = container_id
+        prefix, _, length = str(network.subnet).partition("/")
+        self.address = prefix.removesuffix(".0") + f".{number}"
+        self.cidr = f"{self.address}/{length}"
+        self.attachment: Attachment | None = None
+
+    def request(self, *ports: Port, **changes: Any) -> NetworkRequest:
+        """Return the request to attach it."""
+        values = {
+            "container_id": self.id,
+            "network": self.network,
+            "network_record": {},
+            "netns": self.fd,
+            "address": self.cidr,
+            "ports": ports,
+        }
+        return NetworkRequest(**{**values, **changes})
+
+    def attach(self, *ports: Port, **changes: Any) -> Attachment:
+        """Create the network and attach it, as the engine does."""
+        record = bridge.pe_network_create(self.network)
+        self.attachment = bridge.pe_network_attach(self.request(*ports, network_record=record, **changes))
+        return self.attachment
+
+    def detach(self) -> None:
+        """Detach it, as the engine does."""
+        bridge.pe_network_detach(self.network, self.id, self.attachment)
+        self.attachment = None
+
+
+class World:
+    """The host's namespace, in which the test itself runs, and everything made by it."""
+
+    def __init__(self) -> None:
+        self.host = Namespace()
+        self.undo = ExitStack()
+        self.guests: list[Guest] = []
+        self._neighbour: Namespace | None = None
+
+    def guest(self, *, network: Network = NETWORK, container_id: str = "") -> Guest:
+        """Return a new guest with an address of its own; not attached yet."""
+        number = len(self.guests) + 2
+        made = Guest(self, network, number, container_id or f"{number:064x}")
+        self.guests.append(made)
+        return made
+
+    def attached(self, *ports: Port, network: Network = NETWORK) -> Guest:
+        """Return a new guest, attached."""
+        made = self.guest(network=network)
+        made.attach(*ports)
+        return made
+
+    @property
+    def neighbour(self) -> Namespace:
+        """A machine on a link of the host's, which knows nothing of the networks behind it."""
+        if self._neighbour is None:
+            self._neighbour = Namespace()
+            self._connect(self._neighbour)
+        return self._neighbour
+
+    def _connect(self, outside: Namespace) -> None:
+        with NetlinkSocket(NETLINK_ROUTE) as route:
+            # The pair's other half may go into any bridge; it is taken out at once.
+            mac = bytes.fromhex("020000000002")
+            route.execute(rtnl.new_veth("up0", master=0, mtu=1500, peer="eth0", peer_mac=mac, netns=outside.fd))
+        for place, name, address in ((self.host, "up0", HOST_OUTSIDE), (outside, "eth0", NEIGHBOUR)):
+            with place.inside(), closing(InterfaceSocket()) as interfaces:
+                interfaces.up("lo")
+                interfaces.set_address(name, socket.inet_aton(address), 24)
+                interfaces.up(name)
+        for place, name in ((self.host, "up0"), (outside, "eth0")):
+            with place.inside():
+                await_carrier(name)
+
+    def links(self) -> list[str]:
+        """Return the names of the host's links."""
+        from plugengine_net_bridge.bridge import all_links
+
+        with NetlinkSocket(NETLINK_ROUTE) as route:
+            return sorted(link.name for link in all_links(route))
+
+    def ruleset(self) -> str:
+        """Return the host's packet filter as nft(8) shows it."""
+        return self.host.run("nft", "list", "ruleset")
+
+    def close(self) -> None:
+        """Let everything die."""
+        self.undo.close()
+        for guest in self.guests:
+            guest.close()
+        if self._neighbour is not None:
+            self._neighbour.close()
+        self.host.close()
+
+
+def port(host_port: int, guest_port: int, *, on: str = "", protocol: str = "tcp") -> Port:
+    """Return a port to publish."""
+    return Port(host_ip=on, host_port=host_port, guest_port=guest_port, protocol=protocol)
