@@ -50,9 +50,7 @@ def apply_layer(
     Returns:
         The diff id and the size of the files.
     """
-    done = unpack(
-        stream, directory, expected=expected, parents=parents, what=what, caps=caps, progress=progress
-    )
+    done = unpack(stream, directory, expected=expected, parents=parents, what=what, caps=caps, progress=progress)
     return done.diff_id, done.size_bytes
 
 
@@ -85,21 +83,14 @@ def unpack(
     made = _make_target(directory)
     root_fd = os.open(directory, _OPEN_DIRECTORY)
     try:
-        plain = Measured(Unpacked(stream, what=what, caps=caps), what=what, progress=progress)
-        try:
-            size = _unpack(plain, root_fd, parents, what, caps, end_required=expected is None)
-            if expected is not None and plain.digest != expected:
-                raise ImageError(f"{what}: its digest is {plain.digest}, not {expected}")
-        except BaseException:
-            trees.empty(root_fd)
-            raise
+        return _unpack(Unpacked(stream, what=what, caps=caps), root_fd, expected, parents, what, caps, progress)
     except BaseException:
+        trees.empty(root_fd)
         if made:
             os.rmdir(directory)
         raise
     finally:
         os.close(root_fd)
-    return Applied(plain.digest, size, plain.count)
 
 
 def _make_target(directory: HostPath) -> bool:
@@ -107,19 +98,30 @@ def _make_target(directory: HostPath) -> bool:
         os.mkdir(directory)
     except FileExistsError:
         if os.listdir(directory):
-            raise UsageError(f"directory {directory}: is not empty", hint="a layer needs a directory of its own") from None
+            raise UsageError(
+                f"directory {directory}: is not empty", hint="a layer needs a directory of its own"
+            ) from None
         return False
-    os.chmod(directory, 0o755)
+    os.chmod(directory, 0o755)  # noqa: S103 - a root filesystem is for everyone
     return True
 
 
 def _unpack(
-    plain: Measured, root_fd: int, parents: Sequence[HostPath], what: str, caps: Caps, *, end_required: bool
-) -> int:
-    reader = TarReader(plain, what=what, caps=caps, end_required=end_required)
+    source: Readable,
+    root_fd: int,
+    expected: str | None,
+    parents: Sequence[HostPath],
+    what: str,
+    caps: Caps,
+    progress: Callable[[int], None] | None,
+) -> Applied:
+    plain = Measured(source, what=what, progress=progress)
+    reader = TarReader(plain, what=what, caps=caps, end_required=expected is None)
     with LayerWriter(root_fd, parents, what=what, caps=caps) as writer:
         for entry in reader:
             writer.write(entry, reader.data())
         writer.finish()
     plain.drain()
-    return writer.size
+    if expected is not None and plain.digest != expected:
+        raise ImageError(f"{what}: its digest is {plain.digest}, not {expected}")
+    return Applied(plain.digest, writer.size, plain.count)

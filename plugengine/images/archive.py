@@ -75,6 +75,7 @@ def _add(store: ImageStore, members: Members, found: Found, work: Scratch, progr
         config=found.config,
         diff_ids=tuple(diff_ids),
         layer_sizes=adder.sizes,
+        original=True,
     )
     return store.commit(complete, names)
 
@@ -94,7 +95,9 @@ class _LayerAdder:
         what = f"{self._members.what}: layer {short(diff_id)}"
         if part.size is not None and self._members.size(part.name) != part.size:
             raise ImageError(f"{what}: has {self._members.size(part.name)} bytes, not {part.size}")
-        if self._store.knows_layer(diff_id):
+        known = self._store.catalog.layer_size(diff_id)
+        if known is not None:
+            self.sizes[diff_id] = known
             return
         directory = self._work.directory(short(diff_id))
         stored = Measured(self._members.open(part.name), what=what, hashed=part.digest is not None)

@@ -37,9 +37,7 @@ def add_built(
         diff_id, tar_size = diff_layer(layer)
         if not store.files.has_layer(diff_id):
             store.files.add_layer(layer, diff_id)
-    content = make_config(
-        diff_ids=[diff_id], created=timestamp(created_ns), created_by=created_by, config=config
-    )
+    content = make_config(diff_ids=[diff_id], created=timestamp(created_ns), created_by=created_by, config=config)
     return add_image(store, content, [diff_id], [tar_size], {diff_id: size}, [name] if name else [])
 
 
@@ -58,7 +56,7 @@ def add_image(
         config: The config; its digest is the image's id.
         diff_ids: The layers, lowest first.
         tar_sizes: The sizes of their uncompressed tars.
-        layer_sizes: The unpacked sizes of the layers just added.
+        layer_sizes: Their unpacked sizes.
         names: Names the image gets.
     """
     image_id = store.files.add_blob(config)
@@ -73,6 +71,7 @@ def add_image(
         config=config,
         diff_ids=tuple(diff_ids),
         layer_sizes=layer_sizes,
+        original=False,
     )
     return store.commit(complete, names)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 MANIFEST_BYTES = 4 << 20  # distribution-spec: "should limit the manifest size to 4 megabytes"
 CONFIG_BYTES = 8 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caps:
+class Caps(Struct, frozen=True, kw_only=True):
     """Limits of one layer; far above what real images hold, far below what harms the machine."""
 
     entries: int = 4_000_000

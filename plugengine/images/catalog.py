@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.json import decode, encode
 
 from plugengine.container import Image
 from plugengine.errors import ImageError
@@ -27,15 +28,15 @@ if TYPE_CHECKING:
 _COLUMNS = "id, manifest_digest, config, diff_ids, size_bytes"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Complete:
+class Complete(Struct, frozen=True, kw_only=True):
     """An image all of whose files are in the store, ready to get its row."""
 
     id: str
     manifest_digest: str
     config: bytes
     diff_ids: tuple[str, ...]
-    layer_sizes: Mapping[str, int]  # unpacked, of the layers just added
+    layer_sizes: Mapping[str, int]  # unpacked, of every layer
+    original: bool  # the manifest came with the image, it is not one of our own
 
 
 class Catalog:
@@ -45,17 +46,15 @@ class Catalog:
         self._state = state
         self._files = files
 
-    def add(self, image: Complete, names: Iterable[str]) -> Strings:
+    def add(self, image: Complete, names: Iterable[str]) -> None:
         """Write the rows of an image in one transaction; names that were another image's move here.
 
-        Returns:
-            The layers that were removed meanwhile and must be added again; then nothing was written.
+        The store is held by `StoreFiles.in_use`, so that rows may have gone since the layers were found or
+        added, but no files.
         """
         now = time.time_ns()
-        missing = [one for one in dict.fromkeys(image.diff_ids) if not self._files.has_layer(one)]
-        if missing:
-            return missing
         with self._state.transaction() as cursor:
+            manifest_digest = self._better_manifest(cursor, image)
             for diff_id, size in image.layer_sizes.items():
                 cursor.execute(
                     "INSERT INTO layers VALUES (?, ?, ?) ON CONFLICT (diff_id) DO NOTHING", (diff_id, size, now)
@@ -64,11 +63,19 @@ class Catalog:
             cursor.execute(
                 "INSERT INTO images VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
                 "manifest_digest = excluded.manifest_digest",
-                (image.id, image.manifest_digest, image.config.decode(), json.dumps(image.diff_ids), size, now),
+                (image.id, manifest_digest, image.config.decode(), encode(image.diff_ids).decode(), size, now),
             )
             for name in names:
                 self._set_name(cursor, name, image.id)
-        return []
+
+    def _better_manifest(self, cursor: sqlite3.Cursor, image: Complete) -> str:
+        """One image may come with several manifests; one of our own never replaces another."""
+        row = cursor.execute("SELECT manifest_digest FROM images WHERE id = ?", (image.id,)).fetchone()
+        if row is None or row["manifest_digest"] == image.manifest_digest:
+            return image.manifest_digest
+        self._files.note_pending_removal()
+        there = os.path.exists(self._files.blob(row["manifest_digest"]))
+        return str(row["manifest_digest"]) if there and not image.original else image.manifest_digest
 
     def set_name(self, name: str, image_id: str) -> None:
         """Give an image one more name."""
@@ -103,6 +110,11 @@ class Catalog:
         )
         return [row["id"] for row in rows]
 
+    def layer_size(self, diff_id: str) -> int | None:
+        """Return the size of a layer that is unpacked and accounted for, else None."""
+        rows = self._state.query("SELECT size_bytes FROM layers WHERE diff_id = ?", (diff_id,))
+        return int(rows[0]["size_bytes"]) if rows and self._files.has_layer(diff_id) else None
+
     def has_layer(self, diff_id: str) -> bool:
         """Tell whether a layer has its row."""
         return bool(self._state.query("SELECT 1 FROM layers WHERE diff_id = ?", (diff_id,)))
@@ -136,8 +148,8 @@ class Catalog:
 
     def _image(self, row: sqlite3.Row, names: tuple[str, ...], *, verify: bool = True) -> Image:
         what = f"image {names[0] if names else row['id']}"
-        data: dict[str, Any] = json.loads(row["config"])
-        diff_ids = tuple(json.loads(row["diff_ids"]))
+        data: dict[str, Any] = decode(row["config"])
+        diff_ids = tuple(decode(row["diff_ids"]))
         layers = [self._files.layer(diff_id) for diff_id in diff_ids]
         return Image(
             id=row["id"],
@@ -160,7 +172,7 @@ class Catalog:
         cursor.execute("DELETE FROM refs WHERE image_id = ?", (image_id,))
         cursor.execute("DELETE FROM images WHERE id = ?", (image_id,))
         needed = needed_layers(cursor)
-        unneeded = [one for one in dict.fromkeys(json.loads(rows[0]["diff_ids"])) if one not in needed] if rows else []
+        unneeded = [one for one in dict.fromkeys(decode(rows[0]["diff_ids"])) if one not in needed] if rows else []
         cursor.executemany("DELETE FROM layers WHERE diff_id = ?", [(one,) for one in unneeded])
         return list(reversed(unneeded))
 
@@ -168,7 +180,7 @@ class Catalog:
 def needed_layers(cursor: sqlite3.Cursor) -> set[str]:
     """Return the layers some image names: the reference count is recomputed, never stored."""
     rows = cursor.execute("SELECT diff_ids FROM images").fetchall()
-    return {diff_id for row in rows for diff_id in json.loads(row["diff_ids"])}
+    return {diff_id for row in rows for diff_id in decode(row["diff_ids"])}
 
 
 def visible(layers: list[HostPath], what: str) -> tuple[HostPath, ...]:

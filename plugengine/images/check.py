@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING
+
+from msgspec import DecodeError
+from msgspec.json import decode
 
 from plugengine.images import scratch
 from plugengine.images.catalog import needed_layers
@@ -89,8 +91,8 @@ def _stale_records(store: ImageStore, *, repair: bool) -> Iterator[str]:
         path = f"{store.files.sources}/{name}"
         try:
             with open(path, "rb") as file:
-                image_id = json.loads(file.read()).get("image")
-        except (ValueError, AttributeError):
+                image_id = decode(file.read()).get("image")
+        except (DecodeError, AttributeError):
             image_id = None
         if image_id not in images:
             yield f"record {path}: its image is gone" + _removed(repair=repair)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from msgspec import DecodeError
+from msgspec.json import decode, encode
 
 from plugengine.container import ImageConfig
 from plugengine.errors import ImageError
@@ -47,8 +49,8 @@ def parse_config(content: bytes, what: str) -> dict[str, Any]:
 def load_object(content: bytes, what: str) -> dict[str, Any]:
     """Parse a JSON object. Raises: ImageError."""
     try:
-        data = json.loads(content.decode())  # bytes would also be taken for UTF-16
-    except (ValueError, RecursionError) as exc:
+        data = decode(content)
+    except (DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise ImageError(f"{what}: not JSON: {exc}") from exc
     if not isinstance(data, dict):
         raise ImageError(f"{what}: not a JSON object")
@@ -128,4 +130,4 @@ def make_config(
 
 def canonical(data: Mapping[str, Any]) -> bytes:
     """Return JSON that does not depend on the order of insertion."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return encode(data, order="sorted")

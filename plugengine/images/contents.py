@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class Part(Struct, frozen=True, kw_only=True):
     """Where one layer is in the archive, and what must be true of its stored bytes."""
 
     name: str
@@ -14,8 +13,7 @@ class Part:
     size: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Found(Struct, frozen=True, kw_only=True):
     """One image of an archive, its manifest and config read and checked."""
 
     config: bytes

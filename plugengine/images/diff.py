@@ -52,9 +52,7 @@ class Writable(Protocol):
         """Take all of the data."""
 
 
-def diff_layer(
-    upper: HostPath, out: Writable | None = None, *, user_map: UserMap | None = None
-) -> tuple[str, int]:
+def diff_layer(upper: HostPath, out: Writable | None = None, *, user_map: UserMap | None = None) -> tuple[str, int]:
     """Write the layer tar of a directory in overlay form.
 
     Args:

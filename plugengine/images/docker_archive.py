@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
+
+from msgspec import DecodeError
+from msgspec.json import decode
 
 from plugengine.errors import ImageError
 from plugengine.images.caps import CONFIG_BYTES, MANIFEST_BYTES
@@ -19,8 +21,8 @@ def read(members: Members) -> list[Found]:
     """Return the images of the archive. Raises: ImageError."""
     what = f"{members.what}: manifest.json"
     try:
-        entries = json.loads(read_small(members, "manifest.json", MANIFEST_BYTES))
-    except (ValueError, RecursionError) as exc:
+        entries = decode(read_small(members, "manifest.json", MANIFEST_BYTES))
+    except (DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise ImageError(f"{what}: not JSON: {exc}") from exc
     if not isinstance(entries, list) or not entries:
         raise ImageError(f"{what}: names no image")

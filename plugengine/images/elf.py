@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -28,8 +29,7 @@ _MAX_TABLE_BYTES = 16 << 20
 _MAX_INTERP_BYTES = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Elf:
+class Elf(Struct, frozen=True):
     """What the dynamic loader reads of one file."""
 
     kind: tuple[int, int, int]  # class, byte order, machine: libraries must have the same
@@ -39,8 +39,7 @@ class Elf:
     runpath: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Segment:
+class _Segment(Struct, frozen=True):
     type: int
     offset: int
     address: int
@@ -132,6 +131,4 @@ def _string(table: bytes, offset: int) -> str:
 
 
 def _paths(strings: bytes, entries: list[tuple[int, int]], wanted: int) -> tuple[str, ...]:
-    return tuple(
-        path for tag, value in entries if tag == wanted for path in _string(strings, value).split(":") if path
-    )
+    return tuple(path for tag, value in entries if tag == wanted for path in _string(strings, value).split(":") if path)

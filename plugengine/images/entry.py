@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from plugengine.errors import ImageError
 
@@ -19,8 +19,7 @@ _BASE_256 = 0x80
 _BASE_256_NEGATIVE = 0xFF
 
 
-@dataclass(slots=True)
-class Entry:
+class Entry(Struct):
     """One entry; names are bytes as stored."""
 
     name: bytes
@@ -79,7 +78,7 @@ def _check(block: bytes, what: str) -> None:
     rest = block[: _CHECKSUM.start] + b" " * 8 + block[_CHECKSUM.stop :]
     unsigned = sum(rest)
     # Some old tars summed signed characters.
-    if said not in (unsigned, unsigned - 256 * sum(byte > 127 for byte in rest)):  # noqa: PLR2004
+    if said not in (unsigned, unsigned - 256 * sum(byte > 127 for byte in rest)):
         raise ImageError(f"{what}: not a tar archive, or a damaged one: wrong header checksum")
 
 

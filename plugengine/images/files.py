@@ -25,7 +25,7 @@ class StoreFiles:
         self.root = root
         self.blobs = HostPath(f"{root}/blobs/sha256")
         self.layers = HostPath(f"{root}/layers")
-        self.tmp = HostPath(f"{root}/tmp")
+        self.tmp = HostPath(f"{root}/tmp")  # noqa: S108 - below the root
         self.sources = HostPath(f"{root}/sources")  # what images made on demand were made from
 
     def ensure(self) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from typing import TYPE_CHECKING
+
+from msgspec import DecodeError
+from msgspec.json import decode, encode
 
 from plugengine.errors import ImageError, UsageError
 
@@ -47,8 +49,8 @@ def _file_name(name: str) -> str:
 def _made_before(store: ImageStore, record: str) -> Image | None:
     try:
         with open(record, "rb") as file:
-            data = json.loads(file.read())
-    except (OSError, ValueError):
+            data = decode(file.read())
+    except (OSError, DecodeError):
         return None
     if data["maker"] != _maker() or any(_stamp(entry[0]) != entry[1] for entry in data["inputs"]):
         return None
@@ -90,5 +92,5 @@ def _make(store: ImageStore, name: str, record: str) -> Image:
         name=f"{SCHEME}:{name}",
     )
     inputs = sorted(tree.inputs.items())
-    place_over(store.files.tmp, record, json.dumps({"maker": _maker(), "image": image.id, "inputs": inputs}).encode())
+    place_over(store.files.tmp, record, encode({"maker": _maker(), "image": image.id, "inputs": inputs}))
     return image

@@ -39,7 +39,7 @@ _TERMINFO = ("/lib/terminfo", "/usr/share/terminfo", "/etc/terminfo")
 _LOADED_LATE = ("libnss_files.so.2", "libnss_dns.so.2", "libgcc_s.so.1")
 _USR_MERGE = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 
-_PASSWD = """\
+_USERS = """\
 root:x:0:0:root:/root:/bin/sh
 daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin
 bin:x:2:2:bin:/bin:/usr/sbin/nologin
@@ -71,7 +71,7 @@ protocols: files
 services: files
 """
 _ETC = {
-    "passwd": _PASSWD,
+    "passwd": _USERS,
     "group": _GROUP,
     "nsswitch.conf": _NSSWITCH,
     "hostname": "localhost\n",

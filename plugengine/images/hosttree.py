@@ -6,8 +6,9 @@ import errno
 import os
 import shutil
 import stat
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from plugengine.errors import NotFoundError, NotSupportedError
 from plugengine.images.libraries import Libraries, default_directories
@@ -25,8 +26,7 @@ _SHEBANG_BYTES = 256  # BINPRM_BUF_SIZE
 _NO_CLONE = frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.ENOTTY, errno.EPERM})
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(Struct, frozen=True):
     """One file of the image to be; exactly one of the members besides the mode says what it is."""
 
     source: str | None = None  # copy of this host file
@@ -188,7 +188,7 @@ class HostTree:
             raise NotSupportedError(f"host file {path}: is needed both as a file and as a directory")
         self._make_parents(directory, os.path.dirname(path).rstrip("/"), made)
         os.mkdir(f"{directory}{path}")
-        os.chmod(f"{directory}{path}", 0o755)
+        os.chmod(f"{directory}{path}", 0o755)  # noqa: S103 - a root filesystem is for everyone
         made.add(path)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from plugengine.images.elf import Elf, read_elf
 
@@ -17,8 +18,7 @@ _OLD_CACHE_MAGIC = b"ld.so-1.7.0"  # a cache for two generations: the new one fo
 _DEFAULT = ("/lib64", "/usr/lib64", "/lib", "/usr/lib", "/usr/local/lib")
 
 
-@dataclass(frozen=True, slots=True)
-class Library:
+class Library(Struct, frozen=True):
     """One library found: by the name it is asked for, and where."""
 
     name: str

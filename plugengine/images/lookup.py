@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
+
+from msgspec.json import decode
 
 from plugengine.errors import NotFoundError, UsageError
 from plugengine.images.digest import short
@@ -38,7 +39,7 @@ def find(catalog: Catalog, reference: str) -> Image:
 
 def inspect(catalog: Catalog, image: Image) -> dict[str, Any]:
     """Return the description of an image in the words of `docker image inspect`."""
-    data: dict[str, Any] = json.loads(catalog.config(image.id))
+    data: dict[str, Any] = decode(catalog.config(image.id))
     repositories = sorted({name.rpartition(":")[0] for name in image.names})
     return {
         "Id": image.id,

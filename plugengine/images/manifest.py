@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from plugengine.errors import ImageError
 from plugengine.images.config import canonical, load_object, machine_architecture
@@ -35,8 +36,7 @@ LAYERS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Descriptor:
+class Descriptor(Struct, frozen=True, kw_only=True):
     """What points to a blob."""
 
     media_type: str
@@ -46,8 +46,7 @@ class Descriptor:
     platform: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
+class Manifest(Struct, frozen=True, kw_only=True):
     """One image's parts."""
 
     config: Descriptor
@@ -122,7 +121,7 @@ def _check_type(data: Mapping[str, Any], media_type: str, what: str, *, forbidde
     said = data.get("mediaType", media_type)
     if said != media_type:
         raise ImageError(f"{what}: says it is {said!r}, but was announced as {media_type!r}")
-    if data.get("schemaVersion") != 2:  # noqa: PLR2004 - the number is its name
+    if data.get("schemaVersion") != 2:
         raise ImageError(f"{what}: schema version {data.get('schemaVersion')!r} is not supported, only 2")
     for name in forbidden:
         if name in data:

@@ -1,4 +1,4 @@
-"""Random access to the parts of an image archive: a tar (spooled to disk if it is a pipe or compressed) or a directory."""
+"""Random access to the parts of an image archive: a tar (spooled to disk if need be) or a directory."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import os
 import posixpath
 import stat
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
 
 from plugengine.errors import ImageError
 from plugengine.images.caps import Caps
@@ -85,8 +86,7 @@ def _seekable_tar(source: BinaryIO) -> int | None:
     return fd if os.pread(fd, 512, 0)[_TAR_MAGIC_AT] == b"ustar" else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(Struct, frozen=True):
     offset: int
     size: int
     link: str | None = None  # another member's name

@@ -89,9 +89,7 @@ def _image(members: Members, descriptor: Descriptor, names: list[str]) -> Found:
     content = _blob(members, descriptor, MANIFEST_BYTES)
     manifest = parse_manifest(content, descriptor.media_type, f"{members.what}: {descriptor.digest}")
     config = _blob(members, manifest.config, CONFIG_BYTES)
-    parts = tuple(
-        Part(name=_path(layer), digest=layer.digest, size=layer.size) for layer in manifest.layers
-    )
+    parts = tuple(Part(name=_path(layer), digest=layer.digest, size=layer.size) for layer in manifest.layers)
     for part in parts:
         if not members.has(part.name):
             raise ImageError(f"{members.what}: {part.name} is missing")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from plugengine.images.caps import Caps
 
 _NS_DIGITS = 9
+_NS_PER_SECOND = 1_000_000_000
 _MAX_DIGITS = 20
 _XATTR = b"SCHILY.xattr."
 _GNU_SPARSE = b"GNU.sparse."
@@ -47,10 +48,8 @@ def apply_records(entry: Entry, records: Sequence[tuple[bytes, bytes]], what: st
     for key, value in records:
         if key.startswith(_XATTR):
             entry.xattrs[key[len(_XATTR) :]] = value
-        elif key in _SETTERS:
-            # An empty value takes back what a global header said, pax(1).
-            if value:
-                _SETTERS[key](entry, value, what)
+        elif key in _SETTERS and value:  # an empty value takes back what a global header said, pax(1)
+            _SETTERS[key](entry, value, what)
     for key, value in records:
         if key == b"GNU.sparse.name" and value:
             entry.name = value  # "path" is a made-up name then, for tars that do not know of holes
@@ -102,7 +101,7 @@ def _time_ns(value: bytes, what: str) -> int:
     """Parse seconds with a fraction, without the rounding of floats."""
     negative = value.startswith(b"-")
     seconds, _, fraction = value.lstrip(b"-").partition(b".")
-    ns = _decimal(seconds or b"0", what) * 10**_NS_DIGITS
+    ns: int = _decimal(seconds or b"0", what) * _NS_PER_SECOND
     if fraction:
         ns += _decimal(fraction[:_NS_DIGITS].ljust(_NS_DIGITS, b"0"), what)
     return -ns if negative else ns
@@ -136,9 +135,7 @@ def read_sparse(
     entry.extents = _checked(extents, entry, caps, what)
 
 
-def read_old_sparse(
-    entry: Entry, block: bytes, exactly: Callable[[int], bytes], caps: Caps, what: str
-) -> None:
+def read_old_sparse(entry: Entry, block: bytes, exactly: Callable[[int], bytes], caps: Caps, what: str) -> None:
     """Read the map of GNU tar's own format: four pairs in the header, more in blocks behind it."""
     numbers = _struct_numbers(block, _SPARSE_AT, _SPARSE_COUNT, what)
     extended = block[_SPARSE_EXTENDED_AT]

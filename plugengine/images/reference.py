@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cache
+
+from msgspec import Struct
 
 from plugengine.errors import UsageError
 from plugengine.images.digest import HEX_LENGTH, is_digest, is_hex
@@ -21,8 +22,7 @@ _HOST = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?"
 _TAG = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(Struct, frozen=True):
     """One name; `str()` gives the form that is stored and shown."""
 
     repository: str  # as shown: without docker.io/ and library/

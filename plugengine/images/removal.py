@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 _SHOWN_USERS = 3
 
 
-def remove(
-    store: ImageStore, reference: str, *, force: bool, in_use: Callable[[str], list[str]]
-) -> list[str]:
+def remove(store: ImageStore, reference: str, *, force: bool, in_use: Callable[[str], list[str]]) -> list[str]:
     """See `ImageStore.remove`."""
     image = store.get(reference)
     name = _name_meant(image, reference)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
+
+from msgspec import DecodeError
+from msgspec.json import decode
 
 from plugengine.errors import NotFoundError, UsageError
 from plugengine.images.apply import unpack
@@ -112,8 +114,8 @@ def _command(argument: str) -> list[str]:
 def _json_strings(argument: str) -> list[str] | None:
     """Return a JSON list of strings, None when the argument is none."""
     try:
-        words = json.loads(argument)
-    except ValueError:
+        words = decode(argument)
+    except DecodeError:
         return None
     return words if isinstance(words, list) and all(isinstance(word, str) for word in words) else None
 

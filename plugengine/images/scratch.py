@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 from plugengine.images import trees
-from plugengine.kernel.files import RENAME_NOREPLACE, AT_FDCWD, renameat2
+from plugengine.kernel.files import AT_FDCWD, RENAME_NOREPLACE, renameat2
 from plugengine.model import HostPath
 
 if TYPE_CHECKING:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     Progress: TypeAlias = Callable[[str, int, int | None], None]
     Strings: TypeAlias = list[str]  # inside the class, `list` is a method
 
-_TRIES = 5
-
 
 class ImageStore:
     """Images, their names and their layers below one root; safe for many processes at once.
@@ -154,29 +152,13 @@ class ImageStore:
                 raise
             raise directory_error(f"{action} in", exc, str(exc.filename or self.files.root)) from exc
 
-    def commit(self, image: Complete, names: Sequence[str], redo: Callable[[Strings], None] | None = None) -> Image:
-        """Write the rows of an image whose files are complete.
-
-        Args:
-            image: What to write.
-            names: Names it gets, away from other images.
-            redo: Adds layers again that are gone meanwhile.
-        """
-        for _ in range(_TRIES):
-            missing = self.catalog.add(image, names)
-            if not missing:
-                break
-            if redo is None:
-                raise ImageError(f"image {image.id}: layer {missing[0]} disappeared while it was added")
-            redo(missing)
+    def commit(self, image: Complete, names: Sequence[str]) -> Image:
+        """Write the rows of an image whose files are complete, inside `adding`; the names leave other images."""
+        self.catalog.add(image, names)
         stored = self.catalog.by_id(image.id)
         if stored is None:
             raise ImageError(f"image {image.id}: was removed as soon as it was added")
         return stored
-
-    def knows_layer(self, diff_id: str) -> bool:
-        """Tell whether a layer is unpacked and accounted for."""
-        return self.files.has_layer(diff_id) and self.catalog.has_layer(diff_id)
 
     # --- naming and removing ---
 
@@ -199,9 +181,7 @@ class ImageStore:
             raise UsageError(f"image name {text!r}: names that begin with {text.partition(':')[0]}: are made on demand")
         return reference.name
 
-    def remove(
-        self, reference: str, *, force: bool = False, in_use: Callable[[str], Strings] | None = None
-    ) -> Strings:
+    def remove(self, reference: str, *, force: bool = False, in_use: Callable[[str], Strings] | None = None) -> Strings:
         """Remove a name, and with its last name the image and the layers no other image needs.
 
         Args:

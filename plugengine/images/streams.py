@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from plugengine.errors import ImageError
 from plugengine.images.caps import DEFAULT, Caps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, BinaryIO
 
 CHUNK = 256 << 10
 
@@ -198,16 +198,14 @@ def _zstd(source: Readable, what: str) -> Readable:
     except ImportError as exc:
         raise ImageError(f"{what}: zstd data, but the package zstandard is not installed") from exc
     # A truncated frame ends quietly here; the tar reader misses its end marker, or the digest differs.
-    reader: Readable = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES).stream_reader(
-        source, read_across_frames=True
-    )
-    return reader
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
+    return cast("Readable", decompressor.stream_reader(cast("BinaryIO", source), read_across_frames=True))
 
 
 def _bzip2(source: Readable, _what: str) -> Readable:
     import bz2
 
-    return bz2.BZ2File(source)  # type: ignore[arg-type]  # asks for no more than read()
+    return bz2.BZ2File(cast("BinaryIO", source))
 
 
 def _xz(source: Readable, _what: str) -> Readable:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,8 +24,7 @@ _NS_PER_SECOND = 1_000_000_000
 _CHECKSUM_AT = slice(148, 156)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
+class Header(Struct, frozen=True, kw_only=True):
     """One entry to be written."""
 
     name: bytes
@@ -86,7 +86,7 @@ def _decimal(time_ns: int) -> bytes:
 
 
 def _pax_record(key: bytes, value: bytes) -> bytes:
-    """Return "length key=value\\n", where the length counts itself."""
+    r"""Return "length key=value\n", where the length counts itself."""
     rest = b" %s=%s\n" % (key, value)
     length = len(rest)
     while length != len(rest) + len(str(length)):
