@@ -67,9 +67,12 @@ def run(program: Program, process: ProcessPlan) -> NoReturn:
     the process its usual name in ps(1). A running container may swap files at any moment, so there the descriptor
     comes first; before that only who shares a volume with it could.
     """
-    if process.hostile or (process.names_descriptors and not program.interpreted and _names_itself(program)):
-        os.execve(program.fd, program.argv, process.environ)  # noqa: S606
-    os.execve(program.path, process.argv, process.environ)  # noqa: S606
+    try:
+        if process.hostile or (process.names_descriptors and not program.interpreted and _names_itself(program)):
+            os.execve(program.fd, program.argv, process.environ)  # noqa: S606
+        os.execve(program.path, process.argv, process.environ)  # noqa: S606
+    except OSError as exc:
+        raise os_error(exc.errno or 0, "execve", program.path) from None
 
 
 def _names_itself(program: Program) -> bool:

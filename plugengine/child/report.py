@@ -148,6 +148,8 @@ def explain(report: Report, process: ProcessPlan, plan: GuestPlan | None = None)
 def _command_error(report: Report, name: str) -> PlugengineError:
     if report.number == errno.ENOENT:
         hint = None if "/" in name else "it is in no directory of the container's PATH"
+        if report.stage == STAGE_EXEC:
+            hint = "the file is there, but not the loader it was linked with (readelf -l shows which)"
         return CommandNotFoundError(f"run {name}: {report.text}", hint=hint)
     hint = "the file is for another machine, or no program at all" if report.number == errno.ENOEXEC else None
     return NotExecutableError(f"run {name}: {report.text}", hint=hint)

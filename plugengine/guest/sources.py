@@ -116,7 +116,9 @@ def _foreign_tree(pid: int, path: bytes, step: MountTree) -> int:
             child, _pidfd = clone3(0, pidfd=False)
             if child == 0:
                 _send_tree(theirs, pid, path)
-        data, ancillary, _flags, _address = ours.recvmsg(_ERROR_BYTES, socket.CMSG_SPACE(_DESCRIPTOR.size))
+        data, ancillary, _flags, _address = ours.recvmsg(
+            _ERROR_BYTES, socket.CMSG_SPACE(_DESCRIPTOR.size), socket.MSG_CMSG_CLOEXEC
+        )
     os.waitpid(child, 0)
     if not ancillary:
         raise DriverError(f"bind {os.fsdecode(step.source)}: {os.fsdecode(data) or 'the process is gone'}")

@@ -1,0 +1,259 @@
+"""Who and what the command of a container is, on the real kernel."""
+
+from __future__ import annotations
+
+import os
+import struct
+
+import pytest
+
+from plugengine.container import Device, ImageConfig, Rlimit
+from plugengine.errors import NotSupportedError
+from plugengine.guest.rlimits import may_raise_limits
+from plugengine.model import GuestPath, HostPath
+from plugengine.security import capabilities
+from tests.system.guest.conftest import Container, Monitor, Rootfs
+
+# A classic BPF program: load the number of the call, refuse one of them, allow the others; see seccomp(2).
+_LOAD_NUMBER = struct.pack("HBBI", 0x20, 0, 0, 0)
+_ALLOW = struct.pack("HBBI", 0x06, 0, 0, 0x7FFF0000)
+
+
+def _refuse(number: int, error: int) -> bytes:
+    jump = struct.pack("HBBI", 0x15, 0, 1, number)
+    return _LOAD_NUMBER + jump + struct.pack("HBBI", 0x06, 0, 0, 0x00050000 | error) + _ALLOW
+
+
+def _status(text: str) -> dict[str, str]:
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
+
+
+def test_root_has_dockers_capabilities_and_nothing_to_inherit(monitor: Monitor) -> None:
+    seen = _status(monitor.run("cat", "/proc/self/status").stdout)
+    default = f"{capabilities.DEFAULT:016x}"
+    assert (seen["CapPrm"], seen["CapEff"], seen["CapBnd"]) == (default, default, default)
+    # CVE-2022-24769, CVE-2022-29162
+    assert (seen["CapInh"], seen["CapAmb"]) == ("0" * 16, "0" * 16)
+
+
+def test_another_user_has_no_capabilities_and_the_image_groups(monitor: Monitor) -> None:
+    seen = _status(monitor.run("cat", "/proc/self/status", user="alice", groups=("video", "777")).stdout)
+    assert seen["Uid"].split() == ["1000"] * 4
+    assert seen["Gid"].split() == ["1000"] * 4
+    # CVE-2023-25173: set, not left over from the engine
+    assert seen["Groups"].split() == ["29", "44", "777", "1000"]
+    assert (seen["CapPrm"], seen["CapEff"], seen["CapInh"], seen["CapAmb"]) == ("0" * 16,) * 4
+    assert seen["CapBnd"] == f"{capabilities.DEFAULT:016x}"
+
+
+def test_dropping_all_capabilities_leaves_none(monitor: Monitor) -> None:
+    seen = _status(monitor.run("cat", "/proc/self/status", cap_drop=("ALL",)).stdout)
+    assert (seen["CapPrm"], seen["CapEff"], seen["CapBnd"]) == ("0" * 16,) * 3
+
+
+def test_a_process_starts_with_default_signals_and_none_blocked(monitor: Monitor) -> None:
+    seen = _status(monitor.run("cat", "/proc/self/status").stdout)
+    assert (seen["SigIgn"], seen["SigBlk"]) == ("0" * 16, "0" * 16)
+
+
+@pytest.mark.parametrize("no_new_privileges", [False, True])
+@pytest.mark.parametrize("user", ["root", "alice"])
+def test_the_seccomp_filter_is_in_force(monitor: Monitor, user: str, no_new_privileges: bool) -> None:
+    if os.uname().machine != "x86_64":
+        pytest.skip("the filter of this test is for x86_64")
+    done = monitor.sh(
+        "cat /proc/self/status; mkdir /tmp/x",
+        user=user,
+        no_new_privileges=no_new_privileges,
+        seccomp=_refuse(83, 95),  # mkdir(2): EOPNOTSUPP
+    )
+    seen = _status(done.stdout)
+    assert seen["Seccomp"] == "2"
+    assert seen["NoNewPrivs"] == str(int(no_new_privileges))
+    assert "Operation not supported" in done.stderr
+    assert seen["CapEff"] == (f"{capabilities.DEFAULT:016x}" if user == "root" else "0" * 16)
+
+
+def test_the_environment_is_dockers_the_images_and_the_callers(monitor: Monitor) -> None:
+    done = monitor.run(
+        "env",
+        user="alice",
+        env=("A=caller", "EMPTY="),
+        config=ImageConfig(env=("A=image", "B=image", "PATH=/usr/bin")),
+    )
+    assert sorted(done.lines) == ["A=caller", "B=image", "EMPTY=", "HOME=/home/alice", "HOSTNAME=box", "PATH=/usr/bin"]
+
+
+def test_names_of_the_machine_are_the_containers_own(monitor: Monitor) -> None:
+    done = monitor.sh("uname -n; cat /proc/sys/kernel/domainname", hostname="web", domainname="example.org")
+    assert done.lines == ["web.example.org", "example.org"]
+    assert os.uname().nodename != "web.example.org"
+
+
+def test_limits_are_set_before_the_command_runs(monitor: Monitor) -> None:
+    limits = (Rlimit(name="nofile", soft=100, hard=200), Rlimit(name="core", soft=0, hard=0))
+    done = monitor.sh("ulimit -Sn; ulimit -Hn; ulimit -Hc; umask", rlimits=limits)
+    assert done.lines == ["100", "200", "0", "0022"]
+
+
+def test_a_hard_limit_nobody_may_raise_is_an_error_before_anything_starts(monitor: Monitor) -> None:
+    limits = (Rlimit(name="nofile", soft=100, hard=1 << 25),)
+    if may_raise_limits():
+        pytest.skip("has CAP_SYS_RESOURCE")
+    with pytest.raises(NotSupportedError, match="--ulimit nofile=33554432: above the engine's own"):
+        Container(monitor.rootfs.request("true", rlimits=limits))
+
+
+def test_sysctls_are_set_in_the_containers_own_namespaces(monitor: Monitor) -> None:
+    names = ("kernel/shmmax", "net/ipv4/ip_forward", "net/ipv4/ip_unprivileged_port_start", "fs/mqueue/msg_max")
+    done = monitor.sh(
+        " ".join(f"cat /proc/sys/{name};" for name in names),
+        sysctls={"kernel.shmmax": "123456", "net.ipv4.ip_forward": "1", "fs.mqueue.msg_max": "20"},
+    )
+    assert done.lines == ["123456", "1", "0", "20"]
+
+
+def test_a_sysctl_the_kernel_does_not_know_is_named(monitor: Monitor) -> None:
+    done = monitor.run("true", sysctls={"net.ipv4.no_such_thing": "1"})
+    assert done.code == 125
+    assert done.error.startswith("set net.ipv4.no_such_thing to 1: No such file or directory")
+
+
+def test_a_value_a_sysctl_refuses_is_named(monitor: Monitor) -> None:
+    done = monitor.run("true", sysctls={"net.ipv4.ip_forward": "many"})
+    assert done.error == "set net.ipv4.ip_forward to many: Invalid argument (net/ipv4/ip_forward)"
+
+
+def test_a_device_of_the_host_is_there_with_its_number_and_owner(monitor: Monitor) -> None:
+    devices = (Device(host=HostPath("/dev/kmsg"), guest=GuestPath("/dev/log/messages")),)
+    done = monitor.sh("stat -c '%t:%T %a %u' /dev/log/messages", devices=devices)
+    there = os.stat("/dev/kmsg")
+    assert done.stdout.strip() == f"1:b {there.st_mode & 0o7777:o} {there.st_uid}"
+
+
+def test_the_process_has_a_session_of_its_own_and_only_three_descriptors(monitor: Monitor) -> None:
+    done = monitor.sh(
+        "read pid comm state ppid pgrp session rest < /proc/self/stat; echo $pid $session; ls /proc/$$/fd"
+    )
+    assert done.lines == ["1 1", "0", "1", "2"]
+
+
+def test_the_user_owns_the_pipes_it_was_given(monitor: Monitor) -> None:
+    def run() -> str:
+        reader, writer = os.pipe()
+        os.write(writer, b"from the pipe\n")
+        os.close(writer)
+        container = Container(monitor.rootfs.request("/bin/sh", "-c", "cat /dev/stdin", user="alice"))
+        container.start(stdin=reader)
+        return container.finish().stdout
+
+    assert monitor(run) == "from the pipe\n"
+
+
+def test_a_directory_of_path_without_the_program_is_passed_over(monitor: Monitor, rootfs: Rootfs) -> None:
+    rootfs.program("opt/tool", "#!/bin/sh\necho second\n")
+    (rootfs.path / "first/tool").mkdir(parents=True)
+    done = monitor.run("tool", env=("PATH=/etc/passwd:/nowhere:/first:/opt:/usr/bin",))
+    assert done.stdout == "second\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "error", "code"),
+    [
+        ("nonesuch", "run nonesuch: No such file or directory (nonesuch)", 127),
+        ("/bin/nonesuch", "run /bin/nonesuch: No such file or directory (/bin/nonesuch)", 127),
+        ("/etc", "run /etc: Permission denied (a directory) (/etc)", 126),
+        ("/etc/passwd", "run /etc/passwd: Permission denied (/etc/passwd)", 126),
+        ("/etc/text", "run /etc/text: Exec format error (/etc/text)", 126),
+        ("/etc/fifo", "run /etc/fifo: Permission denied (not a plain file) (/etc/fifo)", 126),
+        (
+            "/etc/orphan",
+            "run /etc/orphan: Permission denied (the interpreter of the script is missing) (/no/such)",
+            126,
+        ),
+        (
+            "/etc/endless",
+            "run /etc/endless: Too many levels of symbolic links (too many interpreters) (/etc/endless)",
+            126,
+        ),
+        ("/etc/empty-interpreter", "run /etc/empty-interpreter: Exec format error (/etc/empty-interpreter)", 126),
+    ],
+)
+def test_a_command_that_cannot_run_says_why(
+    monitor: Monitor, rootfs: Rootfs, command: str, error: str, code: int
+) -> None:
+    rootfs.program("etc/text", "no program\n")
+    rootfs.program("etc/orphan", "#!/no/such\n")
+    rootfs.program("etc/endless", "#!/etc/endless\n")
+    rootfs.program("etc/empty-interpreter", "#!  \n")
+    os.mkfifo(rootfs.path / "etc/fifo", 0o755)
+    done = monitor.run(command)
+    assert (done.error, done.exit_code, done.code) == (error, code, code)
+
+
+def test_a_script_gets_its_interpreters_argument_and_its_own_name(monitor: Monitor, rootfs: Rootfs) -> None:
+    rootfs.program("opt/show", "#!/bin/echo  one argument \nnever run\n")
+    rootfs.program("opt/twice", "#!/opt/show second\n")
+    assert monitor.run("/opt/show", "a", "b").stdout == "one argument /opt/show a b\n"
+    assert monitor.run("/opt/twice", "a").stdout == "one argument /opt/show second /opt/twice a\n"
+
+
+def test_a_program_has_its_usual_name_also_through_a_link_and_as_a_script(monitor: Monitor, rootfs: Rootfs) -> None:
+    (rootfs.path / "opt").mkdir()
+    (rootfs.path / "opt/applet").symlink_to("/usr/bin/cat")
+    rootfs.program("opt/entry.sh", "#!/bin/sh\ncat /proc/$$/comm\n")
+    assert monitor.run("cat", "/proc/self/comm").stdout == "cat\n"
+    assert monitor.run("/opt/applet", "/proc/self/comm").stdout == "applet\n"
+    assert monitor.run("/opt/entry.sh").stdout == "entry.sh\n"
+
+
+def test_a_program_that_may_not_be_read_still_runs(monitor: Monitor, rootfs: Rootfs) -> None:
+    (rootfs.path / "opt").mkdir()
+    with open("/usr/bin/true", "rb") as program:
+        (rootfs.path / "opt/closed").write_bytes(program.read())
+    (rootfs.path / "opt/closed").chmod(0o711)
+    done = monitor.run("/opt/closed", user="alice")
+    assert (done.code, done.error) == (0, "")
+
+
+def test_the_child_goes_when_its_parent_goes_before_the_word_to_start(monitor: Monitor) -> None:
+    def run() -> int:
+        def leave(_pid: int) -> None:
+            os._exit(0)
+
+        reader, writer = os.pipe()
+        monitoring = os.fork()
+        if monitoring == 0:
+            os.close(reader)
+            os.set_inheritable(writer, True)
+            Container(monitor.rootfs.request("sleep", "100")).start(before_go=leave)
+        os.close(writer)
+        os.waitpid(monitoring, 0)
+        # The child held the writing end too, until it closed what it does not need, or ended.
+        return len(os.read(reader, 1))
+
+    assert monitor(run) == 0
+
+
+def test_the_command_goes_when_the_monitor_is_killed(monitor: Monitor) -> None:
+    def run() -> bool:
+        reader, writer = os.pipe()
+        monitoring = os.fork()
+        if monitoring == 0:
+            container = Container(monitor.rootfs.request("sleep", "100"))
+            container.start()
+            os.write(writer, b"%d" % container.pid)
+            os._exit(0)
+        os.waitpid(monitoring, 0)
+        pid = int(os.read(reader, 20))
+        for _ in range(200):
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                return True
+            import time
+
+            time.sleep(0.01)
+        return False
+
+    assert monitor(run)

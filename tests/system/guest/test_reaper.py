@@ -1,0 +1,74 @@
+"""`--init`: the small first process, on the real kernel."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from tests.system.guest.conftest import Container, Monitor
+
+
+def test_the_command_is_the_second_process_and_its_code_is_passed_on(monitor: Monitor) -> None:
+    done = monitor.sh("echo $$; cat /proc/1/comm; exit 9", init=True)
+    assert (done.lines, done.code) == (["2", "init"], 9)
+
+
+def test_a_command_that_cannot_run_is_reported_and_its_code_passed_on(monitor: Monitor) -> None:
+    done = monitor.run("nonesuch", init=True)
+    assert (done.error, done.code) == ("run nonesuch: No such file or directory (nonesuch)", 127)
+
+
+def test_orphans_are_reaped(monitor: Monitor) -> None:
+    done = monitor.sh("(sleep 0.05 & ) ; sleep 0.3; for p in /proc/[0-9]*; do grep State $p/status; done", init=True)
+    assert not any("zombie" in line for line in done.lines)
+    assert len(done.lines) == 2  # init and the shell
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
+def test_signals_are_passed_on(monitor: Monitor, number: signal.Signals) -> None:
+    name = number.name.removeprefix("SIG")
+
+    def run() -> int:
+        script = f"trap 'exit 21' {name}; echo ready; while :; do sleep 0.02; done"
+        container = Container(monitor.rootfs.request("/bin/sh", "-c", script, init=True, user="alice"))
+        container.start()
+        while "ready" not in container.output():
+            time.sleep(0.01)
+        signal.pidfd_send_signal(container.pidfd, number)
+        return container.finish().code
+
+    assert monitor(run) == 21
+
+
+def test_a_command_killed_by_a_signal_gives_128_and_its_number(monitor: Monitor) -> None:
+    assert monitor.sh("kill -KILL $$", init=True).code == 137
+
+
+def test_everything_ends_with_the_command(monitor: Monitor) -> None:
+    started = time.monotonic()
+    assert monitor.sh("sleep 60 & exit 3", init=True).code == 3
+    assert time.monotonic() - started < 30
+
+
+def test_init_holds_no_descriptor_and_no_capability_but_kill(monitor: Monitor) -> None:
+    def run() -> tuple[list[str], str, int]:
+        container = Container(monitor.rootfs.request("/bin/sh", "-c", "echo ready; exec sleep 100", init=True))
+        container.start()
+        while "ready" not in container.output():
+            time.sleep(0.01)
+        descriptors = os.listdir(f"/proc/{container.pid}/fd")
+        with open(f"/proc/{container.pid}/status") as stream:
+            effective = next(line.split()[1] for line in stream if line.startswith("CapEff"))
+        # Not dumpable: its files in procfs are the real root's.
+        owner = os.stat(f"/proc/{container.pid}/environ").st_uid
+        container.kill()
+        container.finish()
+        return descriptors, effective, owner
+
+    descriptors, effective, owner = monitor(run)
+    assert descriptors == []
+    assert int(effective, 16) == 1 << 5
+    assert owner == 0
