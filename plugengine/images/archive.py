@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from plugengine.errors import ImageError
 from plugengine.images import docker_archive, oci_layout
 from plugengine.images.apply import unpack
-from plugengine.images.building import add_image
+from plugengine.images.building import own_manifest
 from plugengine.images.catalog import Complete
 from plugengine.images.config import parse_config
 from plugengine.images.digest import digest_of, short
@@ -40,7 +40,9 @@ def load(store: ImageStore, source: str | BinaryIO, *, progress: Progress | None
                 f"{members.what}: no image archive: it has neither manifest.json nor index.json",
                 hint="a tar of a root filesystem is loaded with pe import",
             )
-        return tuple(_add(store, members, one, work, progress) for one in found)
+        # All layers of all images first: either all images get their rows or none.
+        ready = [_add_files(store, members, one, work, progress) for one in found]
+        return tuple(store.commit(complete, names) for complete, names in ready)
 
 
 @contextmanager
@@ -56,7 +58,9 @@ def _members(source: str | BinaryIO, work: Scratch) -> Iterator[Members]:
         yield members
 
 
-def _add(store: ImageStore, members: Members, found: Found, work: Scratch, progress: Progress | None) -> Image:
+def _add_files(
+    store: ImageStore, members: Members, found: Found, work: Scratch, progress: Progress | None
+) -> tuple[Complete, list[str]]:
     image_id = digest_of(found.config)
     what = f"image {found.names[0] if found.names else short(image_id)}"
     diff_ids: list[str] = parse_config(found.config, f"{what}: config")["rootfs"]["diff_ids"]
@@ -66,18 +70,19 @@ def _add(store: ImageStore, members: Members, found: Found, work: Scratch, progr
     adder = _LayerAdder(store, members, work, progress)
     for number, (diff_id, part) in enumerate(zip(diff_ids, found.layers, strict=True)):
         adder.add(diff_id, part, below=diff_ids[:number])
-    if found.manifest is None:
+    manifest = found.manifest
+    if manifest is None:
         tar_sizes = [adder.tar_size(diff_id, part) for diff_id, part in zip(diff_ids, found.layers, strict=True)]
-        return add_image(store, found.config, diff_ids, tar_sizes, adder.sizes, names)
+        manifest = own_manifest(found.config, diff_ids, tar_sizes)
     complete = Complete(
         id=store.files.add_blob(found.config),
-        manifest_digest=store.files.add_blob(found.manifest),
+        manifest_digest=store.files.add_blob(manifest),
         config=found.config,
         diff_ids=tuple(diff_ids),
         layer_sizes=adder.sizes,
-        original=True,
+        original=found.manifest is not None,
     )
-    return store.commit(complete, names)
+    return complete, names
 
 
 class _LayerAdder:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from plugengine.images.apply import Applied
 from plugengine.images.catalog import Complete
 from plugengine.images.config import make_config
 from plugengine.images.diff import diff_layer
+from plugengine.images.digest import digest_of
 from plugengine.images.manifest import OCI_CONFIG, OCI_LAYER, Descriptor, make_manifest
 
 if TYPE_CHECKING:
@@ -38,42 +40,29 @@ def add_built(
         if not store.files.has_layer(diff_id):
             store.files.add_layer(layer, diff_id)
     content = make_config(diff_ids=[diff_id], created=timestamp(created_ns), created_by=created_by, config=config)
-    return add_image(store, content, [diff_id], [tar_size], {diff_id: size}, [name] if name else [])
+    return add_image(store, content, Applied(diff_id, size, tar_size), [name] if name else [])
 
 
-def add_image(
-    store: ImageStore,
-    config: bytes,
-    diff_ids: Sequence[str],
-    tar_sizes: Sequence[int],
-    layer_sizes: Mapping[str, int],
-    names: Sequence[str],
-) -> Image:
-    """Add the blobs and rows of an image whose layers are in the store, under a manifest of our own.
+def add_image(store: ImageStore, config: bytes, layer: Applied, names: Sequence[str]) -> Image:
+    """Add the blobs and rows of an image of one layer, which is in the store, under a manifest of our own."""
+    complete = Complete(
+        id=store.files.add_blob(config),
+        manifest_digest=store.files.add_blob(own_manifest(config, [layer.diff_id], [layer.tar_bytes])),
+        config=config,
+        diff_ids=(layer.diff_id,),
+        layer_sizes={layer.diff_id: layer.size_bytes},
+        original=False,
+    )
+    return store.commit(complete, names)
 
-    Args:
-        store: The store.
-        config: The config; its digest is the image's id.
-        diff_ids: The layers, lowest first.
-        tar_sizes: The sizes of their uncompressed tars.
-        layer_sizes: Their unpacked sizes.
-        names: Names the image gets.
-    """
-    image_id = store.files.add_blob(config)
+
+def own_manifest(config: bytes, diff_ids: Sequence[str], tar_sizes: Sequence[int]) -> bytes:
+    """Return the manifest of an image that came without one: its layers as plain tars."""
     layers = [
         Descriptor(media_type=OCI_LAYER, digest=diff_id, size=size)
         for diff_id, size in zip(diff_ids, tar_sizes, strict=True)
     ]
-    manifest = make_manifest(Descriptor(media_type=OCI_CONFIG, digest=image_id, size=len(config)), layers)
-    complete = Complete(
-        id=image_id,
-        manifest_digest=store.files.add_blob(manifest),
-        config=config,
-        diff_ids=tuple(diff_ids),
-        layer_sizes=layer_sizes,
-        original=False,
-    )
-    return store.commit(complete, names)
+    return make_manifest(Descriptor(media_type=OCI_CONFIG, digest=digest_of(config), size=len(config)), layers)
 
 
 def timestamp(time_ns: int) -> str:

@@ -78,7 +78,7 @@ def _check(block: bytes, what: str) -> None:
     rest = block[: _CHECKSUM.start] + b" " * 8 + block[_CHECKSUM.stop :]
     unsigned = sum(rest)
     # Some old tars summed signed characters.
-    if said not in (unsigned, unsigned - 256 * sum(byte > 127 for byte in rest)):
+    if said != unsigned and said != unsigned - 256 * sum(byte > 127 for byte in rest):
         raise ImageError(f"{what}: not a tar archive, or a damaged one: wrong header checksum")
 
 

@@ -64,8 +64,9 @@ class StoreFiles:
             os.close(fd)
 
     def note_pending_removal(self) -> None:
-        """Leave word that something could not be removed because somebody was adding."""
-        os.close(os.open(self._pending, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        """Leave word that something is to be removed as soon as nobody adds any more."""
+        with suppress(OSError):  # on a full disk: `pe system check --repair` finds it all the same
+            os.close(os.open(self._pending, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
 
     def removal_is_pending(self) -> bool:
         """Tell whether there is such word."""

@@ -50,7 +50,7 @@ def import_rootfs(
         diff_ids=[done.diff_id], created=timestamp(time.time_ns()), created_by=f"pe import {what}", config=config
     )
     names = [full_name] if full_name else []
-    return add_image(store, content, [done.diff_id], [done.tar_bytes], {done.diff_id: done.size_bytes}, names)
+    return add_image(store, content, done, names)
 
 
 @contextmanager

@@ -144,13 +144,18 @@ class ImageStore:
 
         try:
             with self.files.in_use():
-                yield
-            if self.files.removal_is_pending():
-                self.gc()
+                try:
+                    yield
+                except BaseException:
+                    self.files.note_pending_removal()
+                    raise
         except OSError as exc:
             if exc.errno is None:
                 raise
             raise directory_error(f"{action} in", exc, str(exc.filename or self.files.root)) from exc
+        finally:
+            if self.files.removal_is_pending():
+                self.gc()
 
     def commit(self, image: Complete, names: Sequence[str]) -> Image:
         """Write the rows of an image whose files are complete, inside `adding`; the names leave other images."""

@@ -30,18 +30,18 @@ def empty(directory_fd: int) -> None:
 
     One descriptor is held for each level and no recursion takes place: layers are at most `Caps.depth` deep.
     """
-    stack: list[tuple[int, str]] = [(os.dup(directory_fd), "")]
+    stack = [(os.dup(directory_fd), _remove_files(directory_fd))]
     try:
         while stack:
-            fd, _ = stack[-1]
-            below = _remove_files(fd)
-            if below is not None:
-                stack.append((os.open(below, _OPEN_DIRECTORY, dir_fd=fd), below))
+            fd, names = stack[-1]
+            if names:
+                below = os.open(names[-1], _OPEN_DIRECTORY, dir_fd=fd)
+                stack.append((below, _remove_files(below)))
                 continue
-            _, name = stack.pop()
-            os.close(fd)
+            os.close(stack.pop()[0])
             if stack:
-                os.rmdir(name, dir_fd=stack[-1][0])
+                parent_fd, names = stack[-1]
+                os.rmdir(names.pop(), dir_fd=parent_fd)
     finally:
         for fd, _ in stack:
             os.close(fd)
@@ -60,12 +60,12 @@ def remove_path(path: str) -> None:
         os.close(fd)
 
 
-def _remove_files(fd: int) -> str | None:
-    """Remove what is no directory; return the name of a directory that is still there, if any."""
-    below = None
+def _remove_files(fd: int) -> list[str]:
+    """Remove what is no directory; return the names of the directories."""
+    directories = []
     for name in os.listdir(fd):
         try:
             os.unlink(name, dir_fd=fd)
         except IsADirectoryError:
-            below = name
-    return below
+            directories.append(name)
+    return directories
