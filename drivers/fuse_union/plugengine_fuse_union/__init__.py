@@ -1,1 +1,180 @@
-"""A driver of plugengine."""
+"""Storage driver `fuse_union`: a union filesystem in pure Python, straight on /dev/fuse."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from plugengine.errors import DriverError, UsageError
+from plugengine.hookspecs import hookimpl
+from plugengine.model import (
+    Capability,
+    Change,
+    DriverInfo,
+    Host,
+    HostPath,
+    IdRange,
+    Option,
+    Record,
+    Rootfs,
+    Server,
+    StorageRequest,
+    Usage,
+)
+
+_UPPER: Final = "upper"
+_WORK: Final = "work"
+_DEVICE: Final = "/dev/fuse"
+_OLDEST_KERNEL: Final = (5, 4)  # FUSE 7.31
+
+_OPTIONS: Final = (
+    Option(name="transport", default="devfuse", help="how requests come in: devfuse (straight on /dev/fuse)"),
+    Option(name="passthrough", default="auto", help="auto: the kernel reads and writes files by itself if it can; off"),
+    Option(name="fsync", default="on", help="off: fsync does nothing; quicker, and a power cut may lose anything"),
+)
+_CHOICES: Final = {
+    "transport": ("devfuse",),
+    "passthrough": ("auto", "off"),
+    "fsync": ("on", "off"),
+}
+
+
+@hookimpl
+def pe_storage_info() -> DriverInfo:
+    """Return what this driver can do."""
+    return DriverInfo(
+        api_version=(1, 0),
+        summary="union filesystem in pure Python on /dev/fuse; works where the kernel's overlayfs does not",
+        capabilities=frozenset({Capability.NATIVE_DIFF, Capability.USER_MAP}),
+        options=_OPTIONS,
+        rank=50,
+    )
+
+
+@hookimpl
+def pe_storage_probe(host: Host) -> Iterable[str]:
+    """Return what is missing on this host."""
+    reasons = []
+    if host.kernel < _OLDEST_KERNEL:
+        needed = ".".join(map(str, _OLDEST_KERNEL))
+        reasons.append(f"Linux {needed} or newer is needed, this is {host.kernel[0]}.{host.kernel[1]}")
+    if os.geteuid() != 0:
+        reasons.append("mounting straight on /dev/fuse needs root")
+    try:
+        os.close(os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as exc:
+        reasons.append(f"{_DEVICE} cannot be opened: {os.strerror(exc.errno or 0).lower()}; try `modprobe fuse`")
+    return reasons
+
+
+@hookimpl
+def pe_storage_prepare(request: StorageRequest) -> Record:
+    """Make the upper and the work directory."""
+    options = _validated(request.options)
+    try:
+        for name, mode in ((_UPPER, 0o755), (_WORK, 0o700)):
+            path = os.path.join(request.directory, name)
+            os.makedirs(path, exist_ok=True)
+            os.chmod(path, mode)
+        if request.chain:
+            _copy_root(request.chain[-1], os.path.join(request.directory, _UPPER))
+    except OSError as exc:
+        raise DriverError(
+            f"prepare storage of {request.container_id} in {request.directory}: {os.strerror(exc.errno or 0).lower()}"
+        ) from exc
+    return {"options": options}
+
+
+@hookimpl
+def pe_storage_mounts(request: StorageRequest, record: Record) -> Rootfs:
+    """Return the server that mounts the union."""
+    options: Mapping[str, str] = record["options"]
+    config: dict[str, object] = {
+        "target": request.target,
+        "lowers": list(reversed(request.chain)),
+        "upper": os.path.join(request.directory, _UPPER),
+        "work": os.path.join(request.directory, _WORK),
+        "read_only": request.read_only,
+        "passthrough": options["passthrough"] == "auto",
+        "durable": options["fsync"] == "on",
+    }
+    if request.user_map is not None:
+        config["user_map"] = {"uids": _rows(request.user_map.uids), "gids": _rows(request.user_map.gids)}
+    return Rootfs(server=Server(entry="plugengine_fuse_union.server:serve", config=config))
+
+
+@hookimpl
+def pe_storage_changes(request: StorageRequest, record: Record) -> Iterable[Change]:
+    """Yield what the upper directory changes; its owners are the guest's, as the layers' are."""
+    from plugengine.upper import changes
+
+    return changes(_upper(request), request.chain)
+
+
+@hookimpl
+def pe_storage_upper(request: StorageRequest, record: Record) -> HostPath:
+    """Return the upper directory."""
+    return _upper(request)
+
+
+@hookimpl
+def pe_storage_usage(request: StorageRequest, record: Record) -> Usage:
+    """Return the space of the upper directory."""
+    from plugengine.upper import usage
+
+    return usage(_upper(request))
+
+
+@hookimpl
+def pe_storage_remove(request: StorageRequest, record: Record | None) -> bool:
+    """Remove the upper and the work directory."""
+    from plugengine.upper import remove_tree
+
+    for name in (_UPPER, _WORK):
+        remove_tree(os.path.join(request.directory, name))
+    return True
+
+
+@hookimpl
+def pe_storage_gc(host: Host, valid_ids: frozenset[str]) -> Iterable[str]:
+    """Return nothing: all there is lies in the containers' own directories, which the core removes."""
+    return ()
+
+
+def _upper(request: StorageRequest) -> HostPath:
+    return HostPath(os.path.join(request.directory, _UPPER))
+
+
+def _rows(ranges: Iterable[IdRange]) -> list[list[int]]:
+    return [[each.guest, each.host, each.size] for each in ranges]
+
+
+def _copy_root(layer: HostPath, upper: str) -> None:
+    """Give the union's root, which is the upper directory itself, the owner and mode of the image's."""
+    status = os.stat(layer)
+    os.chown(upper, status.st_uid, status.st_gid)
+    os.chmod(upper, status.st_mode & 0o7777)
+
+
+def _validated(options: Mapping[str, str]) -> dict[str, str]:
+    """Return all options with their values.
+
+    Raises:
+        UsageError: One is unknown, or its value is.
+    """
+    values = {option.name: option.default or "" for option in _OPTIONS}
+    for name, value in options.items():
+        if name not in values:
+            near = difflib.get_close_matches(name, values, n=1)
+            meant = f"did you mean {near[0]}? " if near else ""
+            raise UsageError(
+                f"storage option {name}: unknown to fuse_union", hint=f"{meant}valid: {', '.join(sorted(values))}"
+            )
+        if value not in _CHOICES[name]:
+            raise UsageError(
+                f"storage option {name}={value}: not a value of it", hint=f"valid: {', '.join(_CHOICES[name])}"
+            )
+        values[name] = value
+    return values

@@ -1,0 +1,178 @@
+"""One FUSE connection straight on /dev/fuse: agree with the kernel on INIT, read requests, write answers."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from plugengine_fuse_union import protocol
+from plugengine_fuse_union.errors import refused
+from plugengine_fuse_union.nodes import path_of
+from plugengine_fuse_union.protocol import BODY, IN_HEADER, OUT_HEADER, Opcode
+
+if TYPE_CHECKING:
+    from plugengine_fuse_union.union import Union
+
+Handler = Callable[[int, int], bytes | None]  # (nodeid, end of the request in the buffer) -> answer, None for none
+
+_MAX_WRITE: Final = 1 << 20
+_PAGE: Final = 4096
+_MAX_PAGES: Final = _MAX_WRITE // _PAGE
+_MAX_BACKGROUND: Final = 64
+_CONGESTION: Final = 48
+_EXACT_TIME_NS: Final = 1
+_OPCODES: Final = 64
+# One stacked filesystem: ours. Backing files must then lie on a plain one, and an overlay fits on top of us.
+_STACK_DEPTH: Final = 1
+
+_WANTED: Final = (
+    protocol.FUSE_ASYNC_READ
+    | protocol.FUSE_ATOMIC_O_TRUNC
+    | protocol.FUSE_BIG_WRITES
+    | protocol.FUSE_DONT_MASK
+    | protocol.FUSE_DO_READDIRPLUS
+    | protocol.FUSE_READDIRPLUS_AUTO
+    | protocol.FUSE_ASYNC_DIO
+    | protocol.FUSE_PARALLEL_DIROPS
+    | protocol.FUSE_POSIX_ACL
+    | protocol.FUSE_MAX_PAGES
+    | protocol.FUSE_CACHE_SYMLINKS
+    | protocol.FUSE_NO_OPENDIR_SUPPORT
+    | protocol.FUSE_EXPLICIT_INVAL_DATA
+    | protocol.FUSE_HANDLE_KILLPRIV_V2
+    | protocol.FUSE_SETXATTR_EXT
+    | protocol.FUSE_INIT_EXT
+)
+# What has a nodeid in front of its answer and counts as a reference to it.
+_ENTRIES: Final = frozenset(
+    {Opcode.LOOKUP, Opcode.SYMLINK, Opcode.MKNOD, Opcode.MKDIR, Opcode.LINK, Opcode.CREATE, Opcode.TMPFILE}
+)
+# Ends a read for a reason that concerns one request only; see fuse(4).
+_AGAIN: Final = frozenset({errno.EINTR, errno.EAGAIN, errno.ENOENT})
+# Answers that mean trouble on this side, not a mistake of the caller.
+_WORTH_A_LINE: Final = frozenset({errno.EIO, errno.EBADF, errno.EMFILE, errno.ENFILE, errno.EFAULT})
+
+
+class Connection:
+    """The kernel's end of one mount; not thread-safe."""
+
+    def __init__(self, fd: int, union: Union) -> None:
+        self.fd = fd
+        self.union = union
+        self.buffer = bytearray(_MAX_WRITE + _PAGE)
+        self.flags = 0  # INIT flags agreed on
+        self.minor = 0
+        self.uid = 0  # of the process that made the current request
+        self.gid = 0
+        self._handlers: list[Handler | None] = [None] * _OPCODES
+
+    def register(self, handlers: dict[Opcode, Handler]) -> None:
+        """Add handlers; an opcode without one is answered ENOSYS, which the kernel remembers for some."""
+        for opcode, handler in handlers.items():
+            self._handlers[opcode] = handler
+
+    def negotiate(self, *, passthrough: bool) -> None:
+        """Answer INIT, the first request.
+
+        Raises:
+            OSError: EPROTO: the kernel is too old or too different.
+        """
+        end = os.readv(self.fd, [self.buffer])
+        _, opcode, unique, *_ = IN_HEADER.unpack_from(self.buffer)
+        major, minor, readahead, offered = protocol.INIT_IN.unpack_from(self.buffer, BODY)
+        if opcode != Opcode.INIT or major != protocol.KERNEL_VERSION or minor < protocol.OLDEST_MINOR:
+            raise refused(errno.EPROTO)
+        if offered & protocol.FUSE_INIT_EXT and end >= BODY + protocol.INIT_IN.size + protocol.INIT_IN_FLAGS2.size:
+            (high,) = protocol.INIT_IN_FLAGS2.unpack_from(self.buffer, BODY + protocol.INIT_IN.size)
+            offered |= high << 32
+        wanted = _WANTED | (protocol.FUSE_PASSTHROUGH if passthrough else 0)
+        self.flags = offered & wanted
+        self.minor = min(minor, protocol.KERNEL_MINOR_VERSION)
+        answer = protocol.INIT_OUT.pack(
+            protocol.KERNEL_VERSION,
+            self.minor,
+            readahead,
+            self.flags & 0xFFFFFFFF,
+            _MAX_BACKGROUND,
+            _CONGESTION,
+            _MAX_WRITE,
+            _EXACT_TIME_NS,
+            _MAX_PAGES,
+            0,
+            self.flags >> 32,
+            _STACK_DEPTH if self.has(protocol.FUSE_PASSTHROUGH) else 0,
+            0,
+        )
+        os.write(self.fd, OUT_HEADER.pack(OUT_HEADER.size + len(answer), 0, unique) + answer)
+
+    def has(self, flag: int) -> bool:
+        """Tell whether an INIT flag was agreed on."""
+        return bool(self.flags & flag)
+
+    def name(self, start: int, end: int) -> bytes:
+        """Return the NUL-terminated string at the end of a request."""
+        return bytes(self.buffer[start : end - 1])
+
+    def serve(self) -> None:
+        """Answer requests until the filesystem is unmounted."""
+        vector = [self.buffer]
+        descriptors = self.union.descriptors
+        while True:
+            try:
+                end = os.readv(self.fd, vector)
+            except OSError as exc:
+                if exc.errno in _AGAIN:
+                    continue
+                if exc.errno == errno.ENODEV:
+                    return
+                raise
+            self._answer(end)
+            if descriptors.is_full():
+                descriptors.trim()
+
+    def _answer(self, end: int) -> None:
+        _, opcode, unique, nodeid, self.uid, self.gid, _, _, _ = IN_HEADER.unpack_from(self.buffer)
+        error = 0
+        answer: bytes | None = b""
+        try:
+            handler = self._handlers[opcode] if opcode < _OPCODES else None
+            if handler is None:
+                error = errno.ENOSYS
+            else:
+                answer = handler(nodeid, end)
+                if answer is None:
+                    return
+        except OSError as exc:
+            error, answer = exc.errno or errno.EIO, b""
+            if error in _WORTH_A_LINE:
+                self._complain(opcode, nodeid, exc)
+        except Exception as exc:  # noqa: BLE001 - whatever goes wrong in one request must not end the others
+            error, answer = errno.EIO, b""
+            self._complain(opcode, nodeid, exc)
+        self._send(opcode, unique, error, answer or b"")
+
+    def _send(self, opcode: int, unique: int, error: int, answer: bytes) -> None:
+        try:
+            os.write(self.fd, OUT_HEADER.pack(OUT_HEADER.size + len(answer), -error, unique) + answer)
+        except OSError as exc:
+            # ENOENT: the caller was killed and does not wait any more.
+            if exc.errno not in {errno.ENOENT, errno.ENODEV}:
+                raise
+            if opcode in _ENTRIES and answer:
+                self.union.forget(int.from_bytes(answer[:8], sys.byteorder), 1)
+
+    def _complain(self, opcode: int, nodeid: int, exc: Exception) -> None:
+        node = self.union.nodes.get(nodeid)
+        try:
+            name = Opcode(opcode).name
+        except ValueError:
+            name = str(opcode)
+        where = exc.__traceback__
+        while where is not None and where.tb_next is not None:
+            where = where.tb_next
+        place = f"{os.path.basename(where.tb_frame.f_code.co_filename)}:{where.tb_lineno}" if where else "?"
+        path = "?" if node is None else path_of(node)
+        sys.stderr.write(f"fuse_union: {name} {path}: {exc!r} at {place}\n")

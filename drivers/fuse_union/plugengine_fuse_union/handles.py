@@ -1,0 +1,128 @@
+"""Decide how each file is open: passed through to its backing file by the kernel, or served here."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING, Final
+
+from plugengine.kernel.fuse import fuse_backing_close, fuse_backing_open
+
+from plugengine_fuse_union import attributes, protocol
+from plugengine_fuse_union.errors import refused
+from plugengine_fuse_union.nodes import Node
+from plugengine_fuse_union.opened import Opened
+from plugengine_fuse_union.protocol import OPEN_OUT
+from plugengine_fuse_union.supersede import supersede
+
+if TYPE_CHECKING:
+    from plugengine_fuse_union.connection import Connection
+
+# The backing file's filesystem, or this process, may not be passed through.
+_NO_PASSTHROUGH: Final = frozenset({errno.EPERM, errno.ELOOP, errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL})
+
+
+class Handles:
+    """The open files of one connection.
+
+    The kernel wants all opens of one node in one mode and, passed through, on one backing file (EIO otherwise).
+    So a node is passed through or served here from its first open to its last close, and a file that is copied up
+    while readers have its layer's file open goes on as a new node: see `supersede`.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._union = connection.union
+        self._passes = connection.has(protocol.FUSE_PASSTHROUGH)
+        # Pages cached before a file was passed through would be stale, so the cache is kept only without.
+        self._cached_flags = protocol.FOPEN_NOFLUSH | (0 if self._passes else protocol.FOPEN_KEEP_CACHE)
+
+    def open(self, node: Node, flags: int, *, privileged: bool, fd: int = -1) -> bytes:
+        """Open a node once more and return the answer.
+
+        Args:
+            node: A regular file, copied up if `flags` say write.
+            flags: O_* of open(2).
+            privileged: The caller may write to a setuid file without clearing that.
+            fd: A descriptor of the file for reading and writing, taken over; -1: opened if needed.
+
+        Raises:
+            OSError: ESTALE after `supersede`; the kernel tries again with a new lookup.
+        """
+        opened = node.opened
+        writes = bool(flags & os.O_ACCMODE)
+        try:
+            if opened is None:
+                opened, fd = self._first(node, fd, writes=writes)
+            elif opened.backing and opened.upper != node.upper:
+                if not node.gone:
+                    supersede(self._union, node)
+                raise refused(errno.ESTALE)
+            elif opened.backing and writes and not privileged:
+                self._kill_setid(node)
+            opened.count += 1
+            if opened.backing:
+                return OPEN_OUT.pack(0, protocol.FOPEN_PASSTHROUGH | protocol.FOPEN_NOFLUSH, opened.backing)
+            if fd < 0:
+                fd = self._union.open_data(node, os.O_RDWR if writes else os.O_RDONLY)
+            opened.descriptors.add(fd)
+            handle, fd = fd, -1
+            return OPEN_OUT.pack(handle, self._cached_flags, 0)
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
+    def _first(self, node: Node, fd: int, *, writes: bool) -> tuple[Opened, int]:
+        opened = Opened(upper=node.upper)
+        if self._passes:
+            if fd < 0:
+                fd = self._union.open_data(node, os.O_RDWR if writes else os.O_RDONLY)
+            # The kernel writes to a backing file as this process, which clears no setuid bit; here it is done by hand.
+            if not (writes and _has_privileges(fd)):
+                opened.backing = self._register(fd)
+        node.opened = opened
+        return opened, fd
+
+    def _register(self, fd: int) -> int:
+        try:
+            return fuse_backing_open(self._connection.fd, fd)
+        except OSError as exc:
+            if exc.errno not in _NO_PASSTHROUGH:
+                raise
+            if exc.errno == errno.EPERM:
+                self._passes = False
+            return 0
+
+    def _kill_setid(self, node: Node) -> None:
+        fd = self._union.open_data(node, os.O_RDONLY)
+        try:
+            if _has_privileges(fd):
+                attributes.kill_setid(fd)
+        finally:
+            os.close(fd)
+
+    def release(self, node: Node, handle: int) -> None:
+        """Take back one open."""
+        opened = node.opened
+        if opened is None:
+            return
+        opened.count -= 1
+        if handle:
+            opened.descriptors.discard(handle)
+            os.close(handle)
+        if opened.count <= 0:
+            node.opened = None
+            if opened.backing:
+                fuse_backing_close(self._connection.fd, opened.backing)
+
+
+def _has_privileges(fd: int) -> bool:
+    mode = os.fstat(fd).st_mode
+    if mode & stat.S_ISUID or (mode & stat.S_ISGID and mode & stat.S_IXGRP):
+        return True
+    try:
+        os.getxattr(fd, attributes.CAPABILITY)
+    except OSError:
+        return False
+    return True

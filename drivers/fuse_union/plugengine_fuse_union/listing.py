@@ -1,0 +1,141 @@
+"""Merged directory listings, ordered by a number of each name that no other change moves."""
+
+from __future__ import annotations
+
+import os
+import stat
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from plugengine_fuse_union.lookup import existing
+from plugengine_fuse_union.markers import is_whiteout
+from plugengine_fuse_union.nodes import DirNode
+
+if TYPE_CHECKING:
+    from plugengine_fuse_union.union import Union
+
+DT_DIR: Final = 4
+DT_REG: Final = 8
+DT_LNK: Final = 10
+_TYPE_SHIFT: Final = 12  # IFTODT of dirent.h
+
+# Positions 1 and 2 are "." and ".."; the kernel takes 63 bits.
+FIRST_COOKIE: Final = 3
+_COOKIE_MASK: Final = (1 << 62) - 1
+
+Item = tuple[bytes, int, int]  # name, DT_*, st_ino
+
+
+class Listing:
+    """The entries of one directory.
+
+    The position of an entry is a hash of its name: a reader that goes on after others removed or added names
+    neither misses nor repeats one, without a snapshot for each reader.
+    """
+
+    __slots__ = ("_cookies", "_items")
+
+    def __init__(self, items: Iterator[Item]) -> None:
+        pairs = sorted(((_cookie(item[0]), item) for item in items), key=lambda pair: (pair[0], pair[1][0]))
+        self._cookies = array("q", (cookie for cookie, _ in pairs))
+        self._items = [item for _, item in pairs]
+        for index in range(1, len(pairs)):
+            if self._cookies[index] <= self._cookies[index - 1]:
+                self._cookies[index] = self._cookies[index - 1] + 1
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def after(self, position: int) -> Iterator[tuple[int, Item]]:
+        """Yield (position, entry) of what comes after a position."""
+        for index in range(bisect_right(self._cookies, position), len(self._items)):
+            yield self._cookies[index], self._items[index]
+
+    def add(self, item: Item) -> None:
+        """Add an entry, or replace the one of the same name."""
+        self.discard(item[0])
+        cookie = _cookie(item[0])
+        index = bisect_left(self._cookies, cookie)
+        while index < len(self._cookies) and self._cookies[index] == cookie:
+            cookie += 1
+            index += 1
+        self._cookies.insert(index, cookie)
+        self._items.insert(index, item)
+
+    def discard(self, name: bytes) -> None:
+        """Remove an entry; one that is not there counts as removed."""
+        index = bisect_left(self._cookies, _cookie(name))
+        # Names of one hash stand side by side.
+        while index < len(self._items) and self._cookies[index] <= _cookie(name) + len(self._items):
+            if self._items[index][0] == name:
+                del self._cookies[index]
+                del self._items[index]
+                return
+            index += 1
+
+
+def _cookie(name: bytes) -> int:
+    return (hash(name) & _COOKIE_MASK) + FIRST_COOKIE
+
+
+def listing(union: Union, node: DirNode) -> Listing:
+    """Return the entries of a directory, read from the layers where they are not known."""
+    if node.listing is None:
+        node.listing = Listing(iter([]) if node.gone else _merge(union, node))
+        union.listed(node)
+    return node.listing
+
+
+def list_names(union: Union, node: DirNode) -> list[bytes]:
+    """Return the names in a directory."""
+    return [item[0] for _, item in listing(union, node).after(0)]
+
+
+def is_empty(union: Union, node: DirNode) -> bool:
+    """Tell whether a directory shows no entry."""
+    if node.listing is not None:
+        return len(node.listing) == 0
+    return next(_merge(union, node), None) is None
+
+
+def _merge(union: Union, node: DirNode) -> Iterator[Item]:
+    seen: set[bytes] = set()
+    if node.upper:
+        for item in _scan(union.upper_fd(node), seen, 0, union):
+            yield _as_shown(union, node, item)
+    for directory in node.lowers:
+        yield from _scan(union.lower_fd(directory), seen, directory.device, union)
+
+
+def _as_shown(union: Union, node: DirNode, item: Item) -> Item:
+    """Correct the number of an upper entry that keeps the one it had in a layer."""
+    name, kind, _ = item
+    if node.impure or (kind == DT_DIR and node.lowers):
+        entry = existing(union, node, name)
+        item = (name, kind, entry.ino)
+        union.drop(entry)
+    return item
+
+
+def _scan(fd: int, seen: set[bytes], device: int, union: Union) -> Iterator[Item]:
+    """Yield the entries of one directory that no upper one hides, and add their names to `seen`."""
+    with os.scandir(fd) as entries:
+        for entry in entries:
+            name = os.fsencode(entry.name)
+            if name in seen:
+                continue
+            seen.add(name)
+            if entry.is_file(follow_symlinks=False):
+                kind = DT_REG
+            elif entry.is_dir(follow_symlinks=False):
+                kind = DT_DIR
+            elif entry.is_symlink():
+                kind = DT_LNK
+            else:
+                status = entry.stat(follow_symlinks=False)
+                if is_whiteout(status):
+                    continue
+                kind = stat.S_IFMT(status.st_mode) >> _TYPE_SHIFT
+            yield name, kind, union.number(entry.inode(), device)

@@ -1,0 +1,87 @@
+"""The objects the kernel knows: one node for each file or directory it has looked up."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from plugengine_fuse_union.layers import LayerDir
+    from plugengine_fuse_union.listing import Listing
+    from plugengine_fuse_union.opened import Opened
+
+
+class Node:
+    """A file, symlink or special file; directories are `DirNode`.
+
+    A node is reached through its parent's descriptor and its name. `fd` is a descriptor of the object itself, held
+    only while the name does not lead there: after its removal, or for one of several names.
+    """
+
+    __slots__ = (
+        "fd",
+        "gone",
+        "ino",
+        "kind",
+        "link",
+        "lookups",
+        "lower",
+        "name",
+        "names",
+        "nodeid",
+        "opened",
+        "parent",
+        "successor",
+        "twin",
+        "upper",
+    )
+
+    def __init__(self, parent: DirNode | None, name: bytes, kind: int, ino: int, *, upper: bool) -> None:
+        self.nodeid = 0  # given with the first reference, see Union.remember
+        self.lookups = 0  # references the kernel holds
+        self.parent: DirNode = parent if parent is not None else _as_directory(self)
+        self.name = name
+        self.kind = kind  # file type bits of st_mode
+        self.ino = ino  # the st_ino shown; survives copy-up
+        self.upper = upper  # the object is in the upper directory
+        self.lower: LayerDir | None = None  # the layer's directory that holds it, while it is not in upper
+        self.names: list[tuple[DirNode, bytes]] | None = None  # further names of a hard link that were looked up
+        self.link = 0  # key in Union.links of an upper file that has several names
+        self.fd = -1
+        self.gone = False  # no name leads here any more
+        self.opened: Opened | None = None  # how it is open now, kept by the transport
+        self.successor: Node | None = None  # stands for the same file after copy-up under open readers
+        self.twin = False  # an older node of the same file is alive: nothing may be cached for long
+
+
+class DirNode(Node):
+    """A directory: at most one upper and any number of lower directories, merged."""
+
+    __slots__ = ("children", "impure", "listing", "lowers")
+
+    def __init__(self, parent: DirNode | None, name: bytes, kind: int, ino: int, *, upper: bool) -> None:
+        super().__init__(parent, name, kind, ino, upper=upper)
+        self.lowers: tuple[LayerDir, ...] = ()  # topmost first
+        self.children: dict[bytes, Node] = {}  # live nodes only
+        self.impure = False  # some entry of the upper directory shows another st_ino than its own
+        self.listing: Listing | None = None
+
+    @property
+    def merged(self) -> bool:
+        """Tell whether more than one directory is behind it."""
+        return len(self.lowers) + self.upper > 1
+
+
+def _as_directory(node: Node) -> DirNode:
+    if not isinstance(node, DirNode):
+        raise TypeError("only a directory has no parent")
+    return node
+
+
+def path_of(node: Node) -> str:
+    """Return the path below the mount point, for messages only."""
+    parts = []
+    while node.parent is not node:
+        parts.append(os.fsdecode(node.name))
+        node = node.parent
+    return "/" + "/".join(reversed(parts))

@@ -1,0 +1,32 @@
+"""How files are open: what a node's open handles have in common, and the descriptors behind them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from plugengine_fuse_union.nodes import Node
+    from plugengine_fuse_union.union import Union
+
+
+class Opened:
+    """The open state of one node; kept while there are open handles."""
+
+    __slots__ = ("backing", "count", "descriptors", "upper")
+
+    def __init__(self, *, upper: bool) -> None:
+        self.count = 0
+        self.backing = 0  # the kernel's number of the file it reads and writes by itself; 0: requests come to us
+        self.upper = upper  # where the backing file is
+        self.descriptors: set[int] = set()  # of the handles that are served here
+
+
+def follow_copy_up(union: Union, node: Node) -> None:
+    """Let descriptors opened in a layer see the copy from now on, as overlayfs does for read(2) since Linux 4.19."""
+    if node.opened is None:
+        return
+    for fd in node.opened.descriptors:
+        fresh = union.open_data(node, os.O_RDONLY)
+        os.dup2(fresh, fd, inheritable=False)
+        os.close(fresh)

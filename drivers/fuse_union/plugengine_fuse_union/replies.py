@@ -1,0 +1,124 @@
+"""Encode what a request is answered with: attributes and entries."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from plugengine.kernel.attributes import statx
+
+from plugengine_fuse_union.nodes import DirNode, Node
+from plugengine_fuse_union.protocol import ATTR, ATTR_OUT, ENTRY, STATX_OUT
+
+if TYPE_CHECKING:
+    from plugengine_fuse_union.union import Union
+
+# Layers never change and the upper directory only through us, so nothing ever has to be asked again.
+FOREVER: Final = 1 << 31
+NEGATIVE: Final = ENTRY.pack(0, 0, FOREVER, 0, 0, 0) + bytes(ATTR.size)
+NOTHING: Final = b""
+_NS: Final = 1_000_000_000
+_STATX_BASIC_STATS: Final = 0x7FF
+_STATX_BTIME: Final = 0x800
+
+
+class Replies:
+    """Encodes for one union."""
+
+    def __init__(self, union: Union) -> None:
+        self._union = union
+
+    def attributes(self, node: Node, status: os.stat_result) -> bytes:
+        """Return a struct fuse_attr."""
+        atime, atime_ns = divmod(status.st_atime_ns, _NS)
+        mtime, mtime_ns = divmod(status.st_mtime_ns, _NS)
+        ctime, ctime_ns = divmod(status.st_ctime_ns, _NS)
+        uid, gid = status.st_uid, status.st_gid
+        if self._union.owners is not None:
+            uid, gid = self._union.owners.to_host(uid, gid)
+        return ATTR.pack(
+            node.ino,
+            status.st_size,
+            status.st_blocks,
+            atime,
+            mtime,
+            ctime,
+            atime_ns,
+            mtime_ns,
+            ctime_ns,
+            status.st_mode,
+            links(node, status),
+            uid,
+            gid,
+            encode_device(status.st_rdev) if status.st_rdev else 0,
+            status.st_blksize,
+            0,
+        )
+
+    def attr(self, node: Node) -> bytes:
+        """Return the answer to GETATTR and SETATTR."""
+        shown = node if node.successor is None else node.successor
+        lifetime = 0 if node.twin else FOREVER
+        return ATTR_OUT.pack(lifetime, 0, 0) + self.attributes(shown, self._union.status(shown))
+
+    def entry(self, node: Node) -> bytes:
+        """Return the answer to LOOKUP and whatever makes a name; counts a reference."""
+        status = self._union.status(node)
+        lifetime = 0 if node.twin else FOREVER
+        nodeid = self._union.remember(node)
+        return ENTRY.pack(nodeid, 0, FOREVER, lifetime, 0, 0) + self.attributes(node, status)
+
+    def statx(self, node: Node) -> bytes:
+        """Return the answer to STATX: the attributes, and the time of birth where the disk knows it."""
+        shown = node if node.successor is None else node.successor
+        status = self._union.status(shown)
+        dir_fd, name = (shown.fd, b"") if shown.fd >= 0 else self._union.place(shown)
+        birth, _, _ = statx(dir_fd, name)
+        uid, gid = status.st_uid, status.st_gid
+        if self._union.owners is not None:
+            uid, gid = self._union.owners.to_host(uid, gid)
+        times = [
+            (*divmod(time_ns, _NS), 0)
+            for time_ns in (status.st_atime_ns, birth or 0, status.st_ctime_ns, status.st_mtime_ns)
+        ]
+        return STATX_OUT.pack(
+            0 if node.twin else FOREVER,
+            0,
+            0,
+            _STATX_BASIC_STATS | (_STATX_BTIME if birth is not None else 0),
+            status.st_blksize,
+            0,
+            links(shown, status),
+            uid,
+            gid,
+            status.st_mode,
+            shown.ino,
+            status.st_size,
+            status.st_blocks,
+            0,
+            *(field for time in times for field in time),
+            os.major(status.st_rdev),
+            os.minor(status.st_rdev),
+            0,
+            0,
+        )
+
+
+def links(node: Node, status: os.stat_result) -> int:
+    """Return st_nlink; 1 for a merged directory, as overlayfs, for its subdirectories are not counted."""
+    if node.gone:
+        return 0
+    if isinstance(node, DirNode) and node.merged:
+        return 1
+    return status.st_nlink
+
+
+def encode_device(device: int) -> int:
+    """Return a device number as the protocol has it, new_encode_dev() of include/linux/kdev_t.h."""
+    major, minor = os.major(device), os.minor(device)
+    return (minor & 0xFF) | (major << 8) | ((minor & ~0xFF) << 12)
+
+
+def decode_device(number: int) -> int:
+    """Return a device number of the protocol as os.mknod takes it."""
+    return os.makedev((number >> 8) & 0xFFF, (number & 0xFF) | ((number >> 12) & 0xFFF00))

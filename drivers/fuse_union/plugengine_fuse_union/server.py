@@ -1,0 +1,122 @@
+"""The file server's process: mount, serve until unmounted; started by the core through `model.Server`."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from types import FrameType
+from typing import Any, Final
+
+from plugengine.kernel.fuse import mount_fuse, open_fuse
+from plugengine.kernel.mount import MNT_DETACH, MS_RDONLY, umount2
+
+from plugengine_fuse_union.attribute_requests import AttributeRequests
+from plugengine_fuse_union.connection import Connection
+from plugengine_fuse_union.directory_requests import DirectoryRequests
+from plugengine_fuse_union.file_requests import FileRequests
+from plugengine_fuse_union.handles import Handles
+from plugengine_fuse_union.name_requests import NameRequests
+from plugengine_fuse_union.owners import Owners, Range
+from plugengine_fuse_union.union import Union
+
+_MOUNT_OPTIONS: Final = ("allow_other", "default_permissions")
+_SUBTYPE: Final = "fuse_union"
+# Of the descriptors allowed, the share for directories; the rest is for layers and files that are served here.
+_DIRECTORY_SHARE: Final = 4
+_MOST_DIRECTORIES: Final = 1024
+_GRACE_S: Final = 2  # for processes that still use a mount that was told to end
+
+
+def serve(config: Mapping[str, Any], ready: Callable[[], None]) -> int:
+    """Mount a union at `config["target"]`, call `ready`, and serve it until it is unmounted.
+
+    Args:
+        config: "lowers" (directories, topmost first), "upper" and "work" (or None: read-only), "target", and
+            optionally "read_only", "passthrough", "durable", "user_map" ({"uids": [[guest, host, size] …], "gids": …}).
+        ready: Called once when the mount can be used.
+
+    Returns:
+        The exit code of the process.
+    """
+    union = _open_union(config)
+    fd = open_fuse()
+    target = str(config["target"])
+    flags = MS_RDONLY if config.get("read_only") or union.stage is None else 0
+    mount_fuse(target, fd, options=_MOUNT_OPTIONS, flags=flags, source=_SUBTYPE, subtype=_SUBTYPE)
+    try:
+        connection = Connection(fd, union)
+        connection.negotiate(passthrough=bool(config.get("passthrough", True)))
+        _register(connection)
+        _detach_on_signal(target)
+        gc.collect()
+        gc.disable()  # nodes are freed by hand; a collection over a hundred thousand of them would be felt
+        ready()
+        connection.serve()
+    except BaseException:
+        _detach(target)
+        raise
+    return 0
+
+
+def _open_union(config: Mapping[str, Any]) -> Union:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    upper, work = config.get("upper"), config.get("work")
+    return Union(
+        [os.fsencode(path) for path in config["lowers"]],
+        None if upper is None else os.fsencode(upper),
+        None if work is None else os.fsencode(work),
+        owners=_owners(config.get("user_map")),
+        descriptor_limit=min(hard // _DIRECTORY_SHARE, _MOST_DIRECTORIES),
+        durable=bool(config.get("durable", True)),
+    )
+
+
+def _owners(user_map: Mapping[str, Iterable[Iterable[int]]] | None) -> Owners | None:
+    if user_map is None:
+        return None
+    return Owners(_ranges(user_map["uids"]), _ranges(user_map["gids"]))
+
+
+def _ranges(rows: Iterable[Iterable[int]]) -> list[Range]:
+    found = []
+    for row in rows:
+        guest, host, size = row
+        found.append((guest, host, size))
+    return found
+
+
+def _register(connection: Connection) -> None:
+    handles = Handles(connection)
+    connection.register(NameRequests(connection).handlers())
+    connection.register(AttributeRequests(connection).handlers())
+    connection.register(DirectoryRequests(connection).handlers())
+    connection.register(FileRequests(connection, handles).handlers())
+
+
+def _detach_on_signal(target: str) -> None:
+    """On SIGTERM detach the mount; serving ends by itself when the last file below it is closed, or soon."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        _detach(target)
+        signal.alarm(_GRACE_S)
+
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def _detach(target: str) -> None:
+    try:
+        umount2(target, MNT_DETACH)
+    except OSError as exc:
+        # EINVAL and ENOENT: it is unmounted already.
+        if exc.errno not in {errno.EINVAL, errno.ENOENT}:
+            sys.stderr.write(f"fuse_union: unmount {target}: {exc.strerror}\n")

@@ -1,0 +1,231 @@
+"""The state of one union: its layers, its nodes, and how an object is reached by descriptor."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from plugengine_fuse_union import markers
+from plugengine_fuse_union.errors import refused
+from plugengine_fuse_union.layers import DIRECTORY_FLAGS, Descriptors, LayerDir, PrivateMounts, layer_fd
+from plugengine_fuse_union.nodes import DirNode, Node
+from plugengine_fuse_union.owners import Owners
+from plugengine_fuse_union.stage import Stage
+
+ROOT_ID: Final = 1
+# st_ino of other filesystems than the upper's get the filesystem's index in their top byte, as overlayfs' xino.
+_DEVICE_SHIFT: Final = 56
+_LISTINGS_KEPT: Final = 16
+
+
+class Union:
+    """Layers, nodes and descriptors; the operations are functions of the modules beside this one."""
+
+    def __init__(
+        self,
+        lowers: Sequence[bytes],
+        upper: bytes | None = None,
+        work: bytes | None = None,
+        *,
+        owners: Owners | None = None,
+        descriptor_limit: int = 512,
+        durable: bool = True,
+    ) -> None:
+        """Open the layers.
+
+        Args:
+            lowers: Layer directories, topmost first.
+            upper: Directory that takes the changes; None: the union is read-only.
+            work: Directory on the same filesystem as `upper`, for what is not complete yet.
+            owners: Translation of owners between disk and kernel.
+            descriptor_limit: Directory descriptors kept between requests.
+            durable: Whether data reaches the disk before a copied file takes its place, and fsync does anything.
+        """
+        self.owners = owners
+        self.durable = durable
+        self.descriptors = Descriptors(descriptor_limit)
+        self.nodes: dict[int, Node] = {}
+        self.links: dict[int, Node] = {}  # upper files with several names, by their own inode number
+        self._next_id = ROOT_ID
+        self._listed: deque[DirNode] = deque()
+        self._devices: dict[int, int] = {}
+        upper_fd = -1 if upper is None else os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if upper_fd >= 0:
+            self._devices[os.fstat(upper_fd).st_dev] = 0
+        self.stage = None if work is None or upper is None else Stage(work)
+        self.root = self._open_root(upper_fd, lowers)
+        self.remember(self.root)
+        self.umask = 0
+        os.umask(0)
+
+    def _open_root(self, upper_fd: int, lowers: Sequence[bytes]) -> DirNode:
+        mounts = PrivateMounts()
+        layers = []
+        for path in lowers:
+            fd = mounts.open(path)
+            device = self._devices.setdefault(os.fstat(fd).st_dev, len(self._devices))
+            layers.append(LayerDir(None, b"", device, fd))
+        top = upper_fd if upper_fd >= 0 else layers[0].fd
+        root = DirNode(None, b"", stat.S_IFDIR, 0, upper=upper_fd >= 0)
+        root.lowers = tuple(layers)
+        root.fd = upper_fd
+        shown, device = (layers[0].fd, layers[0].device) if layers else (top, 0)
+        root.ino = self.number(os.fstat(shown).st_ino, device)
+        root.impure = root.upper and markers.is_impure(upper_fd, b".")
+        return root
+
+    def number(self, ino: int, device: int) -> int:
+        """Return the st_ino to show for an inode of a layer's filesystem."""
+        return ino ^ (device << _DEVICE_SHIFT)
+
+    # --- the table of nodes
+
+    def get(self, nodeid: int) -> Node:
+        """Return a node the kernel names.
+
+        Raises:
+            OSError: ESTALE for a number never given out.
+        """
+        try:
+            return self.nodes[nodeid]
+        except KeyError:
+            raise refused(errno.ESTALE) from None
+
+    def directory(self, nodeid: int) -> DirNode:
+        """Return a node that must be a directory."""
+        node = self.get(nodeid)
+        if not isinstance(node, DirNode):
+            raise refused(errno.ENOTDIR)
+        return node
+
+    def remember(self, node: Node) -> int:
+        """Count one reference of the kernel and return the node's number."""
+        if node.nodeid == 0:
+            node.nodeid = self._next_id
+            self._next_id += 1
+            self.nodes[node.nodeid] = node
+        node.lookups += 1
+        return node.nodeid
+
+    def forget(self, nodeid: int, count: int) -> None:
+        """Take back references; see FORGET of the FUSE protocol."""
+        node = self.nodes.get(nodeid)
+        if node is None or node is self.root:
+            return
+        node.lookups -= count
+        if node.lookups <= 0:
+            self.drop(node)
+
+    def drop(self, node: Node) -> None:
+        """Let a node go that nobody holds, and its parents if they were waiting for it."""
+        while node.lookups <= 0 and node is not self.root:
+            if isinstance(node, DirNode) and node.children:
+                return
+            self._detach(node)
+            node = node.parent
+
+    def _detach(self, node: Node) -> None:
+        self.nodes.pop(node.nodeid, None)
+        for parent, name in ((node.parent, node.name), *(node.names or ())):
+            if parent.children.get(name) is node:
+                del parent.children[name]
+        if node.link:
+            self.links.pop(node.link, None)
+        unpin(node)
+        if node.successor is not None:
+            node.successor.twin = False
+            self.forget(node.successor.nodeid, 1)
+
+    def listed(self, node: DirNode) -> None:
+        """Keep the listing just made, and let the oldest one go."""
+        self._listed.append(node)
+        if len(self._listed) > _LISTINGS_KEPT:
+            self._listed.popleft().listing = None
+
+    # --- descriptors
+
+    def upper_fd(self, node: DirNode) -> int:
+        """Return the descriptor of a directory in upper, which `node.upper` says it has."""
+        if node.fd >= 0:
+            return node.fd
+        closed: list[DirNode] = [node]
+        while closed[-1].parent.fd < 0:
+            closed.append(closed[-1].parent)
+        for entry in reversed(closed):
+            entry.fd = os.open(entry.name, DIRECTORY_FLAGS, dir_fd=entry.parent.fd)
+            self.descriptors.add(entry)
+        return node.fd
+
+    def lower_fd(self, directory: LayerDir) -> int:
+        """Return the descriptor of a layer's directory."""
+        return layer_fd(directory, self.descriptors)
+
+    def place(self, node: Node) -> tuple[int, bytes]:
+        """Return the directory descriptor and name that lead to what is shown; not for the root or a pinned node."""
+        if node.upper:
+            return self.upper_fd(node.parent), node.name
+        if isinstance(node, DirNode):
+            top = node.lowers[0]
+            return (layer_fd(top.parent, self.descriptors), top.name) if top.parent else (top.fd, b".")
+        if node.lower is None:
+            raise refused(errno.ESTALE)
+        return layer_fd(node.lower, self.descriptors), node.name
+
+    def status(self, node: Node) -> os.stat_result:
+        """Return the attributes on disk of what is shown."""
+        if node.fd >= 0:
+            return os.fstat(node.fd)
+        dir_fd, name = self.place(node)
+        return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+
+    def open_data(self, node: Node, flags: int) -> int:
+        """Open a regular file or directory itself; the caller closes it."""
+        if node.fd >= 0:
+            return self._reopen(node, flags)
+        dir_fd, name = self.place(node)
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+
+    def _reopen(self, node: Node, flags: int) -> int:
+        if isinstance(node, DirNode):
+            return os.open(b".", flags | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=node.fd)
+        # A file without a name can only be opened again through /proc; proc_pid_fd(5).
+        return os.open(b"/proc/self/fd/%d" % node.fd, flags | os.O_CLOEXEC)
+
+    def pin(self, node: Node) -> None:
+        """Hold the object of an upper node by descriptor, as its name is about to lead elsewhere."""
+        if node.fd >= 0 or not node.upper:
+            return
+        if isinstance(node, DirNode):
+            self.upper_fd(node)
+            return
+        flags = os.O_NOFOLLOW | os.O_CLOEXEC
+        regular = stat.S_ISREG(node.kind)
+        try:
+            node.fd = os.open(
+                node.name, flags | (os.O_RDWR if regular else os.O_PATH), dir_fd=self.upper_fd(node.parent)
+            )
+        except OSError as exc:
+            if exc.errno != errno.ETXTBSY:
+                raise
+            node.fd = os.open(node.name, flags | os.O_RDONLY, dir_fd=self.upper_fd(node.parent))
+
+    def require_writable(self) -> Stage:
+        """Return the staging directory.
+
+        Raises:
+            OSError: EROFS without an upper directory.
+        """
+        if self.stage is None:
+            raise refused(errno.EROFS)
+        return self.stage
+
+
+def unpin(node: Node) -> None:
+    """Close the descriptor of the object itself."""
+    fd, node.fd = node.fd, -1
+    if fd >= 0:
+        os.close(fd)
