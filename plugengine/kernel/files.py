@@ -103,6 +103,7 @@ _close_range = declare_syscall("close_range", c_uint, c_uint, c_uint)
 _linkat = declare("linkat", c_int, c_char_p, c_int, c_char_p, c_int)
 _fstatfs = declare("fstatfs", c_int, c_void_p)
 _syncfs = declare("syncfs", c_int)
+_fallocate = declare("fallocate", c_int, c_int, c_long, c_long)
 
 
 def openat2(dirfd: int, path: str | bytes, flags: int, mode: int = 0, resolve: int = 0) -> int:
@@ -361,3 +362,9 @@ def syncfs(fd: int) -> None:
     """syncfs(2): write out all of the filesystem that holds `fd`, which O_PATH may not have opened."""
     if _syncfs(fd) != 0:
         raise os_error(get_errno(), "syncfs", f"descriptor {fd}")
+
+
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """fallocate(2) with FALLOC_FL_* as mode; os.posix_fallocate knows only mode 0 and writes zeros where it must."""
+    if _fallocate(fd, mode, offset, length) != 0:
+        raise os_error(get_errno(), "fallocate", f"descriptor {fd}")
