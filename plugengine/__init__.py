@@ -5,9 +5,10 @@ The names below are imported at first use, so that `import plugengine` costs not
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # typing costs as much as the interpreter's own start
 if TYPE_CHECKING:
+    from typing import Any
+
     from plugengine.container import (
         ContainerSpec,
         Device,

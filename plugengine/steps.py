@@ -87,11 +87,11 @@ class Runner:
         problems: list[str] = []
         while self._done:
             step = self._done.pop()
-            self._live.log(f"undo: {step.describe()}")
+            self._live.log(f"undo: {step.describe().splitlines()[0]}")
             try:
                 step.undo(self._live)
             except (PlugengineError, OSError) as exc:
-                problems.append(f"undo {step.describe()}: {exc}")
+                problems.append(f"undo {step.describe().splitlines()[0]}: {exc}")
         return problems
 
 

@@ -1,0 +1,33 @@
+"""Leave a prepared process behind for the next command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+
+from plugengine.warm.client import address
+from plugengine.warm.key import current
+
+
+def start_server(argv: list[str], environ: Mapping[str, str]) -> None:
+    """Start the server in the background, unless one is there; whatever prevents it is no error."""
+    path = address(argv, environ, current(environ))
+    if os.path.exists(path) or len(path) > 107 or not os.path.isdir(os.path.dirname(path)):
+        return
+    kept = {name: value for name, value in environ.items() if name.startswith(("PYTHON", "PLUGENGINE", "LC_", "LANG"))}
+    kept["PATH"] = environ.get("PATH", os.defpath)
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-m", "plugengine.warm.server", path],
+            kept,
+            file_actions=[(os.POSIX_SPAWN_DUP2, null, fd) for fd in (0, 1, 2)],
+            setsid=True,
+            setsigmask=(),
+        )
+    except OSError:
+        return
+    finally:
+        os.close(null)
