@@ -16,11 +16,10 @@ from plugengine.kernel.attributes import (
     utimensat,
 )
 from plugengine.kernel.files import ficlone
-from plugengine.model import UserMap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from plugengine.model import IdRange
+    from plugengine.model import IdRange, UserMap
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -47,7 +46,7 @@ class TreeCopy:
     ) -> None:
         self._source_fd = source_fd
         self._target_fd = target_fd
-        self._maps = user_map or UserMap(uids=(), gids=())
+        self._user_map = user_map
         self._is_layer = is_layer
         self._links: dict[tuple[int, int], str] = {}  # of files with several names: where the first one is
 
@@ -128,7 +127,7 @@ class TreeCopy:
 
     def _attributes(self, source_fd: int, target_fd: int, found: os.stat_result) -> None:
         """Copy owner, attributes, mode and times, in this order: each may be lost by an earlier one, chown(2)."""
-        fchownat(target_fd, b"", outside(found.st_uid, self._maps.uids), outside(found.st_gid, self._maps.gids))
+        fchownat(target_fd, b"", *owner_outside(found, self._user_map))
         for attribute in listxattr(source_fd):
             if self._is_layer or not attribute.startswith(_STEERING):
                 _copy_xattr(source_fd, target_fd, attribute)
@@ -159,8 +158,15 @@ def copy_data(source_fd: int, target_fd: int, size: int) -> None:
     os.ftruncate(target_fd, size)
 
 
-def outside(number: int, ranges: tuple[IdRange, ...]) -> int:
-    """Return the id outside a map that stands for one inside; one that is not mapped stays."""
+def owner_outside(found: os.stat_result, user_map: UserMap | None) -> tuple[int, int]:
+    """Return the (uid, gid) outside a map for a file whose owners are inside it; ids that are not mapped stay."""
+    if user_map is None:
+        return found.st_uid, found.st_gid
+    return id_outside(found.st_uid, user_map.uids), id_outside(found.st_gid, user_map.gids)
+
+
+def id_outside(number: int, ranges: tuple[IdRange, ...]) -> int:
+    """Return the id outside for one inside; one that is not mapped stays."""
     for each in ranges:
         if each.guest <= number < each.guest + each.size:
             return each.host + number - each.guest

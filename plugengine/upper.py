@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 
+from plugengine.copying import owner_outside
 from plugengine.descent import DIRECTORY, Descent
 from plugengine.kernel.attributes import getxattr, listxattr
 from plugengine.model import Change, GuestPath, Usage
@@ -15,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from plugengine.model import HostPath, IdRange, UserMap
+    from plugengine.model import HostPath, UserMap
 
 __all__ = ["changes", "is_opaque", "is_whiteout", "remove_tree", "usage"]
 
@@ -242,14 +243,11 @@ class _Comparison:
     def _is_same(self, before: tuple[int, os.stat_result], path: str, found: os.stat_result) -> bool:
         """Tell whether a directory is as it was in the layer, but for its entries."""
         layer, lower = before
-        maps = self._user_map
-        uid = _outside(lower.st_uid, maps.uids if maps else None)
-        gid = _outside(lower.st_gid, maps.gids if maps else None)
-        if (lower.st_mode, uid, gid, lower.st_mtime_ns) != (
+        if (lower.st_mode, lower.st_mtime_ns, *owner_outside(lower, self._user_map)) != (
             found.st_mode,
+            found.st_mtime_ns,
             found.st_uid,
             found.st_gid,
-            found.st_mtime_ns,
         ):
             return False
         fd = _open_at(layer, path)
@@ -257,13 +255,6 @@ class _Comparison:
             return _content_xattrs(fd) == _content_xattrs(self._descent.fd)
         finally:
             os.close(fd)
-
-
-def _outside(number: int, ranges: tuple[IdRange, ...] | None) -> int:
-    for each in ranges or ():
-        if each.guest <= number < each.guest + each.size:
-            return each.host + number - each.guest
-    return number
 
 
 def _stat(fd: int, path: str) -> os.stat_result | None:

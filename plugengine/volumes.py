@@ -77,10 +77,9 @@ def create(
         options=options or {},
         created_ns=time.time_ns(),
     )
-    _make_directories(locations, volume.name)
     with state.transaction() as cursor:
         _insert(cursor, volume)
-        # Another process may be removing the volume of that name: it renames the directory inside its transaction.
+        # Inside, because another process may be removing the volume of that name, and renames it in a transaction.
         _make_directories(locations, volume.name)
     return get(state, volume.name)
 
@@ -309,13 +308,16 @@ def _open_guest_directory(rootfs: str, guest: str) -> int:
 
 
 def _make_directories(locations: Locations, name: str) -> None:
+    data = locations.volume_data(name)
+    if os.path.isdir(data):
+        return
     try:
-        for directory, mode in ((locations.volume(name), _DIRECTORY_MODE), (locations.volume_data(name), _DATA_MODE)):
-            if not os.path.isdir(directory):
-                os.makedirs(directory, exist_ok=True)
-                os.chmod(directory, mode)
+        if not os.path.isdir(locations.volume(name)):
+            os.mkdir(locations.volume(name), _DIRECTORY_MODE)
+        os.mkdir(data, _DATA_MODE)
+        os.chmod(data, _DATA_MODE)  # whatever the umask is
     except OSError as exc:
-        raise directory_error("make volume", exc, locations.volume(name)) from exc
+        raise directory_error("make volume", exc, data) from exc
 
 
 def _insert(cursor: sqlite3.Cursor, volume: Volume) -> None:

@@ -1,1 +1,110 @@
-"""A driver of plugengine."""
+"""Storage driver `overlay`: the kernel's overlayfs over the layer store; see filesystems/overlayfs.rst."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from plugengine import upper
+from plugengine.hookspecs import API_VERSION, hookimpl
+from plugengine.model import (
+    Capability,
+    Change,
+    DriverInfo,
+    Host,
+    HostPath,
+    Record,
+    Rootfs,
+    StorageRequest,
+    Usage,
+)
+
+from plugengine_overlay import mounting, options, support, writable
+
+_INFO = DriverInfo(
+    api_version=API_VERSION,
+    summary="the kernel's overlayfs",
+    capabilities=frozenset({Capability.NATIVE_DIFF, Capability.USER_MAP}),
+    options=options.OPTIONS,
+    rank=100,
+)
+# fs/overlayfs/super.c: a mount with `volatile` leaves it, and no later mount is allowed while it is there.
+_VOLATILE_MARK = "work/incompat/volatile"
+
+
+@hookimpl
+def pe_storage_info() -> DriverInfo:
+    """Return facts about the driver."""
+    return _INFO
+
+
+@hookimpl
+def pe_storage_probe(host: Host) -> list[str]:
+    """Return what this kernel or the root's filesystem lacks."""
+    return support.reasons(host)
+
+
+@hookimpl
+def pe_storage_prepare(request: StorageRequest) -> Record:
+    """Make the upper and work directories, and copies of the layers where owners cannot be mapped by a mount."""
+    options.mount_options(request.options)
+    return writable.make(request)
+
+
+@hookimpl
+def pe_storage_mounts(request: StorageRequest, record: Record) -> Rootfs:
+    """Return the overlay, and before it the id-mapped mount of the layers if there is one.
+
+    The mark of an earlier `volatile` mount is taken away: the engine, not the filesystem, knows whether the host
+    has crashed since.
+    """
+    chosen = options.mount_options(request.options)
+    if (options.VOLATILE, None) in chosen:
+        upper.remove_tree(f"{request.directory}/{mounting.WORK}/{_VOLATILE_MARK}")
+    owners = str(record.get("owners", writable.PLAIN))
+    links = HostPath(f"{request.directory}/{mounting.LINKS}")
+    overlay = mounting.overlay(
+        request,
+        writable.layers(request, owners),
+        chosen,
+        appending=support.appends_layers(),
+        links=links if os.path.isdir(links) else None,
+    )
+    if owners == writable.MAPPED_MOUNT:
+        return Rootfs(mounts=(mounting.mapped_parent(request), overlay))
+    return Rootfs(mounts=(overlay,))
+
+
+@hookimpl
+def pe_storage_changes(request: StorageRequest, record: Record) -> Iterable[Change]:
+    """Return what the upper directory changes."""
+    return upper.changes(_upper(request), mounting.unique(request.chain), request.user_map)
+
+
+@hookimpl
+def pe_storage_upper(request: StorageRequest, record: Record) -> HostPath:
+    """Return the upper directory."""
+    return _upper(request)
+
+
+@hookimpl
+def pe_storage_usage(request: StorageRequest, record: Record) -> Usage:
+    """Return the space of the upper directory."""
+    return upper.usage(_upper(request))
+
+
+@hookimpl
+def pe_storage_remove(request: StorageRequest, record: Record | None) -> bool:
+    """Remove all that prepare made."""
+    writable.remove(request)
+    return True
+
+
+@hookimpl
+def pe_storage_gc(host: Host, valid_ids: frozenset[str]) -> list[str]:
+    """Return nothing: all of a container is in the directory the core gives and removes, mounts go with its monitor."""
+    return []
+
+
+def _upper(request: StorageRequest) -> HostPath:
+    return HostPath(f"{request.directory}/{mounting.UPPER}")
