@@ -371,6 +371,30 @@ class Monitor:
         """Run a shell script in a container."""
         return self.run("/bin/sh", "-c", script, **options)
 
+    def beside(
+        self,
+        use: Callable[[Container], T],
+        *,
+        user_map: UserMap | None = None,
+        seccomp: bytes | None = None,
+        **options: Any,
+    ) -> T:
+        """Run `use` with a container that sleeps, and return what it returns."""
+        request = self.rootfs.request("sleep", "100", user_map=user_map, **options)
+        if user_map is not None:
+            self.rootfs.owned_by(user_map)
+
+        def run() -> T:
+            container = Container(request, seccomp)
+            container.start()
+            try:
+                return use(container)
+            finally:
+                container.kill()
+                container.finish()
+
+        return self(run)
+
     def _inside(self, function: Callable[[], Any], writer: int) -> None:
         try:
             kernel.unshare(kernel.CLONE_NEWNS)

@@ -267,7 +267,7 @@ def test_cgroup_mounts_appear_below_a_read_only_tmpfs(monitor: Monitor) -> None:
         pytest.skip("needs a cgroup v1 pids hierarchy")
     closed = mount.MS_RDONLY | mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC
     done = monitor.sh(
-        "cat /proc/self/mountinfo; cat /proc/self/cgroup; mkdir /sys/fs/cgroup/x; mkdir /sys/fs/cgroup/pids/x; cat /sys/fs/cgroup/pids/cgroup.procs",
+        "cat /proc/self/mountinfo /proc/self/cgroup; cd /sys/fs/cgroup; mkdir x; mkdir pids/x; cat pids/cgroup.procs",
         cgroup_mounts=(
             Mount(fstype="tmpfs", source="tmpfs", target=HostPath("/"), flags=closed, options=(("mode", "755"),)),
             Mount(fstype="cgroup", source="cgroup", target=HostPath("/pids"), flags=closed, options=(("pids", None),)),
