@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from ctypes import (
     Structure,
@@ -53,6 +54,7 @@ PIDFD_NONBLOCK = os.O_NONBLOCK
 # include/uapi/asm-generic/signal.h; the signal module costs more to import than all of this file
 SIGKILL = 9
 SIGCHLD = 17
+SIG_SETMASK = 2
 
 # include/uapi/linux/prctl.h
 PR_GET_TID_ADDRESS = 40
@@ -66,6 +68,15 @@ _STAT_START_TIME = 22 - 3
 _DEAD_STATES = (b"Z", b"X", b"x")
 # A command of 64 bytes and 50 numbers of at most 20 digits fit.
 _STAT_BYTES = 2048
+
+
+class SigSet(Structure):
+    """sigset_t of the C library, which has room for 1024 signals."""
+
+    _fields_ = (("__val", c_ulong * 16),)
+
+
+_EVERY_SIGNAL = SigSet((c_ulong * 16)(*[2**64 - 1] * 16))
 
 
 class CloneArgs(Structure):
@@ -89,6 +100,7 @@ class CloneArgs(Structure):
 _clone3 = declare_syscall("clone3", c_void_p, c_size_t, keep_interpreter_lock=True)
 _setns = declare("setns", c_int, c_int)
 _unshare = declare("unshare", c_int)
+_pthread_sigmask = declare("pthread_sigmask", c_int, c_void_p, c_void_p)
 _prctl = declare("prctl", c_int, c_ulong, c_ulong, c_ulong, c_ulong)
 _pidfd_open = declare_syscall("pidfd_open", c_int, c_uint)
 _pidfd_send_signal = declare_syscall("pidfd_send_signal", c_int, c_int, c_void_p, c_uint)
@@ -116,7 +128,7 @@ def clone3(
         flags: CLONE_NEW* and others that keep memory and descriptors apart.
         pidfd: Ask for a pidfd; it is close-on-exec.
         cgroup_fd: Directory of a cgroup on the unified hierarchy to be born into.
-        exit_signal: What the parent is sent when the child ends.
+        exit_signal: What the parent is sent when the child ends; another one than SIGCHLD needs __WALL to wait.
 
     Returns:
         (pid, pidfd) in the parent, with -1 for a pidfd not asked for; (0, -1) in the child. The pid is the
@@ -140,16 +152,33 @@ def clone3(
     if tid_address:
         args.flags |= CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID
         args.child_tid = tid_address
-    _before_fork()
-    pid = _clone3(byref(args), sizeof(args))
-    if pid == 0:
-        _after_fork_child()
-        return 0, -1
-    error = get_errno()
-    _after_fork_parent()
+    pid, error = _fork_with(args)
     if pid < 0:
         raise os_error(error, "clone3", f"flags {flags:#x}")
-    return pid, pidfd_out.value
+    return pid, pidfd_out.value if pid else -1
+
+
+def _fork_with(args: CloneArgs) -> tuple[int, int]:
+    """Do what os.fork() does around the call, and return (pid, errno).
+
+    A signal handler that raises between these lines would leave the import lock taken, or a child that is half an
+    interpreter; so signals wait.
+    """
+    mask = SigSet()
+    _pthread_sigmask(SIG_SETMASK, None, byref(mask))
+    try:
+        # Inside, because a handler may raise as soon as this returns.
+        _pthread_sigmask(SIG_SETMASK, byref(_EVERY_SIGNAL), None)
+        _before_fork()
+        pid = _clone3(byref(args), sizeof(args))
+        error = get_errno()
+        if pid == 0:
+            _after_fork_child()
+        else:
+            _after_fork_parent()
+        return pid, error
+    finally:
+        _pthread_sigmask(SIG_SETMASK, byref(mask), None)
 
 
 def _tid_address() -> int:
@@ -263,7 +292,10 @@ def open_pidfd(process: ProcessId) -> int | None:
     """
     try:
         pidfd = pidfd_open(process.pid)
-    except ProcessLookupError:
+    except OSError as exc:
+        # EINVAL, and ENOENT since Linux 6.9: the number is in use again, for a thread that leads no process.
+        if exc.errno not in {errno.ESRCH, errno.EINVAL, errno.ENOENT}:
+            raise
         return None
     if process_start_time(process.pid) == process.start_time:
         return pidfd

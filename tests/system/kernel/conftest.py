@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from plugengine.kernel.credentials import set_pdeathsig
 from plugengine.kernel.files import AT_FDCWD, AT_RECURSIVE
 from plugengine.kernel.mount import MS_PRIVATE, mount_setattr
-from plugengine.kernel.process import CLONE_NEWNS, unshare
+from plugengine.kernel.process import CLONE_NEWNS, SIGKILL, unshare
 from tests.conftest import need_root
 
 InChild = Callable[[Callable[[], Any]], Any]
@@ -24,6 +25,7 @@ def run_in_child(function: Callable[[], Any]) -> Any:
     pid = os.fork()
     if pid == 0:
         try:
+            set_pdeathsig(SIGKILL)  # a test that is given up leaves nobody
             report = {"result": function()}
         except BaseException:  # noqa: BLE001 - nothing may run on into the parent's stack
             report = {"failure": traceback.format_exc()}
