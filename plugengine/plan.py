@@ -215,6 +215,7 @@ class _Planner:
             hold=lambda: networks.in_use(self._site, network),
             lease=lambda: self._lease(network),
             release=lambda: self._release(network),
+            retire=lambda: networks.remove_if_idle(self._site, network, self._drivers.network),
             keep_record=lambda record: networks.keep_record(self._site, network, record),
             mac=self._spec.mac_address,
             ports=self._ports(),
@@ -230,7 +231,6 @@ class _Planner:
     def _release(self, network: Network) -> None:
         if network.subnet is not None:
             ipam.release(self._site.state, self._row.id, network=network.name)
-            networks.remove_if_idle(self._site, network, self._drivers.network)
 
     def _ports(self) -> tuple[Port, ...]:
         if not self._spec.publish_all:

@@ -27,6 +27,7 @@ class Site:
         self.environ = environ
         self.state = State(locations.root)
         self.registry = Registry(cache=HostPath(f"{locations.run_root}/drivers.json"))
+        self._sets: dict[tuple[str, ...], DriverSet] = {}
 
     @cached_property
     def host(self) -> Host:
@@ -53,11 +54,16 @@ class Site:
         return choice.choose(self.registry, self.host, spec, self.configured, cache=cache)
 
     def drivers(self, chosen: DriverChoice) -> DriverSet:
-        """Return a container's drivers in a plugin manager of their own."""
-        return DriverSet(
-            self.registry,
-            storage=chosen.storage,
-            network=chosen.network,
-            cgroup=chosen.cgroup,
-            namespace=chosen.namespace,
-        )
+        """Return exactly these drivers in a plugin manager of their own, made once in a process."""
+        names = (chosen.storage, chosen.network, chosen.cgroup, chosen.namespace)
+        found = self._sets.get(names)
+        if found is None:
+            found = DriverSet(
+                self.registry,
+                storage=chosen.storage,
+                network=chosen.network,
+                cgroup=chosen.cgroup,
+                namespace=chosen.namespace,
+            )
+            self._sets[names] = found
+        return found

@@ -45,6 +45,7 @@ class Live:
         self.child: Child | None = None
         self.attachment: Attachment | None = None
         self.network: Network | None = None
+        self.afterwards: list[Callable[[], None]] = []  # what nobody need wait for, once all is undone
 
 
 class Step(Protocol):
@@ -276,6 +277,7 @@ class NetworkStep(Struct, frozen=True):
     hold: Callable[[], AbstractContextManager[None]]  # against removal by others
     lease: Callable[[], str | None]
     release: Callable[[], None]
+    retire: Callable[[], None]  # removes the host's side if nobody uses it any more
     keep_record: Callable[[Record], None]
     mac: str | None = None
     ports: tuple[Port, ...] = ()
@@ -295,7 +297,7 @@ class NetworkStep(Struct, frozen=True):
             with self.hold():
                 live.attachment = self._connect(live, live.child.pid)
         except BaseException:
-            self.release()
+            self._give_back(live)
             raise
         live.network = self.network
 
@@ -323,7 +325,12 @@ class NetworkStep(Struct, frozen=True):
     def undo(self, live: Live) -> None:
         """Detach, give the address back; remove the network when this was the last one."""
         live.drivers.network.detach(self.network, self.container_id, live.attachment)
+        self._give_back(live)
+
+    def _give_back(self, live: Live) -> None:
+        """Release the lease now; removing a bridge takes the kernel 60 ms, so that comes after the goodbyes."""
         self.release()
+        live.afterwards.append(self.retire)
 
 
 class WriteFilesStep(Struct, frozen=True):

@@ -54,13 +54,18 @@ def _monitor(
     site: Site, row: ContainerRow, connection: socket.socket, *, owner: ProcessId, attach: bool, debug: bool
 ) -> NoReturn:
     code = 1
+    supervisor: Supervisor | None = None
     try:
         connection = _settle(site, row, connection)
         try:
             _take_over(site, row, owner)
-            code = Supervisor(site, row, connection, attach=attach, debug=debug).run()
+            supervisor = Supervisor(site, row, connection, attach=attach, debug=debug)
+            code = supervisor.run()
         except PlugengineError as exc:
             report(connection, exc)
+            connection.close()
+        if supervisor is not None:
+            supervisor.finish()
     except BaseException:  # noqa: BLE001 - the last frame of this process
         traceback.print_exc()
     finally:

@@ -69,6 +69,14 @@ class Supervisor:
         self._loop.run()
         return 0
 
+    def finish(self) -> None:
+        """Do what nobody need wait for; called last, also after a failed start."""
+        for action in self._live.afterwards:
+            try:
+                action()
+            except (PlugengineError, OSError) as exc:
+                sys.stderr.write(f"{exc}\n")
+
     # --- start ---------------------------------------------------------------------------------------------
 
     def _start(self) -> None:

@@ -279,9 +279,21 @@ def preload_drivers() -> None:
         for entry in registry.entries(group):
             if entry.distribution == PROJECT:
                 try:
-                    registry.load(group, entry.name)
+                    _import_parts(registry.load(group, entry.name))
                 except PlugengineError:
                     continue
+
+
+def _import_parts(package: object) -> None:
+    """Import the modules of a driver's package, which it would import when it is used."""
+    import importlib
+    import pkgutil
+
+    for part in pkgutil.iter_modules(getattr(package, "__path__", ())):
+        try:
+            importlib.import_module(f"{getattr(package, '__name__', '')}.{part.name}")
+        except ImportError:
+            continue
 
 
 def _source_times() -> dict[str, int]:
