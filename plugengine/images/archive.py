@@ -105,16 +105,17 @@ class _LayerAdder:
             self.sizes[diff_id] = known
             return
         directory = self._work.directory(short(diff_id))
-        stored = Measured(self._members.open(part.name), what=what, hashed=part.digest is not None)
-        done = unpack(
-            stored,
-            directory,
-            expected=diff_id,
-            parents=[self._store.files.layer(one) for one in below],
-            what=what,
-            progress=reporter(self._progress, f"layer {short(diff_id)}"),
-        )
-        stored.drain()
+        with self._members.open(part.name) as stream:
+            stored = Measured(stream, what=what, hashed=part.digest is not None)
+            done = unpack(
+                stored,
+                directory,
+                expected=diff_id,
+                parents=[self._store.files.layer(one) for one in below],
+                what=what,
+                progress=reporter(self._progress, f"layer {short(diff_id)}"),
+            )
+            stored.drain()
         if part.digest is not None and stored.digest != part.digest:
             raise ImageError(f"{what}: its digest is {stored.digest}, not {part.digest}")
         self._store.files.add_layer(directory, diff_id)
@@ -124,8 +125,8 @@ class _LayerAdder:
     def tar_size(self, diff_id: str, part: Part) -> int:
         """Return the size of a layer's plain tar, which the manifest states."""
         if diff_id not in self._tar_sizes:
-            plain = Unpacked(self._members.open(part.name), what=self._members.what)
-            counted = Measured(plain, what=self._members.what, hashed=False)
-            counted.drain()
-            self._tar_sizes[diff_id] = counted.count
+            with self._members.open(part.name) as stream:
+                plain = Measured(Unpacked(stream, what=self._members.what), what=self._members.what, hashed=False)
+                plain.drain()
+            self._tar_sizes[diff_id] = plain.count
         return self._tar_sizes[diff_id]

@@ -15,6 +15,7 @@ _SIZE, _MTIME, _CHECKSUM, _TYPE = slice(124, 136), slice(136, 148), slice(148, 1
 _LINK, _MAGIC, _MAJOR, _MINOR = slice(157, 257), slice(257, 263), slice(329, 337), slice(337, 345)
 _PREFIX = slice(345, 500)
 _USTAR = b"ustar\0"
+_OCTAL = frozenset(b"01234567")
 _BASE_256 = 0x80
 _BASE_256_NEGATIVE = 0xFF
 
@@ -67,10 +68,9 @@ def number(field_: bytes, what: str) -> int:
             return int.from_bytes(field_, "big", signed=True)
         return int.from_bytes(field_, "big") & ~(_BASE_256 << 8 * (len(field_) - 1))
     digits = field_.strip(b" \0").partition(b"\0")[0]
-    try:
-        return int(digits, 8) if digits.isdigit() or digits else 0
-    except ValueError:
-        raise ImageError(f"{what}: damaged header: {digits!r} is no octal number") from None
+    if not _OCTAL.issuperset(digits):
+        raise ImageError(f"{what}: not a tar archive, or a damaged one: {digits!r} is no octal number")
+    return int(digits, 8) if digits else 0
 
 
 def _check(block: bytes, what: str) -> None:

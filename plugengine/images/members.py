@@ -19,6 +19,7 @@ from plugengine.kernel.files import open_in_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from typing import BinaryIO
 
     from plugengine.images.scratch import Scratch
@@ -41,8 +42,8 @@ class Members(Protocol):
     def size(self, name: str) -> int:
         """Return its size in bytes."""
 
-    def open(self, name: str) -> Readable:
-        """Return a reader of its stored bytes."""
+    def open(self, name: str) -> AbstractContextManager[Readable]:
+        """Open its stored bytes for reading."""
 
 
 def read_small(members: Members, name: str, limit: int) -> bytes:
@@ -51,11 +52,8 @@ def read_small(members: Members, name: str, limit: int) -> bytes:
         raise ImageError(f"{members.what}: {name} is missing")
     if members.size(name) > limit:
         raise ImageError(f"{members.what}: {name} has {members.size(name)} bytes, more than {limit}")
-    reader = members.open(name)
-    parts = []
-    while part := reader.read(CHUNK):
-        parts.append(part)
-    return b"".join(parts)
+    with members.open(name) as reader:
+        return b"".join(iter(lambda: reader.read(CHUNK), b""))
 
 
 @contextmanager
@@ -134,10 +132,11 @@ class TarMembers:
         """Return a member's size."""
         return self._known(name).size
 
-    def open(self, name: str) -> Readable:
-        """Return a reader of one member."""
+    @contextmanager
+    def open(self, name: str) -> Iterator[Readable]:
+        """Open one member."""
         part = self._known(name)
-        return _Slice(self._fd, part.offset, part.size, f"{self.what}: {name}")
+        yield _Slice(self._fd, part.offset, part.size, f"{self.what}: {name}")
 
     def _known(self, name: str) -> _Part:
         part = self._part(name)
@@ -217,9 +216,11 @@ class DirectoryMembers:
         finally:
             os.close(fd)
 
-    def open(self, name: str) -> Readable:
-        """Return a reader of one file."""
-        return open(self._known(name), "rb", buffering=0)
+    @contextmanager
+    def open(self, name: str) -> Iterator[Readable]:
+        """Open one file."""
+        with open(self._known(name), "rb", buffering=0) as file:
+            yield file
 
     def _known(self, name: str) -> int:
         fd = self._open(name)

@@ -1,0 +1,174 @@
+"""Configs, manifests and indexes: what is believed of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from plugengine.errors import ImageError, UsageError
+from plugengine.images.config import image_config, machine_architecture, make_config, parse_config
+from plugengine.images.manifest import (
+    DOCKER_MANIFEST,
+    OCI_CONFIG,
+    OCI_INDEX,
+    OCI_LAYER,
+    OCI_MANIFEST,
+    Descriptor,
+    choose_platform,
+    make_manifest,
+    parse_index,
+    parse_manifest,
+)
+from plugengine.images.rootfs import parse_changes
+
+DIGEST = "sha256:" + "a" * 64
+LAYER = {"mediaType": OCI_LAYER, "digest": DIGEST, "size": 3}
+CONFIG = {"mediaType": OCI_CONFIG, "digest": DIGEST, "size": 2}
+MANIFEST = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": CONFIG, "layers": [LAYER]}
+INDEX = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [{**LAYER, "mediaType": OCI_MANIFEST}]}
+
+
+def encoded(data: Any) -> bytes:
+    return json.dumps(data).encode()
+
+
+def test_a_config_is_read_as_docker_writes_it() -> None:
+    config = image_config(
+        {
+            "config": {
+                "Entrypoint": ["/e"],
+                "Cmd": None,
+                "Env": ["A=b", "broken", "=worse", "C="],
+                "WorkingDir": "/w",
+                "User": "u:g",
+                "Volumes": {"/v": {}, "/a": {}},
+                "ExposedPorts": {"80/tcp": {}},
+                "StopSignal": "SIGQUIT",
+                "Labels": {"k": "v"},
+                "Healthcheck": {"Test": ["NONE"]},
+            }
+        },
+        "x",
+    )
+    assert (config.entrypoint, config.cmd, config.env) == (("/e",), (), ("A=b", "C="))
+    assert (config.working_dir, config.user, config.stop_signal) == ("/w", "u:g", "SIGQUIT")
+    assert (config.volumes, config.exposed_ports, config.labels) == (("/a", "/v"), ("80/tcp",), {"k": "v"})
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"config": ["x"]}, "config is not an object"),
+        ({"config": {"Cmd": "sh"}}, "Cmd is not a list of strings"),
+        ({"config": {"Env": [1]}}, "Env is not a list of strings"),
+        ({"config": {"Entrypoint": ["a\0b"]}}, "Entrypoint is not a list of strings"),
+        ({"config": {"User": 7}}, "User is not a string"),
+        ({"config": {"User": "a\0"}}, "User is not a string"),
+        ({"config": {"Volumes": ["/v"]}}, "Volumes is not an object"),
+        ({"config": {"Labels": {"k": 1}}}, "Labels is not an object of strings"),
+        ({"rootfs": None}, "rootfs.diff_ids"),
+        ({"rootfs": {"diff_ids": ["sha256:../../etc"]}}, "rootfs.diff_ids"),
+        ({"rootfs": {"diff_ids": "x"}}, "rootfs.diff_ids"),
+        ({"architecture": 3}, "architecture is not a string"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_config_of_the_wrong_shape_is_refused_with_the_member(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ImageError, match=reason):
+        parse_config(encoded({"rootfs": {"diff_ids": [DIGEST]}, **change}), "config")
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff\xfe{\0}\0", b"[" * 100_000, b"\xef\xbb\xbf{}", b"nan"])
+def test_a_config_that_is_no_json_object_in_utf_8_is_refused(content: bytes) -> None:
+    with pytest.raises(ImageError, match=r"config: not (JSON|a JSON object)"):
+        parse_config(content, "config")
+
+
+def test_our_own_configs_and_manifests_depend_on_their_content_alone() -> None:
+    one = make_config(diff_ids=[DIGEST], created="t", created_by="c", config={"A": 1, "B": 2})
+    two = make_config(diff_ids=[DIGEST], created="t", created_by="c", config={"B": 2, "A": 1})
+    assert one == two
+    assert parse_config(one, "c")["architecture"] == machine_architecture()
+    config = Descriptor(media_type=OCI_CONFIG, digest=DIGEST, size=len(one))
+    layer = Descriptor(media_type=OCI_LAYER, digest=DIGEST, size=5)
+    parsed = parse_manifest(make_manifest(config, [layer]), OCI_MANIFEST, "m")
+    assert (parsed.config, parsed.layers) == (config, (layer,))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"manifests": []}, "ambiguous"),
+        ({"fsLayers": []}, "ambiguous"),
+        ({"mediaType": OCI_INDEX}, "was announced as"),
+        ({"mediaType": DOCKER_MANIFEST}, "was announced as"),
+        ({"schemaVersion": 1}, "schema version 1 is not supported"),
+        ({"layers": None}, "layers is not a list"),
+        ({"config": None}, "config: not an object"),
+        ({"config": {**CONFIG, "mediaType": "application/vnd.wasm"}}, "not a container image"),
+        ({"layers": [{**LAYER, "mediaType": "text/plain"}]}, "unknown kind text/plain"),
+        ({"layers": [{**LAYER, "digest": "sha256:../../../etc/passwd"}]}, "not sha256"),
+        ({"layers": [{**LAYER, "digest": "md5:" + "0" * 32}]}, "not sha256"),
+        ({"layers": [{**LAYER, "digest": DIGEST + "\n"}]}, "not sha256"),
+        ({"layers": [{**LAYER, "size": -1}]}, "not a number of bytes"),
+        ({"layers": [{**LAYER, "size": True}]}, "not a number of bytes"),
+        ({"layers": [{**LAYER, "size": 1.5}]}, "not a number of bytes"),
+        ({"layers": [{"digest": DIGEST, "size": 1}]}, "has no media type"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_manifest_that_could_mislead_is_refused(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ImageError, match=reason):
+        parse_manifest(encoded({**MANIFEST, **change}), OCI_MANIFEST, "m")
+
+
+@pytest.mark.parametrize("member", ["config", "layers"])
+def test_an_index_that_is_also_a_manifest_is_refused(member: str) -> None:
+    with pytest.raises(ImageError, match="ambiguous"):
+        parse_index(encoded({**INDEX, member: MANIFEST[member]}), OCI_INDEX, "i")
+
+
+def platform(architecture: str, os: str = "linux", digit: str = "1") -> Descriptor:
+    return Descriptor(
+        media_type=OCI_MANIFEST,
+        digest="sha256:" + digit * 64,
+        size=1,
+        platform={"architecture": architecture, "os": os},
+    )
+
+
+def test_the_manifest_for_this_machine_is_chosen() -> None:
+    mine = platform(machine_architecture(), digit="2")
+    assert choose_platform([platform("s390y"), platform("unknown", "unknown"), mine], "i") is mine
+
+
+def test_a_lone_manifest_without_a_platform_is_taken_and_attestations_do_not_count() -> None:
+    lone = Descriptor(media_type=OCI_MANIFEST, digest=DIGEST, size=1)
+    assert choose_platform([platform("unknown", "unknown"), lone], "i") is lone
+
+
+def test_an_image_for_other_machines_only_is_refused_naming_them() -> None:
+    with pytest.raises(ImageError, match=f"no image for linux/{machine_architecture()}, only linux/s390y, plan9/mips"):
+        choose_platform([platform("s390y"), platform("mips", "plan9")], "i")
+
+
+def test_changes_set_the_config_as_a_dockerfile_does() -> None:
+    config = parse_changes(
+        [
+            'CMD ["sh", "-c", "x"]', "entrypoint run me", "ENV A=1 B='two words'", "ENV A 3", "EXPOSE 80 53/udp",
+            'VOLUME ["/data"]', "USER nobody", "WORKDIR /w", "LABEL k=v", "STOPSIGNAL SIGINT",
+        ]
+    )  # fmt: skip
+    assert (config["Cmd"], config["Entrypoint"]) == (["sh", "-c", "x"], ["/bin/sh", "-c", "run me"])
+    assert config["Env"][1:] == ["B=two words", "A=3"]
+    assert (config["ExposedPorts"], config["Volumes"]) == ({"80/tcp": {}, "53/udp": {}}, {"/data": {}})
+    assert (config["User"], config["WorkingDir"], config["StopSignal"]) == ("nobody", "/w", "SIGINT")
+    assert config["Labels"] == {"k": "v"}
+
+
+@pytest.mark.parametrize("change", ["RUN true", "CMD", "", "ENV A=1 B", "ENV 'A", "LABEL =x"])
+def test_a_change_that_is_not_understood_is_refused(change: str) -> None:
+    with pytest.raises(UsageError, match="change"):
+        parse_changes([change])
