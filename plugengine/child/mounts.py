@@ -143,24 +143,29 @@ class Builder:
         os.close(fd)
 
     def _make_nodes(self, step: steps.MakeNodes) -> None:
-        for node in step.nodes:
-            self._make_node(node)
+        with _Parent(self._root) as parent:
+            for node in step.nodes:
+                _make_node(parent, node)
 
     def _copy_devices(self, _step: steps.CopyDevices) -> None:
-        for node in self._sources.nodes[self._index]:
-            if node.fd < 0:
-                self._make_node(node)
-                continue
-            target = create_file_in_root(self._root, node.path, 0)
-            move_mount(node.fd, b"", target)
-            os.close(target)
-            os.close(node.fd)
+        with _Parent(self._root) as parent:
+            for node in self._sources.nodes[self._index]:
+                if node.fd < 0:
+                    _make_node(parent, node)
+                else:
+                    self._bind_node(node)
+
+    def _bind_node(self, node: steps.Node) -> None:
+        target = create_file_in_root(self._root, node.path, 0)
+        move_mount(node.fd, b"", target)
+        os.close(target)
+        os.close(node.fd)
 
     def _make_links(self, step: steps.MakeLinks) -> None:
-        for path, link_target in step.links:
-            directory, name = self._parent(path)
-            os.symlink(link_target, name, dir_fd=directory)
-            os.close(directory)
+        with _Parent(self._root) as parent:
+            for path, link_target in step.links:
+                directory, name = parent.of(path)
+                os.symlink(link_target, name, dir_fd=directory)
 
     def _make_console(self, step: steps.MakeConsole) -> None:
         if self._pts < 0:
@@ -278,22 +283,6 @@ class Builder:
         except (FileNotFoundError, NotADirectoryError):
             return -1
 
-    def _parent(self, path: bytes) -> tuple[int, bytes]:
-        directory, _slash, name = path.rpartition(b"/")
-        return mkdir_in_root(self._root, directory or b"/"), name
-
-    def _make_node(self, node: steps.Node) -> None:
-        directory, name = self._parent(node.path)
-        try:
-            os.mknod(name, node.mode, node.device, dir_fd=directory)
-        except FileExistsError:
-            found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-            if (stat.S_IFMT(found.st_mode), found.st_rdev) != (stat.S_IFMT(node.mode), node.device):
-                raise
-        else:
-            fchownat(directory, name, node.uid, node.gid)
-        os.close(directory)
-
     def _verified_null(self) -> int:
         """Open the null device we made, and make sure that it is the one: CVE-2025-31133."""
         if self._null < 0:
@@ -314,6 +303,47 @@ class Builder:
         """A link of the image may lead a mount into procfs, and hide what is written there: CVE-2019-19921."""
         if fstatfs_type(target) == PROC_SUPER_MAGIC:
             raise os_error(errno.EPERM, "move_mount", path, "a symbolic link of the image leads into procfs")
+
+
+class _Parent:
+    """The directory of one path after another, opened once as long as it stays the same."""
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._path = b""
+        self._fd = -1
+
+    def of(self, path: bytes) -> tuple[int, bytes]:
+        """Return a descriptor, ours until the next call, and the name in that directory; what is missing is made."""
+        directory, _slash, name = path.rpartition(b"/")
+        if directory != self._path or self._fd < 0:
+            self._close()
+            self._path, self._fd = directory, mkdir_in_root(self._root, directory or b"/")
+        return self._fd, name
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> _Parent:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._close()
+
+
+def _make_node(parent: _Parent, node: steps.Node) -> None:
+    directory, name = parent.of(node.path)
+    try:
+        os.mknod(name, node.mode, node.device, dir_fd=directory)
+    except FileExistsError:
+        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        if (stat.S_IFMT(found.st_mode), found.st_rdev) != (stat.S_IFMT(node.mode), node.device):
+            raise
+        return
+    if node.uid or node.gid:  # else it is ours, who are root, already
+        fchownat(directory, name, node.uid, node.gid)
 
 
 def open_terminal(devpts: int) -> tuple[int, int]:

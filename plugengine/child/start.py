@@ -58,12 +58,11 @@ def close_all_but(keep: Iterable[int]) -> None:
 def reset_signals() -> None:
     """Give every signal its default action: what is ignored stays so over execve(2), as Python's SIGPIPE would."""
     for number in range(1, signal.NSIG):
-        if number in {signal.SIGKILL, signal.SIGSTOP}:
-            continue
         try:
-            signal.signal(number, signal.SIG_DFL)
+            if signal.getsignal(number) is not signal.SIG_DFL:
+                signal.signal(number, signal.SIG_DFL)
         except (OSError, ValueError):
-            pass  # the two or three real-time signals the C library keeps for itself
+            pass  # SIGKILL, SIGSTOP, and the real-time signals the C library keeps for itself
 
 
 def own_program() -> FileId:
