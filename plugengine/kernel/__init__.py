@@ -6,6 +6,7 @@ Nothing is imported here, so that a process pays only for the submodules it uses
 """
 
 __all__ = [
+    "addresses",
     "attributes",
     "bpf",
     "capabilities",
@@ -17,6 +18,7 @@ __all__ = [
     "loop",
     "mount",
     "mountinfo",
+    "netlink",
     "process",
     "tty",
     "uts",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from plugengine.kernel import capabilities, fuse, libc, links, tty
+from plugengine.kernel import addresses, capabilities, fuse, libc, links, tty
 from tests.conftest import need_tool
 
 # Constants of our own, beside the kernel's.
@@ -82,6 +82,10 @@ PROBES = [
     ),
     Probe("tty", "sys/ioctl.h"),
     Probe("links", "sys/socket.h linux/sockios.h linux/if.h", enumerators=("SOCK_",)),
+    Probe(
+        "netlink", "sys/socket.h linux/netlink.h", enumerators=("NLMSGERR_",), without=("NLA_TYPE_MASK",)
+    ),  # C has it 32 bits wide
+    Probe("addresses", "sys/socket.h linux/sockios.h linux/if.h linux/route.h"),
     Probe("fuse", "stdint.h sys/ioctl.h linux/fuse.h", extra=BACKING_MAP),
     Probe("bpf", "linux/bpf.h", enumerators=("BPF_PROG_", "BPF_CGROUP_")),
     Probe(
@@ -177,14 +181,18 @@ def test_the_parts_of_bpf_attr_lie_where_the_header_puts_them(structure: str, pr
 
 
 def test_packed_requests_have_the_size_of_their_c_structures(tmp_path: Path) -> None:
-    headers = "stdint.h sys/ioctl.h linux/if.h linux/fuse.h"
+    headers = "stdint.h sys/ioctl.h linux/if.h linux/route.h linux/in.h linux/fuse.h"
     sizes = {
         "ifreq": "sizeof(struct ifreq)",
+        "rtentry": "sizeof(struct rtentry)",
+        "sockaddr_in": "sizeof(struct sockaddr_in)",
         "winsize": "sizeof(struct winsize)",
         "fuse_backing_map": "sizeof(struct fuse_backing_map)",
     }
     assert run_c(c_program(headers, sizes, extra=BACKING_MAP), tmp_path) == {
         "ifreq": links._IFREQ.size,
+        "rtentry": addresses._RTENTRY.size,
+        "sockaddr_in": addresses._SOCKADDR_IN.size,
         "winsize": tty._WINSIZE.size,
         "fuse_backing_map": fuse._BACKING_MAP.size,
     }
