@@ -13,7 +13,7 @@ from plugengine.container_rows import ContainerRow
 from plugengine.errors import NotSupportedError
 from plugengine.locate import Locations
 from plugengine.logs import LogLine
-from plugengine.model import CgroupStats, Change, NetworkStats, Port
+from plugengine.model import CgroupStats, Change, NetworkStats, Port, Usage
 from plugengine.session import Outcome, Streams
 from plugengine.site import Site
 
@@ -248,6 +248,12 @@ class Engine:
 
         return changes(self.site, self.get(reference))
 
+    def usage(self, reference: str) -> Usage:
+        """Return the space a container's writable layer takes."""
+        from plugengine.inspection import usage
+
+        return usage(self.site, self.get(reference))
+
     # --- images --------------------------------------------------------------------------------------------
 
     def load(
@@ -256,9 +262,16 @@ class Engine:
         """Load images from an archive (docker-archive or OCI, plain, gzip or zstd)."""
         return self.site.images.load(source, progress=progress)
 
-    def import_rootfs(self, source: str | BinaryIO, name: str, *, changes: Iterable[str] = ()) -> Image:
+    def import_rootfs(
+        self,
+        source: str | BinaryIO,
+        name: str | None = None,
+        *,
+        changes: Iterable[str] = (),
+        progress: Callable[[str, int, int | None], None] | None = None,
+    ) -> Image:
         """Make a one-layer image from the tar of a root filesystem."""
-        return self.site.images.import_rootfs(source, name, changes=tuple(changes))
+        return self.site.images.import_rootfs(source, name, changes=tuple(changes), progress=progress)
 
     def images(self) -> list[Image]:
         """Return the images of the store, the newest first."""

@@ -16,7 +16,7 @@ from plugengine.container_rows import ContainerRow
 from plugengine.creation import PlacedMount, storage_request
 from plugengine.errors import ConflictError, NotFoundError
 from plugengine.logs import LogFollower, LogLine, read_lines, timestamp
-from plugengine.model import Attachment, CgroupStats, Change, NetworkStats, Port, encode
+from plugengine.model import Attachment, CgroupStats, Change, NetworkStats, Port, Usage, encode
 from plugengine.site import Site
 
 _LIVE = ("running", "paused", "stopping")
@@ -84,6 +84,12 @@ def changes(site: Site, row: ContainerRow) -> Iterable[Change]:
     """Return the differences to the image; see `Engine.changes`."""
     drivers = site.drivers(row.choice)
     return drivers.storage.changes(storage_request(site, row, row.records), row.records["storage"])
+
+
+def usage(site: Site, row: ContainerRow) -> Usage:
+    """Return the space of the writable layer; see `Engine.usage`."""
+    drivers = site.drivers(row.choice)
+    return drivers.storage.usage(storage_request(site, row, row.records), row.records["storage"])
 
 
 def stats(site: Site, row: ContainerRow) -> tuple[CgroupStats, NetworkStats]:
