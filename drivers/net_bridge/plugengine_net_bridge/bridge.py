@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from plugengine.errors import ConflictError, DriverError, UsageError
 from plugengine.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket
 
-from plugengine_net_bridge import rtnl, sysctl, table
+from plugengine_net_bridge import firewall, rtnl, sysctl, table
 from plugengine_net_bridge.names import (
     IFNAMSIZ,
     bridge_name,
@@ -63,10 +63,13 @@ def create(network: Network) -> Record:
         try:
             forwarding = sysctl.ensure(sysctl.IP_FORWARD, "1")
             with NetlinkSocket(NETLINK_ROUTE) as rtnetlink:
-                if _ensure_bridge(rtnetlink, plan):
+                if made := _ensure_bridge(rtnetlink, plan):
                     undo.callback(_remove_link, plan.bridge)
             with NetlinkSocket(NETLINK_NETFILTER) as nf:
                 table.ensure(nf, plan.bridge, plan.subnet, internal=plan.internal)
+                if made:
+                    undo.callback(_remove_rules, plan.bridge)
+                firewall.let_pass(nf, plan.bridge)
         except OSError as exc:
             raise _failed(plan, exc) from exc
         undo.pop_all()
@@ -84,10 +87,8 @@ def create(network: Network) -> Record:
 def remove(network: Network, record: Record) -> None:
     """Remove the rules and the bridge; see `pe_network_remove`."""
     bridge = str(record.get("bridge") or bridge_name(network))
-    subnet = str(record.get("subnet") or network.subnet or "")
     try:
-        with NetlinkSocket(NETLINK_NETFILTER) as nf:
-            table.forget(nf, bridge, Prefix(subnet) if subnet else None)
+        _remove_rules(bridge)
         with NetlinkSocket(NETLINK_ROUTE) as rtnetlink:
             link = find_link(rtnetlink, bridge)
             if link is not None and marked_network(link.alias) == network.name:
@@ -111,14 +112,17 @@ def _ensure_bridge(rtnetlink: NetlinkSocket, plan: Plan) -> bool:
     """Make the bridge what it should be; return whether it had to be made."""
     link = find_link(rtnetlink, plan.bridge)
     if made := link is None:
-        rtnetlink.execute(rtnl.new_bridge(plan.bridge, mac=plan.mac, mtu=plan.mtu), accept=_HAVE)
+        # In one send: whoever is killed here leaves a bridge with a mark, or none.
+        rtnetlink.execute(
+            rtnl.new_bridge(plan.bridge, mac=plan.mac, mtu=plan.mtu),
+            rtnl.set_alias(plan.bridge, network_mark(plan.name)),
+            accept=_HAVE,
+        )
         link = find_link(rtnetlink, plan.bridge)
         if link is None:
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), plan.bridge)
     _check_ours(link, plan)
     requests = []
-    if not link.alias:
-        requests.append(rtnl.set_alias(plan.bridge, network_mark(plan.name)))
     if link.mtu != plan.mtu:
         requests.append(rtnl.set_mtu(plan.bridge, plan.mtu))
     requests.append(rtnl.new_address(link.index, plan.gateway, plan.bridge))
@@ -160,6 +164,12 @@ def _refuse_advertisements(interface: str) -> None:
 def _remove_link(name: str) -> None:
     with NetlinkSocket(NETLINK_ROUTE) as rtnetlink:
         rtnetlink.execute(rtnl.delete_link(name), accept=_GONE)
+
+
+def _remove_rules(bridge: str) -> None:
+    with NetlinkSocket(NETLINK_NETFILTER) as nf:
+        firewall.withdraw(nf, bridge)
+        table.forget(nf, bridge)
 
 
 def _failed(plan: Plan, exc: OSError) -> DriverError | ConflictError:

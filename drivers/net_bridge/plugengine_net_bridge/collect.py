@@ -6,7 +6,7 @@ import errno
 
 from plugengine.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket
 
-from plugengine_net_bridge import ports, rtnl, table
+from plugengine_net_bridge import firewall, ports, rtnl, table
 from plugengine_net_bridge.bridge import all_links
 from plugengine_net_bridge.names import bridge_name, marked_container, marked_network, owner, split_owner
 
@@ -54,5 +54,6 @@ def _collect_links(rtnetlink: NetlinkSocket, names: frozenset[str], valid_ids: f
 def _collect_networks(nf: NetlinkSocket, known: frozenset[str]) -> list[str]:
     unknown = [bridge for bridge in table.bridges(nf) if bridge not in known]
     for bridge in unknown:
-        table.forget(nf, bridge, None)
+        firewall.withdraw(nf, bridge)
+        table.forget(nf, bridge)
     return [f"rules of bridge {bridge}" for bridge in unknown]

@@ -1,4 +1,4 @@
-"""Requests of nf_tables over netlink, as bytes; pure. See include/uapi/linux/netfilter/nf_tables.h."""
+"""Requests of nf_tables over netlink, as bytes. See include/uapi/linux/netfilter/nf_tables.h."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import struct
 from collections.abc import Sequence
 
 from plugengine.kernel import netlink
-from plugengine.kernel.netlink import Request, attr, attr_be32, attr_str, attributes, nest
+from plugengine.kernel.netlink import NetlinkSocket, Request, attr, attr_be32, attr_str, attributes, nest
 
 # include/uapi/linux/netfilter/nfnetlink.h
 NFNL_SUBSYS_NFTABLES = 10
@@ -151,6 +151,12 @@ def request(kind: int, flags: int, about: str, *parts: bytes, family: int = sock
     """Return one message to nf_tables."""
     body = _NFGENMSG.pack(family, _NFNETLINK_V0, 0) + b"".join(parts)
     return Request(NFNL_SUBSYS_NFTABLES << 8 | kind, flags, body, about)
+
+
+def generation(nf: NetlinkSocket) -> int:
+    """Ask for the number that every change of any rule of the namespace raises."""
+    ((_, body), *_) = nf.get(request(NFT_MSG_GETGEN, 0, "nf_tables"))
+    return be32(reply_attributes(body)[NFTA_GEN_ID])
 
 
 def reply_attributes(body: bytes) -> dict[int, bytes]:

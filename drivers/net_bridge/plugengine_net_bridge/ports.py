@@ -93,7 +93,7 @@ def replace(nf: NetlinkSocket, owner: str, address: str, wanted: Sequence[Port])
         DriverError: Others change the rules too often.
     """
     for attempt in range(_ATTEMPTS):
-        generation = _generation(nf)
+        generation = nft.generation(nf)
         entries = published(nf)
         own = [entry for entry in entries if entry.owner == owner]
         others = [entry for entry in entries if entry.owner != owner]
@@ -253,11 +253,6 @@ def _probe(protocol: str, host_ip: str, number: int) -> int:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind((host_ip, number))
         return int(probe.getsockname()[1])
-
-
-def _generation(nf: NetlinkSocket) -> int:
-    ((_, body), *_) = nf.get(nft.request(nft.NFT_MSG_GETGEN, 0, "nf_tables"))
-    return nft.be32(nft.reply_attributes(body)[nft.NFTA_GEN_ID])
 
 
 def _packed(address: str) -> bytes:

@@ -11,10 +11,7 @@ import errno
 from plugengine.kernel.netlink import NetlinkSocket
 
 from plugengine_net_bridge import nft
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from plugengine_net_bridge.rtnl import Prefix
+from plugengine_net_bridge.rtnl import Prefix
 
 TABLE = "plugengine"
 BRIDGES = "bridges"  # interface names
@@ -27,42 +24,43 @@ PORTS_AT = "ports_at"  # (protocol, address, port) -> (address, port)
 # Chains, and how many rules each has; the rules themselves are in rules.py, which only a repair has to import.
 CHAINS = (("raw", 2), ("prerouting", 3), ("output", 2), ("postrouting", 3), ("forward", 6))
 
+_INTERNAL_NOTE = " internal"
+_GONE = frozenset((errno.ENOENT,))
+
 
 def ensure(nf: NetlinkSocket, bridge: str, subnet: Prefix, *, internal: bool) -> None:
     """Make or mend the table and the elements of one network; quick when all is there."""
-    if _complete(nf, bridge, subnet, internal=internal):
+    note = subnet.text + (_INTERNAL_NOTE if internal else "")
+    if _complete(nf, bridge, note):
         return
     from plugengine_net_bridge.rules import definition
 
-    requests = definition()
-    for name, elements in _network_elements(bridge, subnet).items():
-        requests.append(nft.add_elements(TABLE, name, *elements))
-    if internal:
-        requests.append(nft.add_elements(TABLE, INTERNAL, nft.element(nft.interface_key(bridge))))
-    nf.execute(*nft.batch(requests))
+    if _notes(nf).get(bridge, note) != note:
+        forget(nf, bridge)  # a network of that name that was another one
+    added = [nft.add_elements(TABLE, name, *found) for name, found in _network_elements(bridge, note).items()]
+    nf.execute(*nft.batch([*definition(), *added]))
 
 
-def forget(nf: NetlinkSocket, bridge: str, subnet: Prefix | None) -> None:
+def forget(nf: NetlinkSocket, bridge: str) -> None:
     """Remove one network's elements, and the table when it was the last."""
-    gone = frozenset((errno.ENOENT,))
-    sets = _network_elements(bridge, subnet)
-    sets[INTERNAL] = [nft.element(nft.interface_key(bridge))]
-    for name, elements in sets.items():
-        nf.execute(*nft.batch([nft.delete_elements(TABLE, name, *elements)]), accept=gone)
+    note = _notes(nf).get(bridge)
+    if note is not None:
+        # The one that remembers the others goes last.
+        for name, found in reversed(_network_elements(bridge, note).items()):
+            nf.execute(*nft.batch([nft.delete_elements(TABLE, name, *found)]), accept=_GONE)
     remove_when_unused(nf)
 
 
 def remove_when_unused(nf: NetlinkSocket) -> None:
     """Remove the table if it has no network; the kernel decides, so a network made meanwhile is safe."""
-    requests = [nft.flush_chain(TABLE, chain[0]) for chain in CHAINS]
+    requests = [nft.flush_chain(TABLE, chain) for chain, _ in CHAINS]
     requests += [nft.delete_empty_set(TABLE, BRIDGES), nft.delete_table(TABLE)]
-    nf.execute(*nft.batch(requests), accept=frozenset((errno.ENOENT, errno.EBUSY)))
+    nf.execute(*nft.batch(requests), accept=_GONE | {errno.EBUSY})
 
 
 def bridges(nf: NetlinkSocket) -> list[str]:
     """Return the bridges the table knows; none when there is no table."""
-    found = elements(nf, BRIDGES)
-    return [key.rstrip(b"\0").decode(errors="replace") for key, _, _ in found]
+    return list(_notes(nf))
 
 
 def elements(nf: NetlinkSocket, name: str) -> list[tuple[bytes, bytes, str]]:
@@ -74,12 +72,10 @@ def elements(nf: NetlinkSocket, name: str) -> list[tuple[bytes, bytes, str]]:
     return [one for _, body in replies for one in nft.parse_elements(body)]
 
 
-def _complete(nf: NetlinkSocket, bridge: str, subnet: Prefix, *, internal: bool) -> bool:
-    questions = [nft.get_chain(TABLE, chain[0]) for chain in CHAINS]
-    for name, (first, *_) in _network_elements(bridge, subnet).items():
+def _complete(nf: NetlinkSocket, bridge: str, note: str) -> bool:
+    questions = [nft.get_chain(TABLE, chain) for chain, _ in CHAINS]
+    for name, (first, *_) in _network_elements(bridge, note).items():
         questions.append(nft.get_elements(TABLE, name, first))
-    if internal:
-        questions.append(nft.get_elements(TABLE, INTERNAL, nft.element(nft.interface_key(bridge))))
     answers = nf.exchange(questions)
     if any(answer.error is not None for answer in answers):
         return False
@@ -88,13 +84,27 @@ def _complete(nf: NetlinkSocket, bridge: str, subnet: Prefix, *, internal: bool)
         use = nft.reply_attributes(answer.replies[0][1]).get(nft.NFTA_CHAIN_USE, b"")
         if not use or nft.be32(use) != rules:
             return False
-    return True
+    ((_, body),) = answers[len(CHAINS)].replies
+    return [comment for _, _, comment in nft.parse_elements(body)] == [note]
 
 
-def _network_elements(bridge: str, subnet: Prefix | None) -> dict[str, list[bytes]]:
+def _notes(nf: NetlinkSocket) -> dict[str, str]:
+    """Return what the table remembers of each bridge."""
+    return {_interface(key): comment for key, _, comment in elements(nf, BRIDGES)}
+
+
+def _interface(key: bytes) -> str:
+    return key.rstrip(b"\0").decode(errors="replace")
+
+
+def _network_elements(bridge: str, note: str) -> dict[str, list[bytes]]:
+    """Return the elements of one network by set; the first has a note from which all can be told."""
     key = nft.interface_key(bridge)
-    found = {BRIDGES: [nft.element(key)], LINKS: [nft.element(key + key)]}
-    if subnet is not None:
+    found = {BRIDGES: [nft.element(key, comment=note)], LINKS: [nft.element(key + key)]}
+    if note:  # someone may have put the element in again by hand
+        subnet = Prefix(note.removesuffix(_INTERNAL_NOTE))
         first, behind = subnet.first.to_bytes(4, "big"), (subnet.last + 1).to_bytes(4, "big")
         found[SUBNETS] = [nft.element(first), nft.element(behind, flags=nft.NFT_SET_ELEM_INTERVAL_END)]
+    if note.endswith(_INTERNAL_NOTE):
+        found[INTERNAL] = [nft.element(key)]
     return found

@@ -83,11 +83,13 @@ def detach(network: Network, container_id: str, attachment: Attachment | None) -
     """Remove the host's end and the published ports; see `pe_network_detach`."""
     problems = []
     if attachment is None or attachment.ports:
-        from plugengine_net_bridge import ports
+        from plugengine_net_bridge import conntrack, ports
 
         try:
             with NetlinkSocket(NETLINK_NETFILTER) as nf:
-                ports.withdraw(nf, owner=owner(container_id, network.name))
+                removed = ports.withdraw(nf, owner=owner(container_id, network.name))
+                for address in {entry.address for entry in removed}:
+                    conntrack.forget_guest(nf, address)
         except OSError as exc:
             problems.append(exc)
     try:
@@ -102,7 +104,7 @@ def detach(network: Network, container_id: str, attachment: Attachment | None) -
 
 def change_ports(network: Network, container_id: str, attachment: Attachment, wanted: tuple[Port, ...]) -> Attachment:
     """Replace the published ports; see `pe_network_ports`."""
-    from plugengine_net_bridge import ports
+    from plugengine_net_bridge import conntrack, ports
 
     plan = Plan(network)
     address = Prefix(attachment.interfaces[0].addresses[0]).address
@@ -111,6 +113,7 @@ def change_ports(network: Network, container_id: str, attachment: Attachment, wa
         with NetlinkSocket(NETLINK_ROUTE) as host, NetlinkSocket(NETLINK_NETFILTER) as nf:
             published = ports.replace(nf, owner(container_id, network.name), address, _normalised(wanted))
             _open_ways(host, plan.bridge, name, published)
+            conntrack.forget_ports(nf, (*attachment.ports, *published))
     except OSError as exc:
         raise DriverError(f"publish ports of container {container_id}: {exc.strerror} ({exc.filename})") from exc
     return Attachment(
@@ -224,13 +227,14 @@ def _unmake_pair(host: NetlinkSocket, name: str) -> None:
 def _publish(host: NetlinkSocket, wanted: _Wanted) -> tuple[Port, ...]:
     if not wanted.ports:
         return ()
-    from plugengine_net_bridge import ports
+    from plugengine_net_bridge import conntrack, ports
 
     mark = owner(wanted.container_id, wanted.network)
     with NetlinkSocket(NETLINK_NETFILTER) as nf:
         published = ports.replace(nf, mark, wanted.address.address, wanted.ports)
         try:
             _open_ways(host, wanted.plan.bridge, wanted.host_name, published)
+            conntrack.forget_ports(nf, published)
         except (OSError, PlugengineError):
             ports.withdraw(nf, owner=mark)
             raise
