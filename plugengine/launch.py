@@ -35,7 +35,7 @@ from plugengine.kernel.process import CLONE_NEWTIME, ProcessId
 from plugengine.model import HostPath, NamespacePlan, UserMap
 from plugengine.security import capabilities, seccomp
 from plugengine.site import Site
-from plugengine.steps import Live
+from plugengine.steps import Live, join_cgroup
 
 _GO: Final = b"+"
 # include/uapi/linux/sched.h, by the name of the link below /proc/PID/ns; see setns(2)
@@ -222,8 +222,8 @@ def clone_first(launch: Launch, live: Live) -> Child:
     go_read, go_write = os.pipe2(os.O_CLOEXEC)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        with open_sources(guest) as sources, _joined(launch.namespaces):
-            pid, pidfd = process.clone3(launch.namespaces.clone_flags & ~CLONE_NEWTIME)
+        with open_sources(guest) as sources, _entrance(live) as (cgroup_fd, tasks), _joined(launch.namespaces):
+            pid, pidfd = process.clone3(launch.namespaces.clone_flags & ~CLONE_NEWTIME, cgroup_fd=cgroup_fd)
             if pid == 0:
                 inside.become_init(
                     guest,
@@ -233,6 +233,7 @@ def clone_first(launch: Launch, live: Live) -> Child:
                     report_fd=theirs.fileno(),
                     stdio=pipes.guest,
                     unshare_flags=launch.namespaces.unshare_flags,
+                    enter=tasks,
                 )
     except BaseException:
         os.close(go_write)
@@ -300,6 +301,27 @@ def _joined(namespaces: NamespacePlan) -> Iterator[None]:
             os.close(fd)
 
 
+@contextmanager
+def _entrance(live: Live) -> Iterator[tuple[int | None, tuple[int, ...]]]:
+    """Open what a process about to be cloned needs to enter the container's group by itself."""
+    entry = None if live.cgroup is None else live.drivers.cgroup.entry(live.cgroup)
+    if entry is None:
+        yield None, ()
+        return
+    opened: list[int] = []
+    try:
+        group = None
+        if entry.clone_into is not None:
+            group = os.open(entry.clone_into, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            opened.append(group)
+        tasks = tuple(os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in entry.tasks)
+        opened += tasks
+        yield group, tasks
+    finally:
+        for fd in opened:
+            os.close(fd)
+
+
 def _write_offsets(namespaces: NamespacePlan) -> None:
     if namespaces.time_offsets:
         text = "".join(f"{clock} {seconds} 0\n" for clock, seconds in namespaces.time_offsets)
@@ -338,16 +360,18 @@ def _fork_exec(live: Live, plan: ProcessPlan, spec: ExecSpec, *, pidfd: int, nam
     go_read, go_write = os.pipe2(os.O_CLOEXEC)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        pid, child_pidfd = process.clone3(0)
-        if pid == 0:
-            inside.become_exec(
-                plan,
-                pidfd=pidfd,
-                namespaces=namespaces,
-                go_fd=go_read,
-                report_fd=theirs.fileno(),
-                stdio=pipes.guest,
-            )
+        with _entrance(live) as (cgroup_fd, tasks):
+            pid, child_pidfd = process.clone3(0, cgroup_fd=cgroup_fd)
+            if pid == 0:
+                inside.become_exec(
+                    plan,
+                    pidfd=pidfd,
+                    namespaces=namespaces,
+                    go_fd=go_read,
+                    report_fd=theirs.fileno(),
+                    stdio=pipes.guest,
+                    enter=tasks,
+                )
     except BaseException:
         os.close(go_write)
         ours.close()
@@ -358,8 +382,7 @@ def _fork_exec(live: Live, plan: ProcessPlan, spec: ExecSpec, *, pidfd: int, nam
         theirs.close()
     child = Child(pid, child_pidfd, go_fd=go_write, report_fd=ours.detach(), pipes=pipes, plan=plan, guest=None)
     try:
-        if live.cgroup is not None:
-            live.drivers.cgroup.join(live.cgroup, pid)
+        join_cgroup(live, pid)
         child.release()
     except BaseException:
         child.end()

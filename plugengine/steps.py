@@ -247,6 +247,12 @@ class MapUsersStep(Struct, frozen=True):
         """Nothing: the maps go with the namespace."""
 
 
+def join_cgroup(live: Live, pid: int) -> None:
+    """Move a process into the container's group, where it does not enter by itself."""
+    if live.cgroup is not None and live.drivers.cgroup.entry(live.cgroup) is None:
+        live.drivers.cgroup.join(live.cgroup, pid)
+
+
 class JoinCgroupStep(Struct, frozen=True):
     """Move the first process into its group, and set how the out-of-memory killer sees it."""
 
@@ -258,9 +264,8 @@ class JoinCgroupStep(Struct, frozen=True):
 
     def do(self, live: Live) -> None:
         """Join."""
-        assert live.child is not None  # noqa: S101 - CloneStep and CgroupStep come before
-        assert live.cgroup is not None  # noqa: S101
-        live.drivers.cgroup.join(live.cgroup, live.child.pid)
+        assert live.child is not None  # noqa: S101 - CloneStep comes before
+        join_cgroup(live, live.child.pid)
         if self.oom_score_adj is not None:
             with open(f"/proc/{live.child.pid}/oom_score_adj", "w", encoding="ascii") as stream:
                 stream.write(str(self.oom_score_adj))

@@ -11,6 +11,7 @@ from plugengine.child.finish import Finisher
 from plugengine.child.mounts import open_terminal
 from plugengine.child.report import (
     EXIT_FAILED,
+    STAGE_CGROUP,
     STAGE_FORK,
     STAGE_JOIN,
     STAGE_START,
@@ -57,6 +58,7 @@ def become_exec(
     go_fd: int,
     report_fd: int,
     stdio: tuple[int, int, int] | None = None,
+    enter: tuple[int, ...] = (),
 ) -> NoReturn:
     """Join a container and become one more process of it; called in a forked child, never returns.
 
@@ -71,6 +73,7 @@ def become_exec(
         go_fd: As for `become_init`; by the byte the parent has moved us to the container's cgroup.
         report_fd: As for `become_init`.
         stdio: As for `become_init`.
+        enter: As for `become_init`.
     """
     stage = STAGE_START
     failure: BaseException
@@ -79,7 +82,10 @@ def become_exec(
     try:
         reporter = Reporter(report_fd)
         streams = (0, 1, 2) if stdio is None else stdio
-        start.isolate((*streams, pidfd, go_fd, report_fd))
+        start.isolate((*streams, pidfd, go_fd, report_fd, *enter))
+        stage = STAGE_CGROUP
+        start.enter_cgroups(enter)
+        stage = STAGE_START
         ours = start.own_program()
         start.wait(go_fd)
         stage = STAGE_JOIN

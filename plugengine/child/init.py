@@ -10,6 +10,7 @@ from plugengine.child.finish import Finisher
 from plugengine.child.mounts import Builder
 from plugengine.child.report import (
     EXIT_FAILED,
+    STAGE_CGROUP,
     STAGE_CGROUP_NAMESPACE,
     STAGE_FORK,
     STAGE_START,
@@ -32,6 +33,7 @@ def become_init(
     report_fd: int,
     stdio: tuple[int, int, int] | None = None,
     unshare_flags: int = 0,
+    enter: tuple[int, ...] = (),
 ) -> NoReturn:
     """Build the inside of the container and become its command; called in the child of clone3, never returns.
 
@@ -46,6 +48,7 @@ def become_init(
         report_fd: One end of a SOCK_SEQPACKET socketpair for `report.read_report`; exec closes it.
         stdio: Standard input, output and error; None leaves the parent's, or with `tty` is not looked at.
         unshare_flags: CLONE_NEWCGROUP, once we are in the cgroup that is to be the root.
+        enter: Files of `CgroupEntry.tasks`, opened in the parent.
     """
     stage = STAGE_START
     failure: BaseException
@@ -55,7 +58,10 @@ def become_init(
     try:
         reporter = Reporter(report_fd)
         streams = (0, 1, 2) if stdio is None else stdio
-        start.isolate((*streams, go_fd, report_fd, *sources.descriptors()))
+        start.isolate((*streams, go_fd, report_fd, *enter, *sources.descriptors()))
+        stage = STAGE_CGROUP
+        start.enter_cgroups(enter)
+        stage = STAGE_START
         ours = start.own_program()
         start.wait(go_fd)
         if process.has_user_namespace:

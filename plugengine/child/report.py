@@ -33,9 +33,11 @@ STAGE_CREDENTIALS: Final = -10
 STAGE_FIND: Final = -11
 STAGE_SECCOMP: Final = -12
 STAGE_EXEC: Final = -13
+STAGE_CGROUP: Final = -14
 
 _STAGES: Final = {
     STAGE_START: "start the first process",
+    STAGE_CGROUP: "enter the container's cgroup",
     STAGE_USER_NAMESPACE: "become root of the user namespace",
     STAGE_CGROUP_NAMESPACE: "make the cgroup namespace",
     STAGE_JOIN: "join the container's namespaces",

@@ -38,6 +38,13 @@ def protect() -> None:
     credentials.set_pdeathsig(signal.SIGKILL)
 
 
+def enter_cgroups(tasks: tuple[int, ...]) -> None:
+    """Move ourselves into the container's groups, which costs a twentieth of being moved; see `CgroupEntry`."""
+    for fd in tasks:
+        os.write(fd, b"0")
+        os.close(fd)
+
+
 def wait(go_fd: int) -> None:
     """Wait until the parent has done its part: maps, cgroup, network. A parent that is gone ends us."""
     if not os.read(go_fd, 1):
