@@ -1,0 +1,102 @@
+"""What all commands of one command line share: the roots, the engine, and the ways to speak."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from plugengine.errors import PlugengineError
+
+if TYPE_CHECKING:
+    from plugengine.engine import Engine
+
+
+class App:
+    """One command line; commands get it as their first argument."""
+
+    def __init__(self, *, environ: Mapping[str, str]) -> None:
+        self.environ = environ
+        self.debug = False
+        self._root: str | None = None
+        self._run_root: str | None = None
+        self._engine: Engine | None = None
+
+    def set_up(self, *, root: str | None, run_root: str | None, debug: bool) -> None:
+        """Take over the global options."""
+        self._root, self._run_root, self.debug = root, run_root, debug
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, opened at first use.
+
+        Raises:
+            PlugengineError: Not root, or a root is unusable.
+        """
+        if self._engine is None:
+            from plugengine.engine import Engine
+
+            self._engine = Engine(self._root, self._run_root, environ=self.environ)
+        return self._engine
+
+    def close(self) -> None:
+        """Close the engine if it was opened."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    # --- speaking --------------------------------------------------------------------------------------------
+
+    def write(self, text: str) -> None:
+        """Write to standard output; a name that is not UTF-8 goes out as it came in."""
+        sys.stdout.write(text)
+
+    def line(self, text: str) -> None:
+        """Write a line to standard output and let it be seen."""
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+
+    def say(self, exc: PlugengineError) -> None:
+        """Say an error."""
+        self.complain(exc.message, hint=exc.hint)
+
+    def complain(self, message: str, *, hint: str | None = None) -> None:
+        """Say what went wrong, and what to do about it, on standard error."""
+        hint_line = f"hint: {hint}\n" if hint else ""
+        sys.stderr.write(f"pe: {message}\n{hint_line}")
+        sys.stderr.flush()
+
+    def warn(self, text: str) -> None:
+        """Say something the caller should know, on standard error."""
+        self.complain(f"warning: {text}")
+
+    @property
+    def log(self) -> Callable[[str], None] | None:
+        """Where steps are logged as they run; None without --debug."""
+        return self._log if self.debug else None
+
+    def _log(self, text: str) -> None:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+    def each(self, references: Iterable[str], action: Callable[[str], str | None]) -> int:
+        """Do something for each name, going on after errors.
+
+        Args:
+            references: What the caller named.
+            action: Returns the line to print, None for none.
+
+        Returns:
+            1 if one of them failed, else 0, as docker does.
+        """
+        code = 0
+        for reference in references:
+            try:
+                text = action(reference)
+            except PlugengineError as exc:
+                self.say(exc)
+                code = 1
+                continue
+            if text is not None:
+                self.line(text)
+        return code

@@ -1,0 +1,81 @@
+"""Which commands there are: where each one lives, and its line of help."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from plugengine.cli.lazy import Entry
+
+_HOME: Final = "plugengine.cli.commands"
+
+CONTAINER: Final[Mapping[str, Entry]] = {
+    "run": Entry(f"{_HOME}.run:run", "Make a container and start it"),
+    "create": Entry(f"{_HOME}.run:create", "Make a container without starting it"),
+    "start": Entry(f"{_HOME}.start:start", "Start stopped containers"),
+    "stop": Entry(f"{_HOME}.signals:stop", "End running containers"),
+    "restart": Entry(f"{_HOME}.signals:restart", "Stop containers and start them again"),
+    "kill": Entry(f"{_HOME}.signals:kill", "Send a signal to containers"),
+    "pause": Entry(f"{_HOME}.signals:pause", "Freeze all processes of containers"),
+    "unpause": Entry(f"{_HOME}.signals:unpause", "Let paused containers go on"),
+    "wait": Entry(f"{_HOME}.signals:wait", "Wait until containers end; print their exit codes"),
+    "attach": Entry(f"{_HOME}.attach:attach", "Connect to a running container's streams"),
+    "exec": Entry(f"{_HOME}.exec:exec_", "Run another command in a running container"),
+    "ps": Entry(f"{_HOME}.ps:ps", "List containers"),
+    "inspect": Entry(f"{_HOME}.inspect:inspect", "Show everything about containers, images or volumes"),
+    "logs": Entry(f"{_HOME}.logs:logs", "Show what a container wrote"),
+    "top": Entry(f"{_HOME}.top:top", "List the processes of a container"),
+    "stats": Entry(f"{_HOME}.stats:stats", "Show the use of resources"),
+    "port": Entry(f"{_HOME}.port:port", "List the published ports of a container"),
+    "diff": Entry(f"{_HOME}.diff:diff", "List changes to a container's filesystem"),
+    "rename": Entry(f"{_HOME}.remove:rename", "Give a container another name"),
+    "rm": Entry(f"{_HOME}.remove:rm", "Remove containers"),
+}
+
+_IMAGES: Final[Mapping[str, Entry]] = {
+    "images": Entry(f"{_HOME}.images:images", "List images"),
+    "load": Entry(f"{_HOME}.load:load", "Load images from an archive"),
+    "import": Entry(f"{_HOME}.load:import_", "Make an image from the tar of a root filesystem"),
+    "tag": Entry(f"{_HOME}.images:tag", "Give an image another name"),
+    "rmi": Entry(f"{_HOME}.images:rmi", "Remove images"),
+}
+
+IMAGE: Final[Mapping[str, Entry]] = {
+    "ls": Entry(f"{_HOME}.images:images", "List images"),
+    "inspect": Entry(f"{_HOME}.inspect:inspect_image", "Show everything about images"),
+    "load": _IMAGES["load"],
+    "import": _IMAGES["import"],
+    "tag": _IMAGES["tag"],
+    "rm": Entry(f"{_HOME}.images:rmi", "Remove images"),
+}
+
+LAYER: Final[Mapping[str, Entry]] = {
+    "apply": Entry(f"{_HOME}.layer:apply", "Unpack a layer tar from standard input"),
+    "diff": Entry(f"{_HOME}.layer:diff", "Write the layer tar of a directory to standard output"),
+}
+
+VOLUME: Final[Mapping[str, Entry]] = {
+    "create": Entry(f"{_HOME}.volume:create", "Make a volume"),
+    "ls": Entry(f"{_HOME}.volume:ls", "List volumes"),
+    "inspect": Entry(f"{_HOME}.inspect:inspect_volume", "Show everything about volumes"),
+    "rm": Entry(f"{_HOME}.volume:rm", "Remove volumes"),
+}
+
+SYSTEM: Final[Mapping[str, Entry]] = {
+    "check": Entry(f"{_HOME}.system:check", "Report what crashes left behind; mend it with --repair"),
+    "reset": Entry(f"{_HOME}.system:reset", "Remove all containers, images, volumes and networks"),
+    "info": Entry(f"{_HOME}.info:info", "Show where the engine works and with what"),
+}
+
+COMMANDS: Final[Mapping[str, Entry]] = {
+    **CONTAINER,
+    **_IMAGES,
+    "drivers": Entry(f"{_HOME}.drivers:drivers", "List the drivers, and what works on this host"),
+    "info": Entry(f"{_HOME}.info:info", "Show where the engine works and with what"),
+    "version": Entry(f"{_HOME}.info:version", "Show versions"),
+    "container": Entry("plugengine.cli.families:container", "The commands for containers, once more"),
+    "image": Entry("plugengine.cli.families:image", "Commands for images"),
+    "layer": Entry("plugengine.cli.families:layer", "Plumbing for layers"),
+    "volume": Entry("plugengine.cli.families:volume", "Commands for volumes"),
+    "system": Entry("plugengine.cli.families:system", "Check, reset and describe the engine"),
+}

@@ -1,0 +1,64 @@
+"""`pe drivers`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from plugengine.cli.app import App
+from plugengine.cli.command import command, option, switch
+from plugengine.cli.formatting import show_rows
+
+HEADINGS: Final[Mapping[str, str]] = {
+    "Kind": "KIND",
+    "Name": "NAME",
+    "Default": "DEFAULT",
+    "Supported": "SUPPORTED",
+    "Distribution": "DISTRIBUTION",
+    "Version": "VERSION",
+    "Summary": "SUMMARY",
+    "Reasons": "REASONS",
+    "Capabilities": "CAPABILITIES",
+    "Options": "OPTIONS",
+}
+_COLUMNS: Final = ("Kind", "Name", "Default", "Supported", "Distribution", "Version", "Note")
+
+
+@command(
+    option("--format", metavar="TEMPLATE", help="table, json, or a Go template."),
+    switch("-q", "--quiet", help="Names only."),
+    switch("--options", help="Show the options of each driver."),
+)
+def drivers(app: App, *, format: str | None, quiet: bool, options: bool) -> None:  # noqa: A002 - the flag's name
+    """List the drivers of every kind: where they come from, whether they work here and why not, and the defaults."""
+    found = app.engine.drivers()
+    if options and not format:
+        for status in found:
+            app.write(f"{status.kind} {status.name}: {status.summary}\n")
+            for name, default, text in status.options:
+                app.write(f"    {name}={'' if default is None else default}    {text}\n")
+        return
+    lines: list[dict[str, Any]] = [
+        {
+            "Kind": status.kind,
+            "Name": status.name,
+            "Default": "*" if status.default else "",
+            "Supported": "yes" if status.supported else "no",
+            "Distribution": status.distribution,
+            "Version": status.version,
+            "Summary": status.summary,
+            "Reasons": list(status.reasons),
+            "Capabilities": list(status.capabilities),
+            "Options": {name: default for name, default, _ in status.options},
+            "Note": status.summary if status.supported else "; ".join(status.reasons),
+        }
+        for status in found
+    ]
+    show_rows(
+        app.write,
+        lines,
+        columns=_COLUMNS,
+        headings={**HEADINGS, "Note": "SUMMARY, OR WHY NOT"},
+        template=format,
+        quiet="Name" if quiet else None,
+    )

@@ -1,0 +1,34 @@
+"""`pe rm` and `pe rename`."""
+
+from __future__ import annotations
+
+from plugengine.cli.app import App
+from plugengine.cli.command import argument, command, switch
+from plugengine.errors import NotFoundError
+
+
+@command(
+    switch("-f", "--force", help="Kill those that run; one that is not there is no error."),
+    switch("-v", "--volumes", help="Remove their anonymous volumes too."),
+    argument("containers", many=True, metavar="CONTAINER..."),
+)
+def rm(app: App, containers: tuple[str, ...], *, force: bool, volumes: bool) -> int:
+    """Remove containers."""
+
+    def remove(reference: str) -> str | None:
+        try:
+            app.engine.remove(reference, force=force, volumes=volumes)
+        except NotFoundError as exc:
+            if not force:
+                raise
+            app.say(exc)
+            return None
+        return reference
+
+    return app.each(containers, remove)
+
+
+@command(argument("container"), argument("name", metavar="NEW_NAME"))
+def rename(app: App, container: str, name: str) -> None:
+    """Give a container another name."""
+    app.engine.rename(container, name)

@@ -1,0 +1,126 @@
+"""`pe run` and `pe create`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from plugengine.cli.app import App
+from plugengine.cli.command import command, rest_of_line, switch
+from plugengine.cli.connection import conclude, make_streams, parse_attach
+from plugengine.cli.container_options import container_options, detach_keys_option, sig_proxy_option
+from plugengine.cli.parse.fault import CommandLineError, FlagError
+from plugengine.cli.spec import Surroundings, container_spec
+from plugengine.container import ContainerSpec
+
+if TYPE_CHECKING:
+    from plugengine.container_rows import ContainerRow
+
+_LINE = "IMAGE [COMMAND] [ARG]..."
+
+
+@command(
+    switch("-d", "--detach", help="Leave it running in the background; print its id."),
+    *container_options(),
+    detach_keys_option(),
+    sig_proxy_option(),
+    rest_of_line("words", required=True, metavar=_LINE),
+    interspersed=False,
+)
+def run(app: App, words: tuple[str, ...], **values: Any) -> int:
+    """Make a container of an image, start it, and stay with it until it ends.
+
+    The exit code is the command's own; 126 when it cannot be executed, 127 when there is none of that name, 125 when
+    the engine or a driver failed, 2 when the command line is not understood.
+    """
+    spec = _spec(app, words, values)
+    only = parse_attach(values["attach"])
+    if values["detach"] and only:
+        raise CommandLineError("--detach: not together with --attach")
+    if values["dry_run"]:
+        return _describe(app, spec)
+    if values["detach"]:
+        return _run_detached(app, spec, values["cidfile"])
+    streams = make_streams(
+        stdin=spec.interactive,
+        tty=spec.tty,
+        detach_keys=values["detach_keys"],
+        proxy=values["sig_proxy"] is not False,
+        only=only,
+    )
+    row = _make(app, spec, values["cidfile"])
+    outcome = app.engine.start(row.id, streams=streams, debug=app.debug, log=app.log, warn=app.warn)
+    assert outcome is not None  # noqa: S101 - streams were given
+    return conclude(app, row, outcome)
+
+
+def _run_detached(app: App, spec: ContainerSpec, cidfile: str | None) -> int:
+    row = _make(app, spec, cidfile)
+    app.engine.start(row.id, debug=app.debug, log=app.log, warn=app.warn)
+    app.line(row.id)
+    return 0
+
+
+@command(
+    *container_options(),
+    rest_of_line("words", required=True, metavar=_LINE),
+    interspersed=False,
+)
+def create(app: App, words: tuple[str, ...], **values: Any) -> int:
+    """Make a container of an image without starting it, and print its id."""
+    spec = _spec(app, words, values)
+    parse_attach(values["attach"])
+    if values["dry_run"]:
+        return _describe(app, spec)
+    row = _make(app, spec, values["cidfile"])
+    for warning in row.state.warnings:
+        app.warn(warning)
+    app.line(row.id)
+    return 0
+
+
+def _spec(app: App, words: tuple[str, ...], values: dict[str, Any]) -> ContainerSpec:
+    around = Surroundings(environ=app.environ, directory=os.getcwd(), processors=os.sysconf("SC_NPROCESSORS_ONLN"))
+    return container_spec(words[0], words[1:], values, around)
+
+
+def _make(app: App, spec: ContainerSpec, cidfile: str | None) -> ContainerRow:
+    with _cidfile(cidfile) as keep:
+        row = app.engine.create(spec)
+        keep(row.id)
+    return row
+
+
+def _describe(app: App, spec: ContainerSpec) -> int:
+    for text in app.engine.describe_run(spec):
+        app.write(f"{text}\n")
+    return 0
+
+
+@contextmanager
+def _cidfile(path: str | None) -> Iterator[Callable[[str], None]]:
+    """Take hold of the file before anything is made; it goes again when there is no id to write."""
+    if path is None:
+        yield lambda _id: None
+        return
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    except FileExistsError as exc:
+        raise FlagError("--cidfile", path, "exists: another container may own it; remove the file first") from exc
+    except OSError as exc:
+        raise FlagError("--cidfile", path, str(exc.strerror).lower()) from exc
+    written = False
+
+    def keep(container_id: str) -> None:
+        nonlocal written
+        os.write(fd, container_id.encode())
+        written = True
+
+    try:
+        yield keep
+    finally:
+        os.close(fd)
+        if not written:
+            os.unlink(path)

@@ -1,0 +1,127 @@
+"""`pe stats`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct
+
+from plugengine.cli.app import App
+from plugengine.cli.command import argument, command, option, switch
+from plugengine.cli.formatting import show_rows
+from plugengine.cli.humane import binary_size, decimal_size, short_id
+from plugengine.errors import ConflictError, NotFoundError
+from plugengine.model import CgroupStats, NetworkStats
+
+if TYPE_CHECKING:
+    from plugengine.container_rows import ContainerRow
+
+HEADINGS: Final[Mapping[str, str]] = {
+    "ID": "CONTAINER ID",
+    "Container": "CONTAINER",
+    "Name": "NAME",
+    "CPUPerc": "CPU %",
+    "MemUsage": "MEM USAGE / LIMIT",
+    "MemPerc": "MEM %",
+    "NetIO": "NET I/O",
+    "BlockIO": "BLOCK I/O",
+    "PIDs": "PIDS",
+}
+_COLUMNS: Final = ("ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PIDs")
+_INTERVAL_S: Final = 1.0
+_UNKNOWN: Final = "--"
+_CLEAR: Final = "\033[H\033[J"  # cursor home, erase to the end; console_codes(4)
+
+
+class Sample(Struct, frozen=True, kw_only=True):
+    """One look at a container."""
+
+    time_ns: int
+    cgroup: CgroupStats
+    network: NetworkStats
+
+
+@command(
+    switch("-a", "--all", help="Also those that do not run."),
+    switch("--no-stream", help="Once, not again and again."),
+    switch("--no-trunc", help="Whole ids."),
+    option("--format", metavar="TEMPLATE", help="table, json, or a Go template."),
+    argument("containers", many=True, required=False, metavar="[CONTAINER]..."),
+)
+def stats(app: App, containers: tuple[str, ...], **values: Any) -> None:
+    """Show the use of resources of all running containers, or of those named, every second."""
+    before: dict[str, Sample] = {}
+    _take(app, _rows(app, containers, everyone=values["all"]), before)
+    live = not values["no_stream"] and sys.stdout.isatty()
+    while True:
+        time.sleep(_INTERVAL_S)
+        rows = _rows(app, containers, everyone=values["all"])
+        samples: dict[str, Sample] = {}
+        _take(app, rows, samples)
+        lines = [describe(row, before.get(row.id), samples.get(row.id), whole=values["no_trunc"]) for row in rows]
+        if live:
+            app.write(_CLEAR)
+        show_rows(app.write, lines, columns=_COLUMNS, headings=HEADINGS, template=values["format"])
+        sys.stdout.flush()
+        if values["no_stream"]:
+            return
+        before = samples
+
+
+def _rows(app: App, containers: tuple[str, ...], *, everyone: bool) -> list[ContainerRow]:
+    if containers:
+        return [app.engine.get(reference) for reference in containers]
+    return app.engine.containers(all=everyone)
+
+
+def _take(app: App, rows: Iterable[ContainerRow], samples: dict[str, Sample]) -> None:
+    for row in rows:
+        try:
+            cgroup, network = app.engine.stats(row.id)
+        except (ConflictError, NotFoundError):
+            continue  # it does not run, or has just ended
+        samples[row.id] = Sample(time_ns=time.monotonic_ns(), cgroup=cgroup, network=network)
+
+
+def describe(row: ContainerRow, before: Sample | None, now: Sample | None, *, whole: bool) -> dict[str, str]:
+    """Return what a line about a container may show; what is not known is two dashes."""
+    names = {"ID": row.id if whole else short_id(row.id), "Container": row.id, "Name": row.name}
+    if now is None:
+        return {**names, **dict.fromkeys(_COLUMNS[2:], _UNKNOWN)}
+    cgroup, network = now.cgroup, now.network
+    used, limit = cgroup.memory_bytes, cgroup.memory_limit_bytes or _host_memory()
+    return {
+        **names,
+        "CPUPerc": cpu_percent(before, now),
+        "MemUsage": f"{_size(used)} / {binary_size(limit)}",
+        "MemPerc": _UNKNOWN if used is None else f"{100 * used / limit:.2f}%",
+        "NetIO": f"{decimal_size(network.rx_bytes)} / {decimal_size(network.tx_bytes)}",
+        "BlockIO": f"{_decimal(cgroup.read_bytes)} / {_decimal(cgroup.write_bytes)}",
+        "PIDs": _UNKNOWN if cgroup.pids is None else str(cgroup.pids),
+    }
+
+
+def cpu_percent(before: Sample | None, now: Sample) -> str:
+    """Return the share of one processor used between two samples."""
+    if before is None or before.cgroup.cpu_usage_ns is None or now.cgroup.cpu_usage_ns is None:
+        return _UNKNOWN
+    elapsed = now.time_ns - before.time_ns
+    used = max(now.cgroup.cpu_usage_ns - before.cgroup.cpu_usage_ns, 0)
+    return f"{100 * used / elapsed if elapsed > 0 else 0:.2f}%"
+
+
+def _size(size: int | None) -> str:
+    return _UNKNOWN if size is None else binary_size(size)
+
+
+def _decimal(size: int | None) -> str:
+    return _UNKNOWN if size is None else decimal_size(size)
+
+
+def _host_memory() -> int:
+    import os
+
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

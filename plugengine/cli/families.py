@@ -1,0 +1,23 @@
+"""The groups below `pe`: image, layer, volume, system, and container for docker's long forms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from plugengine.cli.catalog import CONTAINER, IMAGE, LAYER, SYSTEM, VOLUME
+from plugengine.cli.lazy import Entry, LazyGroup
+
+
+def _family(name: str, entries: Mapping[str, Entry], text: str) -> LazyGroup:
+    settings = {"help_option_names": ["--help"], "max_content_width": 100}
+    return LazyGroup(name=name, entries=entries, context_settings=settings, help=text)
+
+
+_LONG_FORMS: Final = {**CONTAINER, "ls": CONTAINER["ps"]._replace(hidden=True)}
+
+container = _family("container", _LONG_FORMS, "The commands for containers, once more.")
+image = _family("image", IMAGE, "Commands for images.")
+layer = _family("layer", LAYER, "Plumbing for layers: unpack and pack them, for scripts.")
+volume = _family("volume", VOLUME, "Commands for volumes.")
+system = _family("system", SYSTEM, "Check, reset and describe the engine.")

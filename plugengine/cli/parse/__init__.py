@@ -1,0 +1,1 @@
+"""Read the values of flags; pure, so that tables of examples test them."""

@@ -1,0 +1,62 @@
+"""Read points in time, as `--since` and `--until` have them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from plugengine.cli.parse.fault import FlagError
+
+SECOND_NS: Final = 1_000_000_000
+_UNITS: Final = {"h": 3600 * SECOND_NS, "m": 60 * SECOND_NS, "s": SECOND_NS, "ms": 1_000_000}
+_EXAMPLE: Final = "10m"
+
+
+def parse_moment(flag: str, text: str, *, now_ns: int) -> int:
+    """Return nanoseconds since the epoch of a date (RFC 3339), a Unix time, or a duration before now ("1h30m").
+
+    Raises:
+        FlagError: None of the three.
+    """
+    duration = parse_duration(text)
+    if duration is not None:
+        return now_ns - duration
+    seconds, _, fraction = text.partition(".")
+    if (seconds + fraction).isascii() and (seconds + fraction).isdigit() and seconds:
+        return int(seconds) * SECOND_NS + int((fraction + "000000000")[:9])
+    moment = parse_date(text)
+    if moment is None:
+        raise FlagError(flag, text, "not a date, a Unix time or a duration", example=_EXAMPLE)
+    return moment
+
+
+def parse_duration(text: str) -> int | None:
+    """Return the nanoseconds of "1h30m", "10s" or "1.5h"; None when it is no duration."""
+    total, number, rest = 0, "", text
+    while rest:
+        character, rest = rest[0], rest[1:]
+        if character.isascii() and (character.isdigit() or character == "."):
+            number += character
+            continue
+        unit = "ms" if character == "m" and rest.startswith("s") else character
+        if unit == "ms":
+            rest = rest[1:]
+        if unit not in _UNITS or number.strip(".") == "" or number.count(".") > 1:
+            return None
+        total += int(float(number) * _UNITS[unit])
+        number = ""
+    return None if number or not text else total
+
+
+def parse_date(text: str) -> int | None:
+    """Return nanoseconds since the epoch of a date, of RFC 3339 or a part of it in local time; None when it is none."""
+    from datetime import datetime
+
+    head, dot, tail = text.partition(".")
+    digits = len(tail) - len(tail.lstrip("0123456789"))
+    try:
+        moment = datetime.fromisoformat(head + tail[digits:])
+    except ValueError:
+        return None
+    if dot and not digits:
+        return None
+    return int(moment.astimezone().timestamp()) * SECOND_NS + int((tail[:digits] + "000000000")[:9])
