@@ -75,7 +75,7 @@ def become_init(
         stage = STAGE_FORK
         terminal, builder = builder.terminal, None
         if process.init:
-            _fork_command()
+            _fork_command(process)
         finisher = Finisher(process, stdio, terminal, ours)
         finisher.settle()
         finisher.launch()
@@ -91,10 +91,10 @@ def become_init(
     os._exit(exit_code(stage, failure))
 
 
-def _fork_command() -> None:
+def _fork_command(process: ProcessPlan) -> None:
     """Become the command's process; the one we were stays behind as init."""
     reaper.block_signals()
     pid, _pidfd = kernel_process.clone3(0, pidfd=False)
     if pid:
-        reaper.reap(pid)
+        reaper.reap(pid, process)
     start.protect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import signal
@@ -11,6 +12,7 @@ from plugengine.child.report import EXIT_FAILED
 from plugengine.kernel import credentials
 from plugengine.kernel.attributes import statx
 from plugengine.kernel.files import AT_FDCWD, CLOSE_RANGE_LAST, close_range
+from plugengine.kernel.keyring import join_session_keyring
 
 FileId = tuple[int, int, int | None]  # device, inode, mount
 
@@ -26,6 +28,7 @@ def isolate(keep: Iterable[int]) -> None:
     gc.disable()
     close_all_but(keep)
     reset_signals()
+    leave_keys()
     os.umask(0)
 
 
@@ -70,6 +73,19 @@ def reset_signals() -> None:
                 signal.signal(number, signal.SIG_DFL)
         except (OSError, ValueError):
             pass  # SIGKILL, SIGSTOP, and the real-time signals the C library keeps for itself
+
+
+def leave_keys() -> None:
+    """Have a session keyring of our own: the one inherited holds what root of the host has, tickets and all.
+
+    Made while we are the host's root, whose quota is large; any other user's is 200 keys, see keyrings(7).
+    """
+    try:
+        join_session_keyring()
+    except OSError as exc:
+        # A kernel without keys, or a filter around the engine that keeps everybody from them.
+        if exc.errno not in {errno.ENOSYS, errno.EPERM}:
+            raise
 
 
 def own_program() -> FileId:

@@ -55,7 +55,6 @@ class GuestPlan(Struct, frozen=True, kw_only=True):
 
     steps: tuple[GuestStep, ...]
     has_user_namespace: bool
-    own_cgroup: bool
 
 
 def plan_guest(request: GuestRequest) -> GuestPlan:
@@ -69,11 +68,7 @@ def plan_guest(request: GuestRequest) -> GuestPlan:
             "pid namespace of the host or another container: not with a user namespace of its own",
             hint="procfs can be mounted by the owner of the pid namespace only; use --userns host",
         )
-    return GuestPlan(
-        steps=tuple(_steps(request)),
-        has_user_namespace=request.has_user_namespace,
-        own_cgroup=request.own_cgroup,
-    )
+    return GuestPlan(steps=tuple(_steps(request)), has_user_namespace=request.has_user_namespace)
 
 
 def _steps(request: GuestRequest) -> Iterator[GuestStep]:

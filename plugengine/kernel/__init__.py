@@ -13,6 +13,7 @@ __all__ = [
     "credentials",
     "files",
     "fuse",
+    "keyring",
     "libc",
     "links",
     "loop",

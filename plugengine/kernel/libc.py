@@ -26,6 +26,7 @@ _X86_64 = {
     "fsmount": 432,
     "fsopen": 430,
     "fspick": 433,
+    "keyctl": 250,
     "mount_setattr": 442,
     "move_mount": 429,
     "open_tree": 428,
@@ -45,6 +46,7 @@ _X86_64 = {
 # include/uapi/asm-generic/unistd.h
 _AARCH64 = _X86_64 | {
     "bpf": 280,
+    "keyctl": 219,
     "pivot_root": 41,
     "renameat2": 276,
     "seccomp": 277,

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
 
 import pytest
 
 from plugengine.container import Device, ImageConfig, Rlimit
 from plugengine.errors import NotSupportedError
 from plugengine.guest.rlimits import may_raise_limits
+from plugengine.kernel import libc
 from plugengine.model import GuestPath, HostPath
 from plugengine.security import capabilities
+from tests.conftest import need_tool
 from tests.system.guest.conftest import Container, Monitor, Rootfs
 
 # A classic BPF program: load the number of the call, refuse one of them, allow the others; see seccomp(2).
@@ -257,3 +260,13 @@ def test_the_command_goes_when_the_monitor_is_killed(monitor: Monitor) -> None:
         return False
 
     assert monitor(run)
+
+
+def test_the_session_keyring_is_a_new_one(monitor: Monitor, rootfs: Rootfs) -> None:
+    # keyctl(KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING), by the interpreter of this machine's /usr.
+    script = "import ctypes; print(ctypes.CDLL(None).syscall({}, 0, -3, 0))".format(libc.syscall_number("keyctl"))
+    need_tool("python3")
+    own = subprocess.run(["/usr/bin/python3", "-c", script], capture_output=True, text=True, check=True).stdout
+    done = monitor.run("/usr/bin/python3", "-c", script)
+    assert int(done.stdout) > 0
+    assert done.stdout != own

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
+from plugengine.model import HostPath
+from plugengine.security import capabilities, seccomp
 from tests.system.guest.conftest import Container, Monitor
 
 
@@ -72,3 +75,17 @@ def test_init_holds_no_descriptor_and_no_capability_but_kill(monitor: Monitor) -
     assert descriptors == []
     assert int(effective, 16) == 1 << 5
     assert owner == 0
+
+
+def test_init_is_bound_by_the_filter_and_the_bounding_set_of_the_command(monitor: Monitor, tmp_path: Path) -> None:
+    filtered = seccomp.program("default", capabilities.DEFAULT, HostPath(str(tmp_path)))
+    done = monitor.sh("cat /proc/1/status; exit 4", init=True, seccomp=filtered, no_new_privileges=True)
+    assert done.code == 4
+    assert "Seccomp:\t2" in done.lines
+    assert "NoNewPrivs:\t1" in done.lines
+    assert f"CapBnd:\t{capabilities.DEFAULT:016x}" in done.lines
+
+
+def test_init_is_in_a_session_of_its_own(monitor: Monitor) -> None:
+    done = monitor.sh("cut -d' ' -f6 /proc/1/stat /proc/$$/stat", init=True)
+    assert done.lines == ["1", "2"]
