@@ -35,6 +35,7 @@ from plugengine.kernel.process import CLONE_NEWTIME, ProcessId
 from plugengine.model import HostPath, NamespacePlan, UserMap
 from plugengine.security import capabilities, seccomp
 from plugengine.site import Site
+from plugengine.state import connections_kept
 from plugengine.steps import Live, join_cgroup
 
 _GO: Final = b"+"
@@ -222,7 +223,12 @@ def clone_first(launch: Launch, live: Live) -> Child:
     go_read, go_write = os.pipe2(os.O_CLOEXEC)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        with open_sources(guest) as sources, _entrance(live) as (cgroup_fd, tasks), _joined(launch.namespaces):
+        with (
+            open_sources(guest) as sources,
+            _entrance(live) as (cgroup_fd, tasks),
+            _joined(launch.namespaces),
+            connections_kept(),
+        ):
             pid, pidfd = process.clone3(launch.namespaces.clone_flags & ~CLONE_NEWTIME, cgroup_fd=cgroup_fd)
             if pid == 0:
                 inside.become_init(
@@ -360,7 +366,7 @@ def _fork_exec(live: Live, plan: ProcessPlan, spec: ExecSpec, *, pidfd: int, nam
     go_read, go_write = os.pipe2(os.O_CLOEXEC)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        with _entrance(live) as (cgroup_fd, tasks):
+        with _entrance(live) as (cgroup_fd, tasks), connections_kept():
             pid, child_pidfd = process.clone3(0, cgroup_fd=cgroup_fd)
             if pid == 0:
                 inside.become_exec(

@@ -9,6 +9,7 @@ from typing import Final
 from plugengine.errors import DriverError
 from plugengine.kernel import files, mount, process
 from plugengine.model import IdRange, Mount, UserMap
+from plugengine.state import connections_kept
 
 # include/uapi/linux/mount.h: the per-mount subset of the MS_ flags, and the attribute of each.
 _ATTRIBUTES: Final = (
@@ -103,7 +104,8 @@ def user_namespace(user_map: UserMap) -> int:
 
     An id-mapped mount takes its map from a namespace, and a namespace needs a process while it is made.
     """
-    pid, pidfd = process.clone3(process.CLONE_NEWUSER)
+    with connections_kept():
+        pid, pidfd = process.clone3(process.CLONE_NEWUSER)
     if pid == 0:
         while True:
             signal.pause()

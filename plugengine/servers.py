@@ -14,6 +14,7 @@ from plugengine.errors import DriverError
 from plugengine.kernel import credentials, files
 from plugengine.kernel.mount import MNT_DETACH, umount2
 from plugengine.model import HostPath, Server
+from plugengine.state import connections_kept
 
 START_DEADLINE_S: Final = 10.0
 END_DEADLINE_S: Final = 5.0
@@ -64,7 +65,8 @@ def start(server: Server, *, log: HostPath) -> ServerProcess:
     """
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    pid = os.fork()
+    with connections_kept():
+        pid = os.fork()
     if pid == 0:
         _serve(server, write_end, log_fd)
     os.close(write_end)
