@@ -134,7 +134,7 @@ class _Planner:
         namespaces = self._drivers.namespace.plan(
             NamespaceRequest(container_id=self._row.id, modes=self._modes, user_map=self._user_map)
         )
-        request = CgroupRequest(container_id=self._row.id, parent=self._spec.cgroup_parent)
+        request = CgroupRequest(container_id=self._row.id, parent=self._spec.cgroup_parent, owner=self._site.host.root)
         limits = self._limits()
         settings = self._drivers.cgroup.settings(limits, request)
         launch = self._launch(namespaces)

@@ -98,7 +98,7 @@ def _take_back(site: Site, row: ContainerRow, drivers: DriverSet | None, *, rebo
             _end_process(pid, started)
     if drivers is not None:
         record = row.records.get("cgroup") or drivers.cgroup.create(
-            CgroupRequest(container_id=row.id, parent=row.spec.cgroup_parent)
+            CgroupRequest(container_id=row.id, parent=row.spec.cgroup_parent, owner=site.host.root)
         )
         if not rebooted:
             drivers.cgroup.kill(record)
