@@ -61,8 +61,9 @@ def start(
             event = session.read_event(connection, log=log)
             if event.get("event") == "error":
                 session.raise_error(event)
-            for warning in event.get("warnings", ()) if warn is not None else ():
-                warn(str(warning))
+            if warn is not None:
+                for warning in event.get("warnings", ()):
+                    warn(str(warning))
             return None
         return Session(connection, streams, tty=row.spec.tty, log=log, warn=warn).run()
     finally:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
+from typing import Any
 
 from plugengine import container_rows, upper, volumes
 from plugengine.container_rows import ContainerRow
 from plugengine.drivers import DriverSet
-from plugengine.errors import PlugengineError
+from plugengine.errors import NotFoundError, PlugengineError
 from plugengine.site import Site
 
 
@@ -25,7 +27,7 @@ def remove_container(site: Site, row: ContainerRow, drivers: DriverSet | None, *
     """
     from plugengine.creation import storage_request
 
-    current = row.records or container_rows_records(site, row)
+    current = row.records or _stored_records(site, row)
     if drivers is not None:
         drivers.storage.remove(storage_request(site, row, current), current.get("storage"))
     upper.remove_tree(site.locations.container(row.id))
@@ -39,9 +41,9 @@ def remove_container(site: Site, row: ContainerRow, drivers: DriverSet | None, *
             continue  # another container uses it by now
 
 
-def container_rows_records(site: Site, row: ContainerRow) -> dict[str, object]:
-    """Return the records as stored, or none when the row is gone."""
+def _stored_records(site: Site, row: ContainerRow) -> Mapping[str, Any]:
+    """Return the records as they are by now; none when the row is gone."""
     try:
-        return dict(container_rows.get(site.state, row.id).records)
-    except PlugengineError:
+        return container_rows.get(site.state, row.id).records
+    except NotFoundError:
         return {}
