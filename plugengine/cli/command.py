@@ -100,7 +100,11 @@ class PeCommand(click.Command):
         }
         valued = frozenset(name for option in options if not (option.is_flag or option.count) for name in option.opts)
         words, settings = Flags(valued, switches).split(args, interspersed=ctx.allow_interspersed_args)
-        rest = super().parse_args(ctx, words)
+        try:
+            rest = super().parse_args(ctx, words)
+        except click.UsageError as exc:
+            exc.ctx = exc.ctx or ctx  # the parser does not always know which command it reads for
+            raise
         ctx.params.update(settings)
         return rest
 

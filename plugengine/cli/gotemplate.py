@@ -37,6 +37,13 @@ class Field(NamedTuple):
     names: tuple[str, ...]
 
 
+class Member(NamedTuple):
+    """`(…).HostPort`: a field of what parentheses give."""
+
+    term: Any
+    names: tuple[str, ...]
+
+
 class Literal(NamedTuple):
     """A string, number or truth value."""
 
@@ -151,6 +158,8 @@ class Template:
             if each.text == "|" and each.kind == "sign":
                 calls.append(self._call(terms))
                 terms = []
+            elif each.kind == "member":
+                terms[-1] = Member(terms[-1], tuple(filter(None, each.text.split("."))))
             else:
                 terms.append(self._parse_term(each, rest))
         return (*calls, self._call(terms))
@@ -245,11 +254,14 @@ class Template:
             return term.value
         if isinstance(term, Function):
             return self._pipeline((Call((term,)),), scope)
-        if not isinstance(term, Field):
+        if isinstance(term, Member):
+            value = self._value(term.term, scope)
+        elif not isinstance(term, Field):
             return self._pipeline(term, scope)
-        if term.variable not in scope:
+        elif term.variable not in scope:
             raise self._fail(f"there is no variable {term.variable}")
-        value = scope[term.variable]
+        else:
+            value = scope[term.variable]
         for name in term.names:
             value = self._member(value, name)
         return value

@@ -12,7 +12,7 @@ MISSING: Final = type("Missing", (), {"__repr__": lambda _self: "<no value>"})()
 class Token(NamedTuple):
     """One word inside of braces."""
 
-    kind: str  # literal, field, variable, word, sign
+    kind: str  # literal, field, variable, word, sign; member: a field right behind a parenthesis
     text: str
     value: Any = None
 
@@ -86,6 +86,7 @@ def _split(inside: str, fail: Callable[[str], Exception]) -> Iterator[Token]:
         match = pattern.match(inside, position)
         if match is None:
             raise fail(f"{inside[position:].strip()} is not understood")
+        is_member = match["field"] not in (None, ".") and inside[:position].endswith(")") and match[0][0] == "."
         position = match.end()
         kind, text = str(match.lastgroup), match[str(match.lastgroup)]
         if kind == "string":
@@ -95,7 +96,7 @@ def _split(inside: str, fail: Callable[[str], Exception]) -> Iterator[Token]:
         elif text in ("true", "false", "nil"):
             yield Token("literal", text, {"true": True, "false": False, "nil": None}[text])
         else:
-            yield Token(kind, text)
+            yield Token("member" if is_member else kind, text)
 
 
 def _string(text: str) -> str:
