@@ -100,8 +100,9 @@ class Finisher:
 
     def _change_user(self) -> None:
         process = self._process
-        for capability in process.dropped:
-            credentials.capbset_drop(capability)
+        for capability in range(process.last_capability + 1):
+            if not process.capabilities >> capability & 1:
+                credentials.capbset_drop(capability)
         credentials.setgroups(process.groups)
         credentials.setresgid(process.gid, process.gid, process.gid)
         credentials.set_keepcaps(enabled=True)

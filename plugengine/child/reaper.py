@@ -6,13 +6,15 @@ import os
 import signal
 from typing import Final, NoReturn
 
-from plugengine.child.start import close_all_but
+from plugengine.child import native, start
 from plugengine.guest.process import ProcessPlan
 from plugengine.kernel import credentials
+from plugengine.kernel.libc import MACHINE
 
 _CAP_KILL: Final = 1 << 5
 _SIGNALLED: Final = 128
 _NAME: Final = b"init"
+_PROGRAM: Final = native.elf(MACHINE)
 
 
 def block_signals() -> None:
@@ -26,22 +28,44 @@ def block_signals() -> None:
 def reap(command: int, process: ProcessPlan) -> NoReturn:
     """Serve as init until `command` (a pid) ends, then exit with its code; the kernel kills what is left.
 
-    Init is an interpreter with the engine's memory in it. It is closed to the container, and as a container that may
-    trace processes could still take it over, it is bound by the same filter and bounding set as the command.
+    It may signal processes of any user and nothing else, and is bound by the filter of the command: a container that
+    may trace processes gains nothing by taking it over.
     """
-    # Whoever waits for the end of the command's output must not wait for ours.
-    close_all_but(())
     os.setsid()
-    credentials.set_name(_NAME)
-    for capability in process.dropped:
-        credentials.capbset_drop(capability)
+    credentials.set_child_subreaper(enabled=True)  # without a pid namespace of our own nobody else would reap here
+    for capability in range(process.last_capability + 1):
+        if 1 << capability != _CAP_KILL:
+            credentials.capbset_drop(capability)
     if process.no_new_privs:
         credentials.set_no_new_privs()
     if process.seccomp is not None:
         credentials.seccomp_set_filter(process.seccomp)
-    # Processes of any user may be signalled, and nothing else.
+    # For user 0 execve(2) gives what the bounding set holds: the same again.
     credentials.capset(_CAP_KILL, _CAP_KILL, 0)
-    credentials.set_dumpable(enabled=False)
+    start.protect()
+    _become_native(command)
+    _serve(command)
+
+
+def _become_native(command: int) -> None:
+    """Run the small program in our place: an interpreter would hold megabytes, and the engine's memory.
+
+    Returns where this machine has no such program, or does not let it run.
+    """
+    if _PROGRAM is None:
+        return
+    try:
+        fd = native.open_init(_PROGRAM)
+        start.close_all_but((fd,))
+        os.execve(fd, (_NAME, b"%d" % command), {})  # noqa: S606
+    except OSError:
+        pass
+
+
+def _serve(command: int) -> NoReturn:
+    # Whoever waits for the end of the command's output must not wait for ours.
+    start.close_all_but(())
+    credentials.set_name(_NAME)
     awaited = signal.valid_signals()
     while True:
         number = signal.sigwait(awaited)

@@ -48,7 +48,7 @@ class ProcessPlan(Struct, frozen=True, kw_only=True):
     gid: int
     groups: tuple[int, ...]
     capabilities: int  # bounding, and for user 0 permitted and effective; inheritable and ambient are empty
-    dropped: tuple[int, ...]  # capabilities to take out of the bounding set
+    last_capability: int  # the highest number this kernel knows
     no_new_privs: bool
     seccomp: bytes | None
     rlimits: tuple[Planned, ...]
@@ -171,7 +171,7 @@ def _plan(
         gid=identity.gid,
         groups=identity.groups,
         capabilities=bits,
-        dropped=tuple(number for number in range(last_cap() + 1) if not bits >> number & 1),
+        last_capability=last_cap(),
         no_new_privs=spec.no_new_privileges,
         seccomp=request.seccomp,
         rlimits=rlimits,

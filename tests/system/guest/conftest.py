@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import stat
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -130,6 +131,7 @@ class Container:
                     output = _read_terminal(report.fd)
                 if report.kind == PROCESS:
                     code = _wait(report.fd)
+                    os.close(report.fd)
             return _outcome(code, reports, process, None, output or _content(channel.stdout), _content(channel.stderr))
 
     def finish(self) -> Outcome:
@@ -145,6 +147,11 @@ class Container:
     def kill(self) -> None:
         """End it with SIGKILL."""
         signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Close what is still open of it."""
+        for fd in (self.pidfd, self.stdout, self.stderr):
+            os.close(fd)
 
     def output(self) -> str:
         """Return what it has written to standard output so far."""
@@ -220,6 +227,18 @@ def _wait(pidfd: int) -> int:
     result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
     assert result is not None
     return result.si_status if result.si_code == os.CLD_EXITED else 128 + result.si_status
+
+
+def wait_until_gone(pid: int) -> None:
+    """Wait until there is no such process; somebody else reaps it."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"process {pid} is still there")
 
 
 def _content(fd: int) -> bytes:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import struct
 import subprocess
+import time
 
 import pytest
 
+from plugengine.child import native
 from plugengine.container import Device, ImageConfig, Rlimit
 from plugengine.errors import NotSupportedError
 from plugengine.guest.rlimits import may_raise_limits
 from plugengine.kernel import libc
 from plugengine.model import GuestPath, HostPath
 from plugengine.security import capabilities
-from tests.conftest import need_tool
-from tests.system.guest.conftest import Container, Monitor, Rootfs
+from tests.conftest import need, need_tool
+from tests.system.guest.conftest import Container, Monitor, Rootfs, wait_until_gone
 
 # A classic BPF program: load the number of the call, refuse one of them, allow the others; see seccomp(2).
 _LOAD_NUMBER = struct.pack("HBBI", 0x20, 0, 0, 0)
@@ -239,27 +241,18 @@ def test_the_child_goes_when_its_parent_goes_before_the_word_to_start(monitor: M
 
 
 def test_the_command_goes_when_the_monitor_is_killed(monitor: Monitor) -> None:
-    def run() -> bool:
+    def run() -> None:
         reader, writer = os.pipe()
         monitoring = os.fork()
         if monitoring == 0:
-            container = Container(monitor.rootfs.request("sleep", "100"))
+            container = Container(monitor.rootfs.request("sleep", "100", user="alice"))
             container.start()
             os.write(writer, b"%d" % container.pid)
             os._exit(0)
         os.waitpid(monitoring, 0)
-        pid = int(os.read(reader, 20))
-        for _ in range(200):
-            try:
-                os.kill(pid, 0)
-            except ProcessLookupError:
-                return True
-            import time
+        wait_until_gone(int(os.read(reader, 20)))
 
-            time.sleep(0.01)
-        return False
-
-    assert monitor(run)
+    monitor(run)
 
 
 def test_the_session_keyring_is_a_new_one(monitor: Monitor, rootfs: Rootfs) -> None:
@@ -270,3 +263,50 @@ def test_the_session_keyring_is_a_new_one(monitor: Monitor, rootfs: Rootfs) -> N
     done = monitor.run("/usr/bin/python3", "-c", script)
     assert int(done.stdout) > 0
     assert done.stdout != own
+
+
+def test_an_init_of_machine_code_takes_a_few_pages(monitor: Monitor) -> None:
+    need(None if native.elf(os.uname().machine) else "no machine code for this machine")
+
+    def run() -> int:
+        container = Container(monitor.rootfs.request("/bin/sh", "-c", "echo ready; exec sleep 100", init=True))
+        container.start()
+        while "ready" not in container.output():
+            time.sleep(0.01)
+        with open(f"/proc/{container.pid}/smaps_rollup") as stream:
+            pss_kib = next(int(line.split()[1]) for line in stream if line.startswith("Pss:"))
+        container.kill()
+        container.finish()
+        return pss_kib
+
+    assert monitor(run) < 100
+
+
+def test_starting_failing_and_joining_leave_nothing_behind_in_the_monitor(monitor: Monitor) -> None:
+    def state() -> tuple[list[str], int, str]:
+        with open("/proc/self/mountinfo") as mounts, open(f"/proc/self/task/{os.getpid()}/children") as children:
+            return sorted(os.listdir("/proc/self/fd")), len(mounts.readlines()), children.read()
+
+    def run() -> tuple[object, object]:
+        def once() -> None:
+            for command in (("true",), ("nonesuch",)):
+                container = Container(monitor.rootfs.request(*command, tty=True))
+                container.start()
+                container.finish()
+                container.close()
+            container = Container(monitor.rootfs.request("sleep", "100", init=True))
+            container.start()
+            for command in (("true",), ("nonesuch",)):
+                container.exec(command)
+                container.exec(command, tty=True)
+            container.kill()
+            container.finish()
+            container.close()
+
+        once()
+        before = state()
+        once()
+        return before, state()
+
+    before, after = monitor(run)
+    assert before == after
