@@ -84,7 +84,8 @@ def set_raw(fd: int) -> list[Any]:
     import tty
 
     before = termios.tcgetattr(fd)
-    tty.setraw(fd)
+    # Not TCSAFLUSH, the default: what was typed while the command was starting would be lost.
+    tty.setraw(fd, termios.TCSADRAIN)
     return before
 
 

@@ -1,0 +1,141 @@
+"""What every test of the whole engine shares: proof that nothing is left behind, and waiting with a deadline."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from tests.conftest import Pe
+
+T = TypeVar("T")
+
+_SETTLE_S = 5.0
+_CGROUPS = Path("/sys/fs/cgroup")
+# A mount point or parent id changes when something else is mounted; what is mounted where must not.
+_MOUNT_FIELDS = slice(2, None)
+
+
+def eventually(check: Callable[[], T], *, seconds: float = 10.0) -> T:
+    """Return the first true answer of `check`; fail with the last one at the deadline."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = check()
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, f"still {answer!r} after {seconds} s"
+        time.sleep(0.02)
+
+
+class Leftovers:
+    """Everything outside of images and volumes that a container could leave behind, as sets of lines."""
+
+    def __init__(self, pe: Pe) -> None:
+        self._pe = pe
+
+    def now(self) -> dict[str, set[str]]:
+        """Take stock."""
+        return {
+            "mounts": {
+                " ".join(line.split()[_MOUNT_FIELDS]) for line in Path("/proc/self/mountinfo").read_text().splitlines()
+            },
+            "links": _links(),
+            "rules": _lines("nft", "list", "ruleset"),
+            "cgroups": {
+                str(path)
+                for hierarchy in _CGROUPS.glob("*")
+                for path in (hierarchy / "plugengine").glob("*")
+                if path.is_dir() and self._is_ours(path)
+            },
+            "processes": self._processes(),
+            "rows": self._rows(),
+            "directories": {path.name for path in (self._pe.root / "containers").glob("*")},
+            "run": {str(path) for path in (self._pe.run_root / "c").glob("*")},
+        }
+
+    def _is_ours(self, path: Path) -> bool:
+        """Other engines on this machine, in other test runs, have groups below the same parent."""
+        try:
+            return os.getxattr(path, "trusted.plugengine") == f"owner:{self._pe.root}".encode()
+        except OSError:
+            return False
+
+    def _processes(self) -> set[str]:
+        found = set()
+        for directory in Path("/proc").glob("[0-9]*"):
+            try:
+                name = (directory / "comm").read_text().strip()
+                words = (directory / "cmdline").read_bytes()
+                state = (directory / "stat").read_text().rsplit(")", 1)[1].split()[0]
+                log = os.readlink(directory / "fd/2") if name == "pe-monitor" else ""
+            except OSError:
+                continue
+            ours = os.fsencode(self._pe.run_root) in words or log.startswith(str(self._pe.root))
+            if ours and name != "pe-warm" and state != "Z":
+                found.add(f"{directory.name} {name}")
+        return found
+
+    def _rows(self) -> set[str]:
+        database = self._pe.root / "state.db"
+        if not database.exists():
+            return set()
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+            queries = (
+                "SELECT 'container', name, status FROM containers",
+                "SELECT 'lease', network, address FROM leases",
+                "SELECT 'ids', start, container_id FROM id_ranges",
+                "SELECT 'volume', name, anonymous FROM volumes",
+            )
+            return {" ".join(map(str, row)) for query in queries for row in connection.execute(query)}
+
+
+def _lines(*command: str) -> set[str]:
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines())
+
+
+def _links() -> set[str]:
+    # Without the flags and states of interfaces that stay.
+    return {line.split(":", 2)[1].strip() for line in _lines("ip", "-o", "link")}
+
+
+Start = Callable[..., str]
+
+
+@pytest.fixture
+def start(pe: Pe) -> Iterator[Start]:
+    """`start("--flag", "image", "command")` runs a detached container and returns its id; it goes with the test."""
+    started: list[str] = []
+
+    def run(*args: str) -> str:
+        done = pe("run", "-d", *args, check=True)
+        started.append(done.stdout.strip())
+        return started[-1]
+
+    yield run
+    if started:
+        pe("rm", "-f", "-v", *started)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compare mounts, links, rules, control groups, processes and rows before and after each test with `pe`."""
+    if "pe_env" not in request.fixturenames:
+        yield
+        return
+    leftovers = Leftovers(request.getfixturevalue("pe_env"))
+    before = leftovers.now()
+    yield
+    deadline = time.monotonic() + _SETTLE_S
+    while True:
+        left = {kind: extra for kind, lines in leftovers.now().items() if (extra := lines - before[kind])}
+        if not left or time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    assert not left
