@@ -21,20 +21,9 @@ IDLE_S: Final = 60.0
 _STOP_CHECK_S: Final = 5.0
 _FDS: Final = struct.Struct("4i")
 _CRED: Final = struct.Struct("3i")
-# What commands import sooner or later; everything a container's start needs is among it.
-_MODULES: Final = (
-    "plugengine.cli",
-    "plugengine.cli.commands.run",
-    "plugengine.engine",
-    "plugengine.creation",
-    "plugengine.images.store",
-    "plugengine.monitor.main",
-    "plugengine.monitor.supervisor",
-    "plugengine.execution",
-    "plugengine.recovery",
-    "sqlite3",
-    "pluggy",
-)
+# What no command of a container's life needs.
+_LEFT_OUT: Final = ("plugengine.__main__", "plugengine.bench", "plugengine.testing", "plugengine.warm.server")
+_OTHERS: Final = ("encodings.ascii", "sqlite3", "pluggy")
 
 
 class Server:
@@ -259,13 +248,20 @@ def _command() -> Callable[[list[str]], int]:
 
 
 def _import_all() -> None:
+    """Import every module of the engine, and what these import where they use it."""
     import importlib
+    import pkgutil
 
-    for name in _MODULES:
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            continue
+    import plugengine
+
+    for name in _OTHERS:
+        importlib.import_module(name)
+    for part in pkgutil.walk_packages(plugengine.__path__, "plugengine.", onerror=lambda _name: None):
+        if not part.name.startswith(_LEFT_OUT):
+            try:
+                importlib.import_module(part.name)
+            except ImportError:
+                continue
 
 
 def preload_drivers() -> None:
