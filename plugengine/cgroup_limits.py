@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 from plugengine.cgroupfs import read
 from plugengine.errors import UsageError
@@ -74,6 +75,17 @@ def has_swap() -> bool:
         return len(read("/proc/swaps").splitlines()) > 1
     except OSError:
         return False
+
+
+def any_disk_uses_bfq() -> bool:
+    """Tell whether block I/O weights act on some disk: only the BFQ scheduler weighs (CFQ went with Linux 5.0)."""
+    for disk in os.listdir("/sys/block"):
+        try:
+            if "[bfq]" in read(f"/sys/block/{disk}/queue/scheduler"):
+                return True
+        except OSError:
+            continue  # a disk that went away, or without a queue
+    return False
 
 
 def weight_of_shares(shares: int) -> int:

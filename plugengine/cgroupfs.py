@@ -99,13 +99,18 @@ def write(path: str, value: str) -> None:
         DriverError: It names the file, the value and the reason.
     """
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, value.encode())
-        finally:
-            os.close(fd)
+        write_or_errno(path, value)
     except OSError as exc:
         raise DriverError(f"write {value.strip()!r} to {path}: {exc.strerror}") from exc
+
+
+def write_or_errno(path: str, value: str) -> None:
+    """Write a control file as `write` does, for a caller to whom the reason matters: raises OSError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)
 
 
 def until(done: Callable[[], bool], *, timeout_s: float) -> bool:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
-from plugengine.cgroup_limits import check_list, check_memory, has_swap, memory_and_swap
-from plugengine.cgroupfs import read
+from plugengine.cgroup_limits import any_disk_uses_bfq, check_list, check_memory, has_swap, memory_and_swap
 from plugengine.model import DeviceRule, Limits, Setting, Settings
 
 from plugengine_cgroup_v1.host import ControlFiles, ControllerSet
@@ -124,20 +121,10 @@ def _weight(plan: _Plan, weight: int) -> None:
         plan.write("blkio", "blkio.weight", weight)
     elif reason := plan.files.missing("blkio", "blkio.bfq.io_service_bytes"):
         plan.refuse("--blkio-weight", reason.replace("io_service_bytes", "weight"))
-    elif not _any_disk_uses_bfq():
+    elif not any_disk_uses_bfq():
         plan.refuse("--blkio-weight", "no disk of this host has the bfq scheduler in use")
     else:
         plan.write("blkio", "blkio.bfq.weight", weight)
-
-
-def _any_disk_uses_bfq() -> bool:
-    for disk in os.listdir("/sys/block"):
-        try:
-            if "[bfq]" in read(f"/sys/block/{disk}/queue/scheduler"):
-                return True
-        except OSError:
-            continue  # a disk that went away, or without a queue
-    return False
 
 
 def _devices(plan: _Plan, limits: Limits) -> None:

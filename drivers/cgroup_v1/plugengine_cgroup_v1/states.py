@@ -127,8 +127,7 @@ def _thaw(record: Record) -> None:
 
 def _write_state(group: str, state: str) -> None:
     try:
-        with open(f"{group}/freezer.state", "w", encoding="ascii") as file:
-            file.write(state)
+        cgroupfs.write_or_errno(f"{group}/freezer.state", state)
     except OSError as exc:
         if exc.errno not in {errno.ENOENT, errno.ENODEV}:
             raise  # a group that is gone holds nobody

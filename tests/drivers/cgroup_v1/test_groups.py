@@ -20,9 +20,14 @@ from plugengine.errors import DriverError, UsageError
 from plugengine.kernel.mount import MS_PRIVATE, MS_REC, mount
 from plugengine.kernel.process import CLONE_NEWCGROUP, CLONE_NEWNS, unshare
 from plugengine.model import CgroupRequest, DeviceRate, Host, HostPath, Limits, Record
-from tests.drivers.cgroup_v1.conftest import PARENT, Group, ignore_signals
+from tests.drivers.control_groups import PARENT, Group
 
 MIB = 1 << 20
+
+
+def ignore_signals() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def test_a_group_is_made_in_every_hierarchy_and_removed_with_its_parents(host: Host, group: Group) -> None:

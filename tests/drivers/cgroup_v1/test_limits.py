@@ -19,7 +19,7 @@ from plugengine.errors import DriverError, UsageError
 from plugengine.model import DeviceRate, DeviceRule, Limits
 from plugengine.security import devices
 from tests.conftest import need, need_tool
-from tests.drivers.cgroup_v1.conftest import Group
+from tests.drivers.control_groups import Group
 
 MIB = 1 << 20
 
@@ -50,14 +50,14 @@ def test_the_limit_is_shown_in_the_stats(group: Group) -> None:
 def test_memory_limits_go_up_and_down_and_away(group: Group) -> None:
     for size in (32, 64, 16, 128):
         group.limit(Limits(memory_bytes=size * MIB, memory_swap_bytes=size * MIB))
-        assert group.directory("memory").joinpath("memory.limit_in_bytes").read_text().strip() == str(size * MIB)
+        assert group.text("memory", "memory.limit_in_bytes") == str(size * MIB)
     group.limit(Limits(memory_bytes=-1, memory_swap_bytes=-1))
     assert group.stats().memory_limit_bytes is None
 
 
 def test_swap_is_twice_the_memory_when_unsaid(group: Group) -> None:
     group.limit(Limits(memory_bytes=32 * MIB))
-    assert group.directory("memory").joinpath("memory.memsw.limit_in_bytes").read_text().strip() == str(64 * MIB)
+    assert group.text("memory", "memory.memsw.limit_in_bytes") == str(64 * MIB)
 
 
 def test_a_limit_below_what_cannot_be_freed_is_refused_with_the_file_and_value(group: Group) -> None:
@@ -112,7 +112,7 @@ def test_a_fork_bomb_stops_at_its_limit(group: Group) -> None:
 def test_no_limit_of_processes_is_written_as_max(group: Group) -> None:
     group.limit(Limits(pids=10))
     group.limit(Limits(pids=-1))
-    assert group.directory("pids").joinpath("pids.max").read_text().strip() == "max"
+    assert group.text("pids", "pids.max") == "max"
 
 
 def test_processors_can_be_chosen(group: Group) -> None:
@@ -127,8 +127,8 @@ def test_a_group_without_a_choice_has_all_processors(group: Group) -> None:
 
 def test_shares_and_reservation_are_written(group: Group) -> None:
     group.limit(Limits(cpu_shares=512, memory_reservation_bytes=8 * MIB))
-    assert group.directory("cpu").joinpath("cpu.shares").read_text().strip() == "512"
-    assert group.directory("memory").joinpath("memory.soft_limit_in_bytes").read_text().strip() == str(8 * MIB)
+    assert group.text("cpu", "cpu.shares") == "512"
+    assert group.text("memory", "memory.soft_limit_in_bytes") == str(8 * MIB)
 
 
 @pytest.mark.parametrize(
