@@ -38,8 +38,11 @@ def remove_tree(path: str) -> None:
         return
     with descent:
         work = _Removal(descent)
-        work.run()
-        _unprotect(descent.fd)
+        try:
+            work.run()
+            _unprotect(descent.fd)
+        except OSError as exc:
+            raise StateError(f"remove {path}: {exc.filename}: {exc.strerror}") from exc
     obstacles = work.obstacles
     if not obstacles:
         try:
@@ -64,23 +67,22 @@ class _Removal:
             if name is not None:
                 self._unlink_or_enter(name)
             elif self._descent.depth:
-                self._remove(self._descent.up(), os.rmdir)
+                self._rmdir(self._descent.up())
             else:
                 return
 
     def _unlink_or_enter(self, name: str) -> None:
         try:
-            os.unlink(name, dir_fd=self._descent.fd)
-        except FileNotFoundError:
-            return
+            self._without_protection(os.unlink, name)
         except IsADirectoryError:
             self._attempt(lambda: self._descent.down(name), name)
-        except PermissionError:
-            self._remove(name, os.unlink)
         except OSError as exc:
             self._note(name, exc)
 
-    def _remove(self, name: str, call: Callable[..., None]) -> None:
+    def _rmdir(self, name: str) -> None:
+        self._attempt(lambda: self._without_protection(os.rmdir, name), name)
+
+    def _without_protection(self, call: Callable[..., None], name: str) -> None:
         """Remove one entry; where a flag forbids it, clear the entry's and its directory's and try once more."""
         try:
             call(name, dir_fd=self._descent.fd)
@@ -89,9 +91,7 @@ class _Removal:
         except PermissionError:
             _unprotect(self._descent.fd)
             _unprotect_entry(self._descent.fd, name)
-            self._attempt(lambda: call(name, dir_fd=self._descent.fd), name)
-        except OSError as exc:
-            self._note(name, exc)
+            call(name, dir_fd=self._descent.fd)
 
     def _attempt(self, call: Callable[[], None], name: str) -> None:
         try:
