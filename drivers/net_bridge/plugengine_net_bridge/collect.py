@@ -6,7 +6,7 @@ import errno
 
 from plugengine.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket
 
-from plugengine_net_bridge import firewall, ports, rtnl, table
+from plugengine_net_bridge import firewall, pair, ports, rtnl, table
 from plugengine_net_bridge.bridge import all_links
 from plugengine_net_bridge.names import bridge_name, marked_container, marked_network, owner, split_owner
 
@@ -46,6 +46,8 @@ def _collect_links(rtnetlink: NetlinkSocket, names: frozenset[str], valid_ids: f
             what = f"bridge {link.name} of network {network}"
         else:
             continue
+        if pair.is_ending(rtnetlink, link):
+            continue  # the kernel is at it
         rtnetlink.execute(rtnl.delete_link(link.name), accept=_GONE)
         removed.append(what)
     return removed

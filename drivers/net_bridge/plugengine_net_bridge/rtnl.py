@@ -52,6 +52,7 @@ NETNSA_NSID = 1
 _IFINFOMSG = struct.Struct("=BxHiII")
 _IFADDRMSG = struct.Struct("=BBBBI")
 _STATS64 = struct.Struct("=QQQQ")  # struct rtnl_link_stats64 begins: rx, tx packets, rx, tx bytes
+_S32 = struct.Struct("=i")
 _U32 = struct.Struct("=I")
 _BE32 = struct.Struct("!I")
 _BITS = 32
@@ -73,7 +74,8 @@ class Link:
         # RFC 2863; IF_OPER_UP: frames pass
         self.operstate = found.get(IFLA_OPERSTATE, b"\0")[0]
         # The number this namespace has for the one the other end is in.
-        self.peer_nsid = found.get(IFLA_LINK_NETNSID)
+        nsid = found.get(IFLA_LINK_NETNSID)
+        self.peer_nsid: int | None = None if nsid is None else _S32.unpack(nsid)[0]
         stats = found.get(IFLA_STATS64, b"")
         # rx_packets, tx_packets, rx_bytes, tx_bytes as the host sees them
         self.stats: tuple[int, int, int, int] = _STATS64.unpack_from(stats) if stats else (0, 0, 0, 0)
@@ -179,10 +181,16 @@ def unplug(name: str) -> Request:
     return Request(RTM_NEWLINK, 0, body + attr_str(IFLA_IFNAME, name) + attr_u32(IFLA_MASTER, 0), name)
 
 
-def get_namespace(nsid: bytes) -> Request:
+def rename(index: int, name: str) -> Request:
+    """Give a link that is down another name; the kernel puts a free number in for %d."""
+    body = _IFINFOMSG.pack(socket.AF_UNSPEC, 0, index, 0, 0) + attr_str(IFLA_IFNAME, name)
+    return Request(RTM_NEWLINK, 0, body, name)
+
+
+def get_namespace(nsid: int) -> Request:
     """Ask for a namespace by its number; ENOENT: it is gone, or about to go with all its links."""
     family = bytes(4)  # struct rtgenmsg, padded
-    return Request(RTM_GETNSID, 0, family + attr(NETNSA_NSID, nsid), "network namespace")
+    return Request(RTM_GETNSID, 0, family + attr(NETNSA_NSID, _S32.pack(nsid)), "network namespace")
 
 
 def link_up(name: str) -> Request:

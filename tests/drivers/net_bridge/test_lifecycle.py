@@ -15,6 +15,7 @@ import pytest
 
 from plugengine.errors import ConflictError, DriverError, UsageError
 from plugengine.hookspecs import NetworkSpec
+from plugengine.kernel.process import CLONE_NEWNET, CLONE_NEWUSER, unshare
 from plugengine.model import Attachment, Capability, Network, decode, encode
 from tests.conftest import need_tool
 from tests.drivers.net_bridge.world import HOST, HOST_OUTSIDE, NETWORK, OTHER, World, port, talk
@@ -41,6 +42,48 @@ def test_probe_finds_no_reason_and_changes_nothing(world: World) -> None:
     assert list(bridge.pe_network_probe(HOST)) == []
     assert world.links() == NOTHING
     assert world.ruleset() == ""
+
+
+def test_probe_tells_whoever_is_not_root_so(world: World) -> None:
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setresuid(65534, 65534, 65534)
+            os.write(writer, "\n".join(bridge.pe_network_probe(HOST)).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as stream:
+        assert "needs root" in stream.read()
+    os.waitpid(pid, 0)
+
+
+def test_a_namespace_that_belongs_to_a_user_namespace_is_connected(world: World) -> None:
+    guest = world.guest()
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            unshare(CLONE_NEWUSER | CLONE_NEWNET)
+            os.write(writer, b"+")
+            signal.pause()
+        finally:
+            os._exit(1)
+    try:
+        assert os.read(reader, 1) == b"+"
+        os.close(guest.fd)
+        guest.fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        guest.attach(port(8080, 80))
+        with closing(guest.listen(80)) as server:
+            talk(world.host.connect("127.0.0.1", 8080), server)
+        with guest.inside(), open("/proc/sys/net/ipv6/conf/eth0/accept_ra") as stream:
+            assert stream.read().strip() == "0"
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(reader)
+        os.close(writer)
 
 
 def test_the_last_network_leaves_nothing(world: World) -> None:
@@ -357,6 +400,37 @@ def test_fifty_processes_attach_and_detach_at_once(world: World) -> None:
     assert settled(world, ["lo", "pe0"])
     bridge.pe_network_remove(NETWORK, {})
     assert world.ruleset() == ""
+
+
+@pytest.mark.slow
+def test_of_two_that_want_overlapping_ports_at_once_one_gets_them(world: World) -> None:
+    bridge.pe_network_create(NETWORK)
+    for number in range(30):
+        guests = [world.guest(container_id=f"{number:032x}{who:032x}") for who in range(2)]
+        wanted = (port(8080, 80), port(8080, 80, on="127.0.0.1"))
+        go, wait = os.pipe()[::-1]
+        pids = []
+        for guest, one in zip(guests, wanted, strict=True):
+            pid = os.fork()
+            if pid == 0:
+                code = 2
+                try:
+                    os.close(go)
+                    os.read(wait, 1)
+                    guest.attach(one)
+                    code = 0
+                except ConflictError:
+                    code = 1
+                finally:
+                    os._exit(code)
+            pids.append(pid)
+        os.close(go)
+        codes = sorted(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids)
+        os.close(wait)
+        assert codes == [0, 1]
+        for guest in guests:
+            bridge.pe_network_detach(NETWORK, guest.id, None)
+            guest.close()
 
 
 @pytest.mark.slow

@@ -8,7 +8,17 @@ import plugengine_net_bridge as bridge
 import pytest
 
 from tests.conftest import need_tool
-from tests.drivers.net_bridge.world import HOST, HOST_OUTSIDE, NEIGHBOUR, NETWORK, OTHER, World, port, talk
+from tests.drivers.net_bridge.world import (
+    HOST,
+    HOST_OUTSIDE,
+    IMPATIENCE_S,
+    NEIGHBOUR,
+    NETWORK,
+    OTHER,
+    World,
+    port,
+    talk,
+)
 
 
 @pytest.fixture
@@ -67,9 +77,11 @@ def test_an_open_firewall_is_not_touched(world: World) -> None:
 
 
 def test_a_udp_client_that_asked_before_the_port_was_published_is_served(world: World) -> None:
-    client = world.neighbour
-    with closing(client.bind_udp(4000)) as sender, closing(world.host.bind_udp(7000)):
-        sender.sendto(b"early", (HOST_OUTSIDE, 7001))
+    world.attached()  # from now on the host tracks connections
+    with closing(world.neighbour.bind_udp(4000)) as sender:
+        with closing(world.host.bind_udp(7001)) as early:
+            sender.sendto(b"early", (HOST_OUTSIDE, 7001))
+            assert early.recv(64) == b"early"
         guest = world.attached(port(7001, 53, protocol="udp"))
         with closing(guest.bind_udp(53)) as server:
             sender.sendto(b"again", (HOST_OUTSIDE, 7001))
@@ -100,10 +112,30 @@ def test_queries_that_only_pass_through_the_host_are_not_disturbed(world: World)
         assert client.recv(64) == b"answer"
 
 
-def test_a_service_of_the_host_goes_on_when_its_port_is_withdrawn(world: World) -> None:
+def test_a_udp_client_is_served_by_the_host_once_the_port_is_withdrawn(world: World) -> None:
     guest = world.attached(port(7001, 53, protocol="udp"))
     assert guest.attachment
-    bridge.pe_network_ports(NETWORK, guest.id, guest.attachment, ())
-    with closing(world.host.bind_udp(7001)) as server, closing(world.neighbour.bind_udp(4000)) as sender:
-        sender.sendto(b"hello", (HOST_OUTSIDE, 7001))
-        assert server.recv(64) == b"hello"
+    with closing(world.neighbour.bind_udp(4000)) as sender:
+        with closing(guest.bind_udp(53)) as server:
+            sender.sendto(b"one", (HOST_OUTSIDE, 7001))
+            assert server.recv(64) == b"one"
+        bridge.pe_network_ports(NETWORK, guest.id, guest.attachment, ())
+        with closing(world.host.bind_udp(7001)) as server:
+            sender.sendto(b"two", (HOST_OUTSIDE, 7001))
+            assert server.recv(64) == b"two"
+
+
+def test_a_udp_client_of_a_guest_that_is_gone_does_not_reach_the_next_owner_of_its_address(world: World) -> None:
+    first = world.attached(port(7001, 53, protocol="udp"))
+    with closing(world.neighbour.bind_udp(4000)) as sender:
+        with closing(first.bind_udp(53)) as server:
+            sender.sendto(b"one", (HOST_OUTSIDE, 7001))
+            assert server.recv(64) == b"one"
+        first.detach()
+        second = world.guest()
+        second.attach(address=first.cidr)
+        with closing(second.bind_udp(53)) as server:
+            server.settimeout(IMPATIENCE_S)
+            sender.sendto(b"two", (HOST_OUTSIDE, 7001))
+            with pytest.raises(TimeoutError):
+                server.recv(64)

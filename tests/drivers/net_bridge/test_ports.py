@@ -39,6 +39,17 @@ def test_a_tcp_port_published_everywhere_is_reached(world: World, bridge_netfilt
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_a_strict_reverse_path_filter_is_no_obstacle(world: World, place: Place) -> None:
+    for interface in ("all", "default"):
+        world.host.run("sysctl", "-qw", f"net.ipv4.conf.{interface}.rp_filter=1")
+    guest = world.attached(port(8080, 80))
+    assert world.neighbour
+    client, address = place(world)
+    with closing(guest.listen(80)) as server:
+        talk(client.connect(address, 8080), server)
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 def test_a_udp_port_published_everywhere_answers(world: World, bridge_netfilter: str, place: Place) -> None:
     guest = world.attached(port(5353, 53, protocol="udp"))
     assert world.neighbour
