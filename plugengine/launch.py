@@ -29,6 +29,7 @@ from plugengine.guest import (
     plan_exec,
     plan_guest,
     plan_process,
+    raise_rlimits,
 )
 from plugengine.kernel import process
 from plugengine.kernel.process import CLONE_NEWTIME, ProcessId
@@ -99,6 +100,7 @@ class Child:
             CommandNotFoundError, NotExecutableError: The command.
             DriverError: Something before that.
         """
+        raise_rlimits(self.pid, self._plan.rlimits)
         os.write(self._go_fd, _GO)
         os.close(self._go_fd)
         self._go_fd = -1
