@@ -154,24 +154,30 @@ def _devices(step: CopyDevices) -> Iterator[Node]:
 
 def _expand(host: bytes, guest: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield one device, or all below a directory; symbolic links in it are not followed."""
-    try:
-        mode = os.stat(host).st_mode
-    except FileNotFoundError:
-        raise NotFoundError(f"device {os.fsdecode(host)}: no such device on this host") from None
-    if not stat.S_ISDIR(mode):
+    if not stat.S_ISDIR(_stat(host).st_mode):
         yield host, guest
         return
     with os.scandir(host) as entries:
         for entry in sorted(entries, key=lambda each: each.name):
             if host == b"/dev" and os.fsdecode(entry.name) in _OWN_DEVICES:
                 continue
-            kind = entry.stat(follow_symlinks=False).st_mode
+            try:
+                kind = entry.stat(follow_symlinks=False).st_mode
+            except FileNotFoundError:
+                continue  # unplugged while we looked
             if stat.S_ISDIR(kind) or stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
                 yield from _expand(entry.path, guest + b"/" + entry.name)
 
 
+def _stat(host: bytes) -> os.stat_result:
+    try:
+        return os.stat(host)
+    except FileNotFoundError:
+        raise NotFoundError(f"device {os.fsdecode(host)}: no such device on this host") from None
+
+
 def _node(path: bytes, target: bytes, *, bind: bool) -> Node:
-    found = os.stat(path)
+    found = _stat(path)
     if not (stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)):
         raise NotFoundError(f"device {os.fsdecode(path)}: not a character or block device")
     fd = _tree(path, propagation=MS_PRIVATE) if bind else -1

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from plugengine.kernel.process import CLONE_NEWTIME
 from plugengine.model import UserMap
 from plugengine.security import capabilities
-from tests.system.guest.conftest import USER_MAP, Container, Monitor, Outcome
+from tests.system.guest.conftest import ALL_NAMESPACES, USER_MAP, Container, Monitor, Outcome
 
 
 def _exec(monitor: Monitor, *command: str, user_map: UserMap | None = None, **options: Any) -> Outcome:
@@ -136,3 +137,17 @@ def test_many_at_once_all_come_back(monitor: Monitor) -> None:
         return [os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) for worker in workers]
 
     assert monitor.beside(use) == list(range(10))
+
+
+def test_a_time_namespace_is_joined_too(monitor: Monitor) -> None:
+    def run() -> tuple[str, str, str]:
+        container = Container(monitor.rootfs.request("sleep", "100"))
+        container.start(flags=ALL_NAMESPACES | CLONE_NEWTIME)
+        theirs = os.readlink(f"/proc/{container.pid}/ns/time")
+        done = container.exec(("readlink", "/proc/self/ns/time"))
+        container.kill()
+        container.finish()
+        return os.readlink("/proc/self/ns/time"), theirs, done.stdout.strip()
+
+    ours, theirs, seen = monitor(run)
+    assert seen == theirs != ours
