@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol
 
 from plugengine.errors import ImageError
@@ -129,12 +130,18 @@ class _Writer:
         if name.startswith(WHITEOUT_PREFIX):
             raise ImageError(f"file {shown(path)}: names that begin with .wh. are reserved in a layer")
         if stat.S_ISDIR(found.st_mode):
-            child = os.open(name, _OPEN_DIRECTORY, dir_fd=parent_fd)
-            self._write_directory(child, path + b"/", os.fstat(child))
-            return child
+            return self._enter_directory(parent_fd, name, path)
         if not stat.S_ISSOCK(found.st_mode):  # a socket is worth nothing without its process
             self._write_file(parent_fd, name, path, found)
         return None
+
+    def _enter_directory(self, parent_fd: int, name: bytes, path: bytes) -> int:
+        with ExitStack() as undo:
+            child = os.open(name, _OPEN_DIRECTORY, dir_fd=parent_fd)
+            undo.callback(os.close, child)
+            self._write_directory(child, path + b"/", os.fstat(child))
+            undo.pop_all()
+            return child
 
     def _write_directory(self, fd: int, path: bytes, found: os.stat_result) -> None:
         xattrs, opaque = self._xattrs(xattr_path(fd), path, follow=True)

@@ -25,19 +25,19 @@ class Directories:
     def __init__(self, root_fd: int, parents: Sequence[HostPath]) -> None:
         self.root_fd = root_fd
         self._parents = parents
-        self._cached_path = b""
+        self._cached_path: bytes | None = None
         self._cached_fd = -1
         self._implied: dict[bytes, int] = {b"": 0}  # not (yet) an entry of the tar: path to mtime
 
     def close(self) -> None:
         """Close what is held."""
-        self.forget()
-
-    def forget(self) -> None:
-        """Something was removed: what is remembered may be it."""
         if self._cached_fd >= 0:
             os.close(self._cached_fd)
         self._cached_fd = -1
+
+    def forget(self) -> None:
+        """Something was removed, and another path may lead to what is remembered; it stays open while in use."""
+        self._cached_path = None
 
     def said(self, path: bytes) -> None:
         """The tar itself says what this directory is like."""
@@ -52,14 +52,13 @@ class Directories:
 
     def parent(self, path: bytes) -> int:
         """Return a descriptor of a directory, made when missing; valid until the next call."""
-        if self._cached_fd >= 0 and self._cached_path == path:
+        if self._cached_path == path:
             return self._cached_fd
         try:
             fd = open_in_root(self.root_fd, path, _OPEN)
         except (FileNotFoundError, NotADirectoryError):
-            self.forget()
             fd = self._make_all(path)
-        self.forget()
+        self.close()
         self._cached_path, self._cached_fd = path, fd
         return fd
 
@@ -107,6 +106,7 @@ class Directories:
         """Copy owner, mode and attributes from the highest layer below that has the directory."""
         self._implied[path] = 0
         at = xattr_path(fd)
+        os.chown(at, 0, 0)  # a set-group-id parent would pass its group on
         os.chmod(at, 0o755)  # noqa: S103 - what docker gives such a directory
         for layer in reversed(self._parents):
             below = _open_below(layer, path)

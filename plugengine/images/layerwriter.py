@@ -137,6 +137,7 @@ class LayerWriter:
         os.fchown(fd, entry.uid, entry.gid)
         os.fchmod(fd, entry.mode)
         self._set_xattrs(fd, entry, b"", lists_later=True)
+        self._directories.said(b"")
         self._last[b""] = entry
 
     def _write_marker(self, entry: Entry, parent_fd: int, name: bytes) -> None:
@@ -152,6 +153,8 @@ class LayerWriter:
         found = _lstat(parent_fd, hidden)
         if found is None:
             os.mknod(hidden, WHITEOUT_MODE, WHITEOUT_DEVICE, dir_fd=parent_fd)
+            # A set-group-id parent would pass its group on, and the same layer look different.
+            os.chown(hidden, 0, 0, dir_fd=parent_fd, follow_symlinks=False)
         elif stat.S_ISDIR(found.st_mode):
             # A whiteout hides what is below, never what the same layer brings.
             setxattr(parent_fd, OPAQUE_XATTR, OPAQUE_VALUE, hidden)

@@ -196,6 +196,8 @@ class DirectoryMembers:
             fd = open_in_root(self._fd, name, os.O_RDONLY | os.O_NONBLOCK)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as exc:
+            raise ImageError(f"{self.what}: {name}: {os.strerror(exc.errno or 0).lower()}") from exc
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise ImageError(f"{self.what}: {shown(os.fsencode(name))} is no regular file")

@@ -10,7 +10,7 @@ from plugengine.errors import ImageError
 if TYPE_CHECKING:
     from plugengine.images.caps import Caps
 
-_NAME_BYTES = 255  # NAME_MAX
+_NAME_BYTES = 255 + len(".wh.")  # NAME_MAX, of the file that a whiteout hides
 
 
 def normalise(name: bytes, caps: Caps) -> bytes:

@@ -1,0 +1,328 @@
+"""Archives of images: every form loaded, every damage refused, and nothing kept of what is refused."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from plugengine.errors import ImageError, NotFoundError, UsageError
+from plugengine.images.caps import CONFIG_BYTES, MANIFEST_BYTES
+from plugengine.images.config import machine_architecture
+from plugengine.images.store import ImageStore
+from tests.system.images import archives as a
+from tests.unit.images.tars import make_tar, member
+
+LAYER = a.descriptor(a.LOW, f"{a.OCI}.layer.v1.tar")
+OUTER: dict[str, Callable[[bytes], bytes]] = {
+    "plain": bytes,
+    "gzip": gzip.compress,
+    "zstd": zstandard.ZstdCompressor().compress,
+}
+
+
+def load(store: ImageStore, parts: dict[str, bytes]) -> Any:
+    return store.load(io.BytesIO(a.pack(parts)))
+
+
+def refuse(store: ImageStore, match: str, parts: dict[str, bytes] | bytes) -> None:
+    """The archive is refused, and the store is as empty as before."""
+    data = parts if isinstance(parts, bytes) else a.pack(parts)
+    with pytest.raises(ImageError, match=match):
+        store.load(io.BytesIO(data))
+    assert store.list() == []
+    assert store.check() == []
+    assert store.files.layer_ids() == store.files.blob_digests() == set()
+
+
+def motd(image: Any) -> str:
+    return Path(image.layers[-1], "etc/motd").read_text()
+
+
+@pytest.mark.parametrize("outer", OUTER)
+@pytest.mark.parametrize("inner", a.PACK)
+@pytest.mark.parametrize("form", ["docker", "oci"])
+def test_every_form_and_compression_is_loaded(store: ImageStore, form: str, inner: str, outer: str) -> None:
+    parts = (a.docker_parts if form == "docker" else a.oci_parts)(a.LOW, a.HIGH, compression=inner)
+    [image] = store.load(io.BytesIO(OUTER[outer](a.pack(parts))))
+    assert (image.names, image.diff_ids) == (("web:1",), (a.digest(a.LOW), a.digest(a.HIGH)))
+    assert image.id == a.digest(a.encoded(a.config(a.LOW, a.HIGH)))
+    assert (image.config.cmd, image.config.env, image.created) == (("/bin/sh",), ("A=b",), "2024-01-02T03:04:05Z")
+    assert motd(image) == "high\n"
+    assert store.get("web:1") == image
+    assert store.check() == []
+
+
+def write_all(fd: int, data: bytes) -> None:
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+
+
+def test_an_archive_is_read_from_a_file_a_pipe_and_a_directory(store: ImageStore, tmp_path: Path) -> None:
+    parts = a.oci_parts(a.LOW)
+    (tmp_path / "a.tar").write_bytes(a.pack(parts))
+    for name, content in parts.items():
+        (tmp_path / "layout" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "layout" / name).write_bytes(content)
+    [from_file] = store.load(str(tmp_path / "a.tar"))
+    [from_directory] = store.load(str(tmp_path / "layout"))
+    read, write = os.pipe()
+    writer = threading.Thread(target=write_all, args=(write, a.pack(parts)))
+    writer.start()
+    with os.fdopen(read, "rb") as pipe:
+        [from_pipe] = store.load(pipe)
+    writer.join()
+    assert from_file == from_directory == from_pipe
+
+
+def test_both_forms_of_one_image_are_one_image(store: ImageStore) -> None:
+    [docker] = load(store, a.docker_parts(a.LOW, a.HIGH, tags=["one:1"]))
+    [oci] = load(store, a.oci_parts(a.LOW, a.HIGH, name="two:2", compression="+gzip"))
+    assert (oci.id, oci.layers, oci.names) == (docker.id, docker.layers, ("one:1", "two:2"))
+    assert oci.digest != docker.digest
+    [again] = load(store, a.docker_parts(a.LOW, a.HIGH, tags=["one:1"]))
+    assert again.digest == oci.digest  # a manifest that came with the image is worth more than one of ours
+    assert store.check() == []
+
+
+def test_several_images_and_names_of_one_archive_are_loaded(store: ImageStore) -> None:
+    one, two = a.docker_parts(a.LOW, tags=["one:1", "uno"]), a.docker_parts(a.HIGH, tags=[])
+    both = json.loads(one["manifest.json"]) + json.loads(two["manifest.json"])
+    both[1]["Layers"] = ["high.tar"]
+    parts = {**two, **one, "high.tar": a.HIGH, "manifest.json": a.encoded(both)}
+    names = [image.names for image in load(store, parts)]
+    assert names == [("one:1", "uno:latest"), ()]
+
+
+def test_a_layer_that_is_a_link_to_another_is_followed_as_docker_wrote_it(store: ImageStore) -> None:
+    body = a.encoded(a.config(a.LOW, a.LOW))
+    manifest = [{"Config": "c.json", "RepoTags": None, "Layers": ["x/layer.tar", "y/layer.tar"]}]
+    tar = make_tar(
+        [
+            member("y", "directory"), member("y/layer.tar", "symlink", linkname="../x/layer.tar"),
+            member("x/layer.tar", content=a.LOW), member("c.json", content=body),
+            member("manifest.json", content=a.encoded(manifest)),
+        ]
+    )  # fmt: skip
+    [image] = store.load(io.BytesIO(tar))
+    assert image.diff_ids == (a.digest(a.LOW), a.digest(a.LOW))
+    assert store.inspect(image.id)["Size"] == image.size_bytes
+
+
+def test_of_several_platforms_this_machine_gets_its_own(store: ImageStore) -> None:
+    mine, other = a.oci_parts(a.LOW), a.oci_parts(a.HIGH)
+    [first], [second] = (json.loads(parts["index.json"])["manifests"] for parts in (other, mine))
+    first["platform"] = {"os": "linux", "architecture": "s390y"}
+    second["platform"] = {"os": "linux", "architecture": machine_architecture()}
+    nested = a.index(first, second)
+    top = a.index(a.descriptor(nested, a.INDEX_TYPE, annotations={"org.opencontainers.image.ref.name": "multi:1"}))
+    parts = {**mine, "index.json": top, **dict([a.blob(nested)])}  # the other platform's blobs are not even there
+    [image] = load(store, parts)
+    assert (image.names, image.diff_ids) == (("multi:1",), (a.digest(a.LOW),))
+
+
+@pytest.mark.parametrize(
+    ("annotations", "names"),
+    [
+        ({"org.opencontainers.image.ref.name": "docker.io/library/web:2"}, ("web:2",)),
+        ({"org.opencontainers.image.ref.name": "busybox"}, ("busybox:latest",)),
+        ({"org.opencontainers.image.ref.name": "latest"}, ()),
+        ({"org.opencontainers.image.ref.name": "1.36"}, ()),
+        ({"org.opencontainers.image.ref.name": "v", "io.containerd.image.name": "docker.io/me/x:v"}, ("me/x:v",)),
+        ({}, ()),
+    ],
+)
+def test_the_name_of_an_oci_image_is_found_where_tools_put_it(
+    store: ImageStore, annotations: dict[str, str], names: tuple[str, ...]
+) -> None:
+    parts = a.oci_parts(a.LOW)
+    [manifest] = json.loads(parts["index.json"])["manifests"]
+    [image] = load(store, {**parts, "index.json": a.index({**manifest, "annotations": annotations})})
+    assert image.names == names
+
+
+def test_progress_is_told_while_layers_are_unpacked(store: ImageStore) -> None:
+    seen: list[tuple[str, int, int | None]] = []
+    store.load(io.BytesIO(a.pack(a.docker_parts(a.LOW))), progress=lambda *args: seen.append(args))
+    assert seen[-1][:2] == (f"layer {a.digest(a.LOW)[7:19]}", len(a.LOW))
+
+
+# --- damage ---
+
+
+def replaced(parts: dict[str, bytes], old: bytes, new: bytes) -> dict[str, bytes]:
+    """Change one blob, but not the name it has by its digest."""
+    name = f"blobs/sha256/{a.digest(old)[7:]}"
+    assert name in parts
+    return {**parts, name: new}
+
+
+EVIL = make_tar([member("etc/evil", content=b"x" * 700)])
+
+
+@pytest.mark.parametrize("compression", a.PACK)
+def test_an_oci_layer_with_the_wrong_digest_is_refused(store: ImageStore, compression: str) -> None:
+    pack = a.PACK[compression]
+    parts = replaced(a.oci_parts(a.LOW, compression=compression), pack(a.LOW), pack(EVIL))
+    refuse(store, "digest|bytes, not", parts)
+
+
+def test_a_layer_packed_anew_is_refused_though_its_content_is_right(store: ImageStore) -> None:
+    stored = gzip.compress(a.LOW)
+    other = gzip.compress(a.LOW, 1)
+    other += b"\0" * (len(stored) - len(other))
+    if len(other) > len(stored):
+        stored, other = other, stored
+    manifest = {"layers": [{**a.descriptor(stored, f"{a.OCI}.layer.v1.tar+gzip"), "size": len(other)}]}
+    parts = a.oci_parts(a.LOW, compression="+gzip", manifest=manifest)
+    parts[f"blobs/sha256/{a.digest(stored)[7:]}"] = other
+    refuse(store, "layer .*: its digest is", parts)
+
+
+def test_a_docker_layer_that_is_not_the_one_the_config_names_is_refused(store: ImageStore) -> None:
+    refuse(store, f"its digest is {a.digest(EVIL)}", {**a.docker_parts(a.LOW), "0/layer.tar": EVIL})
+
+
+def test_a_config_or_manifest_with_the_wrong_digest_is_refused(store: ImageStore) -> None:
+    body = a.encoded(a.config(a.LOW))
+    same_size = body.replace(b"/bin/sh", b"/bin/ev")
+    parts = a.docker_parts(a.LOW)
+    refuse(store, "config .*: its digest is", {**parts, f"{a.digest(body)[7:]}.json": same_size})
+    refuse(store, "its digest is", replaced(a.oci_parts(a.LOW), body, same_size))
+    refuse(store, "bytes, not", replaced(a.oci_parts(a.LOW), body, body + b" "))
+    manifest = next(part for part in a.oci_parts(a.LOW).values() if b'"layers"' in part and b"config.v1" in part)
+    refuse(store, "its digest is", replaced(a.oci_parts(a.LOW), manifest, manifest.replace(b"tar", b"rat")))
+
+
+@pytest.mark.parametrize("part", ["0/layer.tar", "config", "manifest.json"])
+def test_a_missing_part_of_a_docker_archive_is_named(store: ImageStore, part: str) -> None:
+    parts = a.docker_parts(a.LOW)
+    name = next(one for one in parts if part in (one, "config") and (part != "config" or one.endswith(".json")))
+    del parts[name]
+    refuse(store, "no image archive" if part == "manifest.json" else f"{name} is missing", parts)
+
+
+@pytest.mark.parametrize("part", ["config", "manifest", "layer"])
+def test_a_missing_blob_of_an_oci_archive_is_named(store: ImageStore, part: str) -> None:
+    parts = a.oci_parts(a.LOW)
+    marks = {"config": b"diff_ids", "manifest": b"config.v1", "layer": b"motd"}
+    name = next(one for one, content in parts.items() if one.startswith("blobs") and marks[part] in content)
+    del parts[name]
+    refuse(store, f"{name} is missing", parts)
+
+
+@pytest.mark.parametrize("form", ["docker", "oci"])
+def test_every_truncation_of_an_archive_is_refused(store: ImageStore, form: str) -> None:
+    data = a.pack((a.docker_parts if form == "docker" else a.oci_parts)(a.LOW, a.HIGH))
+    packed = gzip.compress(data)
+    for length in range(0, len(data.rstrip(b"\0")), 1777):
+        refuse(store, "truncated|missing", data[:length])
+        refuse(store, "truncated|not a tar", packed[: len(packed) * length // len(data)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"manifest.json": b"{"}, "not JSON"),
+        ({"manifest.json": b"[]"}, "names no image"),
+        ({"manifest.json": b"[1]"}, "an image without a config"),
+        ({"manifest.json": b'[{"Config": "0/layer.tar", "Layers": []}]'}, "not JSON"),
+        ({"manifest.json": b'[{"Config": "../../etc/passwd", "Layers": []}]'}, "is missing"),
+        ({"manifest.json": b'[{"Config": "manifest.json", "Layers": "x"}]'}, "Layers is not a list of strings"),
+        ({"manifest.json": b'[{"Config": "manifest.json", "Layers": [], "RepoTags": 3}]'}, "RepoTags is not"),
+        ({"manifest.json": b" " * (MANIFEST_BYTES + 1)}, "more than 4194304"),
+        ({"manifest.json": b'[{"Config": "c", "Layers": []}]', "c": b" " * (CONFIG_BYTES + 1)}, "more than 8388608"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_table_of_contents_that_makes_no_sense_is_refused(
+    store: ImageStore, changes: dict[str, bytes], match: str
+) -> None:
+    refuse(store, match, {**a.docker_parts(a.LOW), **changes})
+
+
+@pytest.mark.parametrize(
+    ("manifest", "match"),
+    [
+        ({"manifests": []}, "ambiguous"),
+        ({"mediaType": a.INDEX_TYPE}, "was announced as"),
+        ({"layers": []}, "its config names 1 layers, its manifest 0"),
+        ({"layers": [a.descriptor(a.LOW, "application/x-executable")]}, "unknown kind"),
+        ({"layers": [{**LAYER, "digest": "sha256:../../../../etc/passwd"}]}, "not sha256"),
+        ({"layers": [{**LAYER, "size": 7}]}, f"has {len(a.LOW)} bytes, not 7"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_a_manifest_that_misleads_is_refused(store: ImageStore, manifest: dict[str, Any], match: str) -> None:
+    refuse(store, match, a.oci_parts(a.LOW, manifest=manifest))
+
+
+def test_an_index_that_leads_to_itself_is_refused(store: ImageStore) -> None:
+    # A digest cannot lead to itself, but a long chain comes close.
+    inner = a.index(*json.loads(a.oci_parts(a.LOW)["index.json"])["manifests"])
+    blobs = dict([a.blob(inner)])
+    for _ in range(8):
+        inner = a.index(a.descriptor(inner, a.INDEX_TYPE))
+        blobs.update([a.blob(inner)])
+    refuse(store, "nested too deep", {**a.oci_parts(a.LOW), "index.json": inner, **blobs})
+
+
+def test_a_malformed_name_in_an_archive_is_refused_before_anything_is_kept(store: ImageStore) -> None:
+    with pytest.raises(UsageError, match="image name"):
+        load(store, a.docker_parts(a.LOW, tags=["../../etc"]))
+    with pytest.raises(UsageError, match="made on demand"):
+        load(store, a.docker_parts(a.LOW, tags=["host:base"]))
+    assert store.list() == []
+    assert store.files.layer_ids() == set()
+
+
+def test_when_one_of_two_images_is_damaged_none_is_loaded(store: ImageStore) -> None:
+    good, bad = a.docker_parts(a.LOW, tags=["good:1"]), a.docker_parts(a.HIGH, tags=["bad:1"])
+    both = json.loads(good["manifest.json"]) + json.loads(bad["manifest.json"])
+    both[1]["Layers"] = ["evil.tar"]
+    refuse(store, "its digest is", {**bad, **good, "evil.tar": EVIL, "manifest.json": a.encoded(both)})
+
+
+def test_a_hostile_layer_inside_an_archive_is_refused_like_any_other(store: ImageStore) -> None:
+    refuse(store, "leads out of the layer", a.docker_parts(make_tar([member("../../evil", content=b"x")])))
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"hello", b"\x1f\x8b", b"\0" * 10240], ids=["empty", "text", "gzip magic", "zeros"]
+)
+def test_what_is_no_archive_is_refused(store: ImageStore, data: bytes) -> None:
+    refuse(store, "truncated|not a tar archive|damaged|no image archive", data)
+
+
+def test_a_root_filesystem_is_refused_with_the_right_command(store: ImageStore) -> None:
+    with pytest.raises(ImageError, match="no image archive") as caught:
+        store.load(io.BytesIO(a.LOW))
+    assert caught.value.hint == "a tar of a root filesystem is loaded with pe import"
+
+
+def test_a_missing_file_is_named(store: ImageStore, tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=f"archive {tmp_path}/none.tar: no such file"):
+        store.load(str(tmp_path / "none.tar"))
+
+
+def test_a_layout_directory_cannot_lead_out_by_a_symlink(store: ImageStore, tmp_path: Path) -> None:
+    parts = a.oci_parts(a.LOW)
+    (tmp_path / "index.json").write_bytes(parts["index.json"])
+    layout = tmp_path / "layout"
+    layout.mkdir()
+    (layout / "oci-layout").write_bytes(parts["oci-layout"])
+    os.symlink("../index.json", layout / "index.json")
+    with pytest.raises(ImageError, match=r"index.json: too many levels"):
+        store.load(str(layout))
+    (layout / "index.json").unlink()
+    os.mkfifo(layout / "index.json")
+    with pytest.raises(ImageError, match=r"index.json is no regular file"):
+        store.load(str(layout))
