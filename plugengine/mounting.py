@@ -38,6 +38,9 @@ def perform(request: Mount) -> None:
         DriverError: The kernel refused; the message has its reason, nothing is mounted.
     """
     try:
+        if any(key == "lowerdir" for key, _value in request.options):
+            _filesystem_in_one_call(request)
+            return
         fd = _tree(request) if request.fstype == "bind" else _filesystem(request)
         try:
             mount.move_mount(fd, "", files.AT_FDCWD, request.target, mount.MOVE_MOUNT_F_EMPTY_PATH)
@@ -82,6 +85,22 @@ def _filesystem(request: Mount) -> int:
         return mount.fsmount(context, attr_flags=attributes(request.flags))
     finally:
         os.close(context)
+
+
+def _filesystem_in_one_call(request: Mount) -> None:
+    """Mount with mount(2), whose options may fill a page, while a string of fsconfig(2) ends at 255 bytes.
+
+    Relative names among the options begin in the directory the source names.
+    """
+    data = ",".join(key if value is None else f"{key}={value}" for key, value in request.options)
+    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if os.path.isabs(request.source):
+            os.chdir(request.source)
+        mount.mount(request.source, request.target, request.fstype, request.flags, data)
+    finally:
+        os.fchdir(here)
+        os.close(here)
 
 
 def map_lines(ranges: tuple[IdRange, ...]) -> bytes:
