@@ -207,7 +207,7 @@ class CgroupSpec:
         """Return the accounting now."""
 
     @hookspec(firstresult=True)
-    def pe_cgroup_freeze(self, record: Record, *, frozen: bool) -> bool | None:
+    def pe_cgroup_freeze(self, record: Record, frozen: bool) -> bool | None:  # noqa: FBT001 - pluggy passes no keyword-only ones
         """Freeze or thaw; returns when the state is reached (claims FREEZE)."""
 
     @hookspec(firstresult=True)

@@ -87,7 +87,7 @@ def pe_cgroup_stats(record: Record) -> CgroupStats:
 
 
 @hookimpl
-def pe_cgroup_freeze(record: Record, *, frozen: bool) -> bool:
+def pe_cgroup_freeze(record: Record, frozen: bool) -> bool:  # noqa: FBT001 - as the hook
     """Freeze or thaw."""
     states.freeze(record, frozen=frozen)
     return True
