@@ -15,6 +15,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.dev
 	.ci/packages
 	.ci/debian-root "$(DEBIAN_ROOT)"
+	.ci/qemu-kernel build/qemu
 	PE_DEBIAN_ROOT="$(abspath $(DEBIAN_ROOT))" .ci/isolated "$(BIN)/python" -m pytest $(ARGS)
 
 lint: $(VENV)/.dev

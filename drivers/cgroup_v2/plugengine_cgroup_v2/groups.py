@@ -13,10 +13,15 @@ from plugengine.model import CgroupRequest, DeviceRule, Limits, Record, Settings
 
 from plugengine_cgroup_v2 import states
 from plugengine_cgroup_v2.device_program import device_program
-from plugengine_cgroup_v2.host import OPTIONAL, REQUIRED, Unified
+from plugengine_cgroup_v2.host import REQUIRED, Unified
 from plugengine_cgroup_v2.limits import SWAP_LIMIT
 
 _REMOVE_TIMEOUT_S = 5.0
+
+# Those that can't be threaded first: where there are processes they are refused (EBUSY) before the others turn the
+# group into a threaded one, to which they would be refused for good (EOPNOTSUPP); see cgroup-v2.rst, "Threads".
+_IN_ORDER = ("memory", "io", "pids", "cpu", "cpuset")
+_HOLDS_PROCESSES = frozenset({errno.EBUSY, errno.EOPNOTSUPP})
 
 # Where the processes of a base group go that is not the root of the machine; see `_enable`.
 _LEAF = "plugengine-host"
@@ -44,13 +49,13 @@ def _enable(group: str, *, is_base: bool) -> None:
     """
     available = cgroupfs.read(f"{group}/cgroup.controllers").split()
     present = cgroupfs.read(f"{group}/cgroup.subtree_control").split()
-    for name in (*REQUIRED, *OPTIONAL):
+    for name in _IN_ORDER:
         if name not in available or name in present:
             continue
         try:
             cgroupfs.write_or_errno(f"{group}/cgroup.subtree_control", f"+{name}")
         except OSError as exc:
-            if exc.errno == errno.EBUSY and is_base:
+            if exc.errno in _HOLDS_PROCESSES and is_base:
                 _move_to_leaf(group)
                 cgroupfs.write(f"{group}/cgroup.subtree_control", f"+{name}")
             elif name in REQUIRED:
@@ -60,7 +65,7 @@ def _enable(group: str, *, is_base: bool) -> None:
 
 
 def _hint(error: OSError) -> str | None:
-    if error.errno == errno.EBUSY:
+    if error.errno in _HOLDS_PROCESSES:
         return "a group that holds processes can't have children with controllers; choose another --cgroup-parent"
     return None
 

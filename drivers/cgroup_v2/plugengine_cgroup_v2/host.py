@@ -9,7 +9,6 @@ from plugengine.cgroupfs import Hierarchy, hierarchies, read
 from plugengine.errors import NotSupportedError
 
 REQUIRED = ("cpu", "memory", "pids")
-OPTIONAL = ("cpuset", "io")
 
 
 class Unified(NamedTuple):
