@@ -50,7 +50,7 @@ def _shown(ctx: click.Context, entries: Mapping[str, Entry]) -> Mapping[str, Ent
 def _section(ctx: click.Context, command: click.Command) -> str:
     usage = " ".join([ctx.command_path, *command.collect_usage_pieces(ctx)])
     lines = [f"## {ctx.command_path}", "", f"    {usage}", "", _prose(command.help or ""), ""]
-    options = [param for param in command.params if isinstance(param, click.Option)]
+    options = [param for param in command.params if isinstance(param, click.Option) and param.name != "help"]
     if options:
         lines += ["| option | |", "|---|---|", *(_row(option) for option in options), ""]
     if isinstance(command, LazyGroup):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final, TypeVar, cast
 
 import click
@@ -11,79 +12,81 @@ from plugengine.cli.parse.quantities import parse_bool
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 END_OF_OPTIONS: Final = "--"
+HELP_WIDTH: Final = 100
 
 
 class Flags:
-    """The option names of one command: those that take a value, and those that do not.
+    """The option names of one command.
 
     Args:
-        valued: Names of options with a value.
-        switches: Names of options without, and the parameter of each.
+        valued: Names of options with a value, short and long, to the long one.
+        switches: Names of options without, to the long one.
     """
 
-    def __init__(self, valued: frozenset[str], switches: Mapping[str, str]) -> None:
+    def __init__(self, valued: Mapping[str, str], switches: Mapping[str, str]) -> None:
         self.valued = valued
         self.switches = switches
 
     def split(self, args: Sequence[str], *, interspersed: bool) -> tuple[list[str], dict[str, bool]]:
-        """Take out what click does not know but docker does: `--rm=false`, `-d=true`, `-p=80:80`.
+        """Take out what click does not know but docker does, and spell the rest at length.
+
+        Docker knows `--rm=false`, `-d=true` and `-p=80:80`. Short names are spelt at length because click looks each
+        of them up among the long ones first, and when it is none looks for similar ones and for a translation of its
+        complaint (2 ms, _process_opts in click/parser.py).
 
         Args:
             args: The words after the command.
             interspersed: Options may follow arguments.
 
         Returns:
-            The words click can read, and the values of the switches taken out.
+            The words click can read, and the values of the switches taken out, by their long names.
 
         Raises:
             FlagError: A switch's value is neither true nor false.
         """
         rest: list[str] = []
         settings: dict[str, bool] = {}
-        position = 0
-        while position < len(args):
-            word = args[position]
-            position += 1
+        words = iter(args)
+        for word in words:
             if word == END_OF_OPTIONS or not word.startswith("-") or word == "-":
                 rest.append(word)
                 if word == END_OF_OPTIONS or not interspersed:
-                    return [*rest, *args[position:]], settings
-                continue
-            if self._take_switch(word, settings):
-                continue
-            rest += self._respell(word)
-            if self._wants_next(word):
-                rest += args[position : position + 1]
-                position += 1
+                    return [*rest, *words], settings
+            elif word.startswith("--"):
+                rest += self._read_long(word, words, settings)
+            else:
+                rest += self._read_short(word, words, settings)
         return rest, settings
 
-    def _take_switch(self, word: str, settings: dict[str, bool]) -> bool:
+    def _read_long(self, word: str, words: Iterator[str], settings: dict[str, bool]) -> list[str]:
         name, equals, value = word.partition("=")
-        parameter = self.switches.get(name)
-        if parameter is not None and equals:
-            settings[parameter] = parse_bool(name, value)
-            return True
-        if parameter is not None:
-            settings.pop(parameter, None)
-        return False
-
-    def _respell(self, word: str) -> list[str]:
-        """Turn `-p=80:80` into `-p 80:80`."""
-        name, equals, value = word.partition("=")
-        if equals and not name.startswith("--") and name in self.valued:
-            return [name, value]
+        long = self.switches.get(name)
+        if long is not None and equals:
+            settings[long] = parse_bool(name, value)
+            return []
+        if long is not None:
+            settings.pop(long, None)
+        if name in self.valued and not equals:
+            return [word, *islice(words, 1)]
         return [word]
 
-    def _wants_next(self, word: str) -> bool:
-        """Tell whether the next word is this one's value: `--name web`, `-e A=b`, `-ite A=b`."""
-        if word.startswith("--"):
-            return "=" not in word and word in self.valued
+    def _read_short(self, word: str, words: Iterator[str], settings: dict[str, bool]) -> list[str]:
+        """Read `-d`, `-d=true`, `-m64m`, `-m=64m`, `-ite A=b`; a word with an unknown letter is left to click."""
+        found: list[str] = []
         for place, letter in enumerate(word[1:], 2):
-            if f"-{letter}" in self.valued:
-                return place == len(word)
-            if f"-{letter}" not in self.switches:
-                return False
-        return False
+            name, behind = f"-{letter}", word[place:]
+            if name in self.valued:
+                value = [behind.removeprefix("=")] if behind else islice(words, 1)
+                return [*found, self.valued[name], *value]
+            long = self.switches.get(name)
+            if long is None:
+                return [word]
+            if behind.startswith("="):
+                settings[long] = parse_bool(name, behind[1:])
+                return found
+            settings.pop(long, None)
+            found.append(long)
+        return found
 
 
 class PeCommand(click.Command):
@@ -91,21 +94,21 @@ class PeCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the words."""
-        options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
-        switches = {
-            name: str(option.name)
-            for option in options
-            if option.is_flag and option.expose_value
-            for name in option.opts
-        }
-        valued = frozenset(name for option in options if not (option.is_flag or option.count) for name in option.opts)
+        valued: dict[str, str] = {}
+        switches: dict[str, str] = {}
+        parameters: dict[str, str] = {}
+        for param in self.params:
+            if isinstance(param, click.Option):
+                long = max(param.opts, key=len)
+                parameters[long] = str(param.name)
+                (switches if param.is_flag else valued).update(dict.fromkeys(param.opts, long))
         words, settings = Flags(valued, switches).split(args, interspersed=ctx.allow_interspersed_args)
         try:
             rest = super().parse_args(ctx, words)
         except click.UsageError as exc:
             exc.ctx = exc.ctx or ctx  # the parser does not always know which command it reads for
             raise
-        ctx.params.update(settings)
+        ctx.params.update({parameters[long]: value for long, value in settings.items()})
         return rest
 
 
@@ -121,18 +124,28 @@ def command(*options: click.Parameter, interspersed: bool = True, hidden: bool =
     def make(function: _F) -> PeCommand:
         return PeCommand(
             name=function.__name__.rstrip("_").replace("_", "-"),
-            params=list(options),
+            params=[*options, help_option()],
             callback=click.pass_obj(function),
             help=function.__doc__,
             hidden=hidden,
-            context_settings={
-                "allow_interspersed_args": interspersed,
-                "help_option_names": ["--help"],
-                "max_content_width": 100,
-            },
+            add_help_option=False,
+            context_settings={"allow_interspersed_args": interspersed, "max_content_width": HELP_WIDTH},
         )
 
     return make
+
+
+def help_option() -> click.Option:
+    """Return --help; click's own looks for translations of its text at every start (2 ms)."""
+
+    def show(ctx: click.Context, _param: click.Parameter, value: object) -> None:
+        if value and not ctx.resilient_parsing:
+            click.echo(ctx.get_help(), color=ctx.color)
+            ctx.exit()
+
+    return click.Option(
+        ["--help"], is_flag=True, expose_value=False, is_eager=True, callback=show, help="Show this text."
+    )
 
 
 def option(*names: str, metavar: str = "TEXT", help: str) -> click.Option:  # noqa: A002 - click's word

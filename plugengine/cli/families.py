@@ -6,12 +6,19 @@ from collections.abc import Mapping
 from typing import Final
 
 from plugengine.cli.catalog import CONTAINER, IMAGE, LAYER, SYSTEM, VOLUME
+from plugengine.cli.command import HELP_WIDTH, help_option
 from plugengine.cli.lazy import Entry, LazyGroup
 
 
 def _family(name: str, entries: Mapping[str, Entry], text: str) -> LazyGroup:
-    settings = {"help_option_names": ["--help"], "max_content_width": 100}
-    return LazyGroup(name=name, entries=entries, context_settings=settings, help=text)
+    return LazyGroup(
+        name=name,
+        entries=entries,
+        params=[help_option()],
+        add_help_option=False,
+        context_settings={"max_content_width": HELP_WIDTH},
+        help=text,
+    )
 
 
 _LONG_FORMS: Final = {**CONTAINER, "ls": CONTAINER["ps"]._replace(hidden=True)}

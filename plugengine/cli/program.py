@@ -11,6 +11,7 @@ import click
 
 from plugengine.cli.app import App
 from plugengine.cli.catalog import COMMANDS
+from plugengine.cli.command import HELP_WIDTH, help_option
 from plugengine.cli.lazy import RootGroup
 from plugengine.errors import PlugengineError
 
@@ -32,7 +33,8 @@ def _show_version(ctx: click.Context, _param: click.Parameter, value: object) ->
 root = RootGroup(
     name="pe",
     entries=COMMANDS,
-    context_settings={"help_option_names": ["--help"], "max_content_width": 100},
+    add_help_option=False,
+    context_settings={"max_content_width": HELP_WIDTH},
     help="Run containers through drivers chosen per container.",
     epilog='Completion for bash: eval "$(_PE_COMPLETE=bash_source pe)"; zsh_source and fish_source likewise.',
     params=[
@@ -49,6 +51,7 @@ root = RootGroup(
             callback=_show_version,
             help="Show the version.",
         ),
+        help_option(),
     ],
 )
 

@@ -66,7 +66,8 @@ def test_inspect_shows_what_there_is_and_fails_for_what_is_not(pe: Pe, start: St
 
 def test_logs_keep_the_streams_apart_and_know_times(pe: Pe, start: Start) -> None:
     start(*QUIET, "--name", "wordy", "host:base", "sh", "-c", "echo one; echo two >&2; echo three; sleep 600")
-    done = eventually(lambda: (found := pe("logs", "wordy", check=True)).stdout.count("\n") == 2 and found)
+    eventually(lambda: pe("logs", "wordy", check=True).stdout.count("\n") == 2)
+    done = pe("logs", "wordy", check=True)
     assert (done.stdout, done.stderr) == ("one\nthree\n", "two\n")
     last = pe("logs", "-n", "1", "wordy", check=True)
     assert last.stdout + last.stderr in ("two\n", "three\n")  # two pipes have no order

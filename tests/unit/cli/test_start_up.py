@@ -10,6 +10,7 @@ import pytest
 # Modules `pe run` has no use for before it calls the engine; each once crept in, or costs more than it gives.
 UNWANTED = {
     "json",
+    "locale",
     "traceback",
     "argparse",
     "subprocess",
