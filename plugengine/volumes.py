@@ -81,7 +81,7 @@ def create(
         _insert(cursor, volume)
         # Inside, because another process may be removing the volume of that name, and renames it in a transaction.
         _make_directories(locations, volume.name)
-    return get(state, volume.name)
+        return _decode(cursor.execute("SELECT * FROM volumes WHERE name = ?", (volume.name,)).fetchone())
 
 
 def ensure(state: State, locations: Locations, name: str) -> Volume:
