@@ -9,15 +9,17 @@ from contextlib import ExitStack
 from plugengine.errors import ConflictError, DriverError, UsageError
 from plugengine.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket
 
-from plugengine_net_bridge import firewall, rtnl, sysctl, table
+from plugengine_net_bridge import firewall, links, rtnl, sysctl, table
 from plugengine_net_bridge.names import (
     IFNAMSIZ,
     bridge_name,
+    label,
     mac_of,
     marked_container,
     marked_network,
     network_mark,
     parse_mac,
+    split_owner,
 )
 from plugengine_net_bridge.rtnl import Link, Prefix
 
@@ -35,10 +37,11 @@ _GONE = frozenset((errno.ENODEV,))
 class Plan:
     """What a network's host side should be; pure."""
 
-    __slots__ = ("bridge", "gateway", "internal", "mac", "mtu", "name", "subnet")
+    __slots__ = ("bridge", "gateway", "internal", "label", "mac", "mtu", "name", "subnet")
 
     def __init__(self, network: Network) -> None:
         self.name = network.name
+        self.label = label(network)
         self.bridge = bridge_name(network)
         if not 0 < len(self.bridge) < IFNAMSIZ or set(self.bridge) & set("/: \t\n"):
             raise UsageError(f"network {network.name}: bridge {self.bridge!r} is no name for a link")
@@ -59,66 +62,52 @@ class Plan:
 def create(network: Network) -> Record:
     """Make, or mend, the bridge and the rules; see `pe_network_create`."""
     plan = Plan(network)
-    with ExitStack() as undo:
-        try:
-            forwarding = sysctl.ensure(sysctl.IP_FORWARD, "1")
+    try:
+        with ExitStack() as undo:
+            # For good: when the network goes, others may rely on it.
+            sysctl.ensure(sysctl.IP_FORWARD, "1")
             with NetlinkSocket(NETLINK_ROUTE) as rtnetlink:
                 if made := _ensure_bridge(rtnetlink, plan):
                     undo.callback(_remove_link, plan.bridge)
             with NetlinkSocket(NETLINK_NETFILTER) as nf:
                 table.ensure(nf, plan.bridge, plan.subnet, internal=plan.internal)
                 if made:
-                    undo.callback(_remove_rules, plan.bridge)
+                    undo.callback(_remove_rules, plan.bridge, plan.subnet.text)
                 firewall.let_pass(nf, plan.bridge)
-        except OSError as exc:
-            raise _failed(plan, exc) from exc
-        undo.pop_all()
-    # The host routes from now on, also between its other interfaces, and goes on when the network is removed:
-    # others may rely on it by then. What it was is kept for the curious.
-    return {
-        "bridge": plan.bridge,
-        "subnet": plan.subnet.text,
-        "mtu": plan.mtu,
-        "internal": plan.internal,
-        "ip_forward_was": forwarding,
-    }
+            undo.pop_all()
+    except OSError as exc:
+        raise _failed(plan, exc) from exc
+    return {"bridge": plan.bridge, "subnet": plan.subnet.text, "mtu": plan.mtu, "internal": plan.internal}
 
 
 def remove(network: Network, record: Record) -> None:
     """Remove the rules and the bridge; see `pe_network_remove`."""
     bridge = str(record.get("bridge") or bridge_name(network))
     try:
-        _remove_rules(bridge)
         with NetlinkSocket(NETLINK_ROUTE) as rtnetlink:
-            link = find_link(rtnetlink, bridge)
-            if link is not None and marked_network(link.alias) == network.name:
-                rtnetlink.execute(rtnl.delete_link(bridge), accept=_GONE)
+            link = links.find(rtnetlink, bridge)
+            if link is not None and marked_network(link.alias) != label(network):
+                return  # never ours: another engine's, or someone else's
+            _remove_rules(bridge, network.subnet)
+            links.delete(rtnetlink, bridge)
     except OSError as exc:
         raise DriverError(f"remove network {network.name}: {exc.strerror} ({exc.filename})") from exc
 
 
-def find_link(rtnetlink: NetlinkSocket, name: str) -> Link | None:
-    """Return one link by name; None: there is none."""
-    (answer,) = rtnetlink.execute(rtnl.get_link(name), accept=_GONE)
-    return Link(answer.replies[0][1]) if answer.replies else None
-
-
-def all_links(rtnetlink: NetlinkSocket) -> list[Link]:
-    """Return every link of the namespace."""
-    return [Link(body) for kind, body in rtnetlink.get(rtnl.all_links()) if kind == rtnl.RTM_NEWLINK]
-
-
 def _ensure_bridge(rtnetlink: NetlinkSocket, plan: Plan) -> bool:
     """Make the bridge what it should be; return whether it had to be made."""
-    link = find_link(rtnetlink, plan.bridge)
+    link = links.find(rtnetlink, plan.bridge)
+    if link is not None and _is_left_over(rtnetlink, link, plan):
+        links.delete(rtnetlink, plan.bridge)
+        link = None
     if made := link is None:
         # In one send: whoever is killed here leaves a bridge with a mark, or none.
         rtnetlink.execute(
             rtnl.new_bridge(plan.bridge, mac=plan.mac, mtu=plan.mtu),
-            rtnl.set_alias(plan.bridge, network_mark(plan.name)),
+            rtnl.set_alias(plan.bridge, network_mark(plan.label)),
             accept=_HAVE,
         )
-        link = find_link(rtnetlink, plan.bridge)
+        link = links.find(rtnetlink, plan.bridge)
         if link is None:
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), plan.bridge)
     _check_ours(link, plan)
@@ -135,11 +124,19 @@ def _ensure_bridge(rtnetlink: NetlinkSocket, plan: Plan) -> bool:
     return made
 
 
-def _check_ours(link: Link, plan: Plan) -> None:
-    # The alias comes a moment after the link; until then the hardware address tells.
-    if link.kind == "bridge" and (marked_network(link.alias) == plan.name or (not link.alias and link.mac == plan.mac)):
-        return
+def _is_left_over(rtnetlink: NetlinkSocket, link: Link, plan: Plan) -> bool:
+    """Tell whether a bridge is of a network of the same name that had another subnet, and nobody uses it."""
     whose = marked_network(link.alias)
+    if whose is None or whose == plan.label or whose.partition(" ")[0] != plan.name:
+        return False
+    return not links.in_use(rtnetlink, link, links.find_all(rtnetlink))
+
+
+def _check_ours(link: Link, plan: Plan) -> None:
+    whose = marked_network(link.alias)
+    # The alias comes a moment after the link; for one that is being made the hardware address tells.
+    if link.kind == "bridge" and (whose == plan.label or (not link.alias and link.mac == plan.mac)):
+        return
     raise ConflictError(
         f"network {plan.name}: link {plan.bridge} belongs to " + (f"network {whose}" if whose else "someone else"),
         hint="choose another with the network's option bridge=NAME",
@@ -148,9 +145,9 @@ def _check_ours(link: Link, plan: Plan) -> None:
 
 def _bring_back_ports(rtnetlink: NetlinkSocket, plan: Plan, index: int) -> None:
     """Put the containers that are running back into a bridge someone had deleted."""
-    for link in all_links(rtnetlink):
+    for link in links.find_all(rtnetlink):
         mark = marked_container(link.alias)
-        if mark is not None and mark[1] == plan.name:
+        if mark is not None and split_owner(mark)[1] == plan.label:
             rtnetlink.execute(rtnl.set_master(link.name, index), accept=_GONE)
 
 
@@ -163,13 +160,13 @@ def _refuse_advertisements(interface: str) -> None:
 
 def _remove_link(name: str) -> None:
     with NetlinkSocket(NETLINK_ROUTE) as rtnetlink:
-        rtnetlink.execute(rtnl.delete_link(name), accept=_GONE)
+        links.delete(rtnetlink, name)
 
 
-def _remove_rules(bridge: str) -> None:
+def _remove_rules(bridge: str, subnet: str | None) -> None:
     with NetlinkSocket(NETLINK_NETFILTER) as nf:
         firewall.withdraw(nf, bridge)
-        table.forget(nf, bridge)
+        table.forget(nf, bridge, subnet)
 
 
 def _failed(plan: Plan, exc: OSError) -> DriverError | ConflictError:

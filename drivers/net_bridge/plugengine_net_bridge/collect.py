@@ -1,61 +1,102 @@
-"""Find and remove what no container and no network owns; see `pe_network_gc`."""
+"""Find and remove what no container and no network owns; see `pe_network_gc`.
+
+A host may run engines with other root directories, whose containers and networks this one does not know. A network is
+known by its name and subnet. What belongs to a known network must belong to a known container. What belongs to an
+unknown network is left over only if nobody uses it: no namespace at the other end of a link, no such link for a port,
+no port for a bridge.
+"""
 
 from __future__ import annotations
 
-import errno
-
 from plugengine.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket
 
-from plugengine_net_bridge import firewall, pair, ports, rtnl, table
-from plugengine_net_bridge.bridge import all_links
-from plugengine_net_bridge.names import bridge_name, marked_container, marked_network, owner, split_owner
+from plugengine_net_bridge import firewall, links, ports, table
+from plugengine_net_bridge.names import bridge_name, label, marked_container, marked_network, split_owner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from plugengine.model import Network
 
-_GONE = frozenset((errno.ENODEV,))
+    from plugengine_net_bridge.ports import Entry
+    from plugengine_net_bridge.rtnl import Link
 
 
 def collect(networks: tuple[Network, ...], valid_ids: frozenset[str]) -> list[str]:
     """Remove links, bridges and rules of unknown containers and networks; return what was removed, in words."""
-    names = frozenset(network.name for network in networks)
+    known = _Known(networks, valid_ids)
     with NetlinkSocket(NETLINK_NETFILTER) as nf, NetlinkSocket(NETLINK_ROUTE) as rtnetlink:
-        removed = _collect_ports(nf, names, valid_ids)
-        removed += _collect_links(rtnetlink, names, valid_ids)
-        removed += _collect_networks(nf, frozenset(map(bridge_name, networks)))
+        removed = _collect_containers(rtnetlink, known)
+        removed += _collect_ports(nf, rtnetlink, known)
+        removed += _collect_bridges(rtnetlink, known)
+        removed += _collect_rules(nf, rtnetlink, known)
     return removed
 
 
-def _collect_ports(nf: NetlinkSocket, names: frozenset[str], valid_ids: frozenset[str]) -> list[str]:
-    keep = frozenset(owner(container_id, name) for container_id in valid_ids for name in names)
+class _Known:
+    """What this engine knows."""
+
+    def __init__(self, networks: tuple[Network, ...], valid_ids: frozenset[str]) -> None:
+        self.labels = frozenset(map(label, networks))
+        self.bridges = frozenset(map(bridge_name, networks))
+        self.valid_ids = valid_ids
+
+    def disowns(self, owner: str, used: frozenset[str]) -> bool:
+        """Tell whether what is marked so is left over, given the owners of links that are in use."""
+        container_id, network = split_owner(owner)
+        return container_id not in self.valid_ids if network in self.labels else owner not in used
+
+
+def _owners_in_use(rtnetlink: NetlinkSocket) -> frozenset[str]:
+    return frozenset(owner for owner, _ in _containers(rtnetlink))
+
+
+def _containers(rtnetlink: NetlinkSocket) -> list[tuple[str, Link]]:
+    """Return (owner, link) of the containers' links the kernel is not about to remove by itself."""
+    marked = [(marked_container(link.alias), link) for link in links.find_all(rtnetlink)]
     return [
-        f"published port {entry.port.host_ip}:{entry.port.host_port}/{entry.port.protocol} "
-        f"of container {split_owner(entry.owner)[0]}"
-        for entry in ports.withdraw(nf, keep=keep)
+        (owner, link) for owner, link in marked if owner is not None and not links.is_ending(rtnetlink, link.peer_nsid)
     ]
 
 
-def _collect_links(rtnetlink: NetlinkSocket, names: frozenset[str], valid_ids: frozenset[str]) -> list[str]:
+def _collect_containers(rtnetlink: NetlinkSocket, known: _Known) -> list[str]:
     removed = []
-    for link in all_links(rtnetlink):
-        container, network = marked_container(link.alias), marked_network(link.alias)
-        if container is not None and (container[0] not in valid_ids or container[1] not in names):
-            what = f"link {link.name} of container {container[0]}"
-        elif network is not None and network not in names:
-            what = f"bridge {link.name} of network {network}"
-        else:
-            continue
-        if pair.is_ending(rtnetlink, link):
-            continue  # the kernel is at it
-        rtnetlink.execute(rtnl.delete_link(link.name), accept=_GONE)
-        removed.append(what)
+    for owner, link in _containers(rtnetlink):
+        if known.disowns(owner, frozenset((owner,))):
+            links.delete(rtnetlink, link.name)
+            removed.append(f"link {link.name} of container {split_owner(owner)[0]}")
     return removed
 
 
-def _collect_networks(nf: NetlinkSocket, known: frozenset[str]) -> list[str]:
-    unknown = [bridge for bridge in table.bridges(nf) if bridge not in known]
-    for bridge in unknown:
+def _collect_ports(nf: NetlinkSocket, rtnetlink: NetlinkSocket, known: _Known) -> list[str]:
+    used = _owners_in_use(rtnetlink)
+    left = [entry for entry in ports.published(nf) if known.disowns(entry.owner, used)]
+    ports.withdraw(nf, left)
+    return [_port_in_words(entry) for entry in left]
+
+
+def _port_in_words(entry: Entry) -> str:
+    port = entry.port
+    return f"published port {port.host_ip}:{port.host_port}/{port.protocol} of container {split_owner(entry.owner)[0]}"
+
+
+def _collect_bridges(rtnetlink: NetlinkSocket, known: _Known) -> list[str]:
+    everything = links.find_all(rtnetlink)
+    removed = []
+    for link in everything:
+        network = marked_network(link.alias)
+        if network is None or network in known.labels or links.in_use(rtnetlink, link, everything):
+            continue
+        links.delete(rtnetlink, link.name)
+        removed.append(f"bridge {link.name} of network {network}")
+    return removed
+
+
+def _collect_rules(nf: NetlinkSocket, rtnetlink: NetlinkSocket, known: _Known) -> list[str]:
+    removed = []
+    for bridge in table.bridges(nf):
+        if bridge in known.bridges or links.find(rtnetlink, bridge) is not None:
+            continue
         firewall.withdraw(nf, bridge)
         table.forget(nf, bridge)
-    return [f"rules of bridge {bridge}" for bridge in unknown]
+        removed.append(f"rules of bridge {bridge}")
+    return removed

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
 
 IFNAMSIZ = 16  # include/uapi/linux/if.h, with the terminator
 
-# Networks an engine has before anyone made one; their bridge is easy to type.
+# The network an engine has before anyone made one. The first to be made on a host gets a bridge that is easy to type,
+# that of an engine with another root directory has another subnet.
 _DEFAULT_NETWORKS = ("bridge", "default")
+_DEFAULT_SUBNETS = (None, "10.88.0.0/16")
 _DEFAULT_BRIDGE = "pe0"
 _NETWORK_MARK = "plugengine network "
 _CONTAINER_MARK = "plugengine container "
@@ -24,50 +26,56 @@ def bridge_name(network: Network) -> str:
     """Return the bridge of a network: the option `bridge`, `pe0`, `pe-NAME`, or a part of the name and its sum."""
     if chosen := network.options.get("bridge"):
         return chosen
-    if network.name in _DEFAULT_NETWORKS:
-        return _DEFAULT_BRIDGE
-    plain = f"pe-{network.name}"
+    name = network.name
+    if name in _DEFAULT_NETWORKS:
+        if network.subnet in _DEFAULT_SUBNETS:
+            return _DEFAULT_BRIDGE
+        name = str(network.subnet).partition("/")[0]
+    plain = f"pe-{name}"
     if len(plain) < IFNAMSIZ and plain == _allowed(plain):
         return plain
-    return f"pe-{_allowed(network.name)[:4]}{_sum(network.name)}"
+    return f"pe-{_allowed(name)[:4]}{_sum(name)}"
 
 
-def veth_name(container_id: str, network_name: str) -> str:
+def label(network: Network) -> str:
+    """Return what tells a network from those of other engines on this host: its name and its subnet."""
+    return f"{network.name} {network.subnet}"
+
+
+def veth_name(container_id: str, network_label: str) -> str:
     """Return the host's end of a container's link: a part of the id to read, and a sum of id and network."""
-    return f"pe{_allowed(container_id)[:5]}{_sum(f'{container_id} {network_name}')}"
+    return f"pe{_allowed(container_id)[:5]}{_sum(owner(container_id, network_label))}"
 
 
-def network_mark(network_name: str) -> str:
+def network_mark(network_label: str) -> str:
     """Return the alias (`ip link` shows it) that says a bridge is ours."""
-    return _NETWORK_MARK + network_name
+    return _NETWORK_MARK + network_label
 
 
 def marked_network(alias: str) -> str | None:
-    """Return the network a bridge with this alias belongs to; None: not ours."""
+    """Return the label of the network a bridge with this alias belongs to; None: not ours."""
     return alias.removeprefix(_NETWORK_MARK) if alias.startswith(_NETWORK_MARK) else None
 
 
-def container_mark(container_id: str, network_name: str) -> str:
+def container_mark(container_id: str, network_label: str) -> str:
     """Return the alias of the host's end of a container's link."""
-    return f"{_CONTAINER_MARK}{owner(container_id, network_name)}"
+    return f"{_CONTAINER_MARK}{owner(container_id, network_label)}"
 
 
-def marked_container(alias: str) -> tuple[str, str] | None:
-    """Return (container id, network) a link with this alias belongs to; None: not ours."""
-    if not alias.startswith(_CONTAINER_MARK):
-        return None
-    return split_owner(alias.removeprefix(_CONTAINER_MARK))
+def marked_container(alias: str) -> str | None:
+    """Return the owner of a link with this alias; None: not ours."""
+    return alias.removeprefix(_CONTAINER_MARK) if alias.startswith(_CONTAINER_MARK) else None
 
 
-def owner(container_id: str, network_name: str) -> str:
-    """Return the comment of a rule element that belongs to one container on one network."""
-    return f"{container_id} {network_name}"
+def owner(container_id: str, network_label: str) -> str:
+    """Return the one text that marks what belongs to one container on one network."""
+    return f"{container_id} {network_label}"
 
 
 def split_owner(text: str) -> tuple[str, str]:
-    """Return (container id, network) of a comment."""
-    container_id, _, network_name = text.partition(" ")
-    return container_id, network_name
+    """Return (container id, label of the network) of an owner."""
+    container_id, _, network_label = text.partition(" ")
+    return container_id, network_label
 
 
 def mac_of(address: str) -> str:

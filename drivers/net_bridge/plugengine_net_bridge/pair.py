@@ -10,8 +10,8 @@ from plugengine.kernel.addresses import InterfaceSocket
 from plugengine.kernel.links import in_namespace
 from plugengine.kernel.netlink import NetlinkSocket
 
-from plugengine_net_bridge import rtnl, sysctl
-from plugengine_net_bridge.bridge import Plan, find_link
+from plugengine_net_bridge import links, rtnl, sysctl
+from plugengine_net_bridge.bridge import Plan
 from plugengine_net_bridge.names import container_mark, veth_name
 from plugengine_net_bridge.rtnl import Link, Prefix
 
@@ -29,8 +29,8 @@ class Pair:
 
     def __init__(self, plan: Plan, container_id: str, *, netns: int, address: Prefix, mac: bytes) -> None:
         self.plan = plan
-        self.host_name = veth_name(container_id, plan.name)
-        self.mark = container_mark(container_id, plan.name)
+        self.host_name = veth_name(container_id, plan.label)
+        self.mark = container_mark(container_id, plan.label)
         self.netns = netns
         self.address = address
         self.mac = mac
@@ -42,7 +42,7 @@ def make(host: NetlinkSocket, pair: Pair) -> tuple[str, int | None]:
     Returns:
         The name inside, and the number this namespace has for the container's.
     """
-    bridge = find_link(host, pair.plan.bridge)
+    bridge = links.find(host, pair.plan.bridge)
     if bridge is None:
         raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), pair.plan.bridge)
     with in_namespace(pair.netns):
@@ -71,26 +71,11 @@ def unmake(host: NetlinkSocket, name: str, nsid: int | None) -> None:
     rcu_barrier): 15 to 60 ms. The kernel's own deletion, when a namespace ends, takes as long, but nobody waits for
     it, unless they ask about links meanwhile: so the first question is one that needs no lock of theirs.
     """
-    if nsid is not None and _is_ending(host, nsid):
+    if links.is_ending(host, nsid):
         return
-    link = find_link(host, name)
-    if link is not None and (link.peer_nsid is None or not _is_ending(host, link.peer_nsid)):
-        delete(host, name)
-
-
-def delete(host: NetlinkSocket, name: str) -> None:
-    """Delete a link; one that is not there counts as deleted."""
-    host.execute(rtnl.delete_link(name), accept=_GONE)
-
-
-def is_ending(host: NetlinkSocket, link: Link) -> bool:
-    """Tell whether the kernel is about to remove a link, because the namespace of its other end is ending."""
-    return link.peer_nsid is not None and _is_ending(host, link.peer_nsid)
-
-
-def _is_ending(host: NetlinkSocket, nsid: int) -> bool:
-    (answer,) = host.exchange([rtnl.get_namespace(nsid)])
-    return answer.error is not None and answer.error.errno == errno.ENOENT
+    link = links.find(host, name)
+    if link is not None and not links.is_ending(host, link.peer_nsid):
+        links.delete(host, name)
 
 
 def _new_veth(host: NetlinkSocket, pair: Pair, bridge_index: int) -> str:
@@ -123,17 +108,17 @@ def _new_veth(host: NetlinkSocket, pair: Pair, bridge_index: int) -> str:
 
 def _make_way(host: NetlinkSocket, pair: Pair) -> bool:
     """Remove the end of an earlier pair of this container; return whether there was one."""
-    link = find_link(host, pair.host_name)
+    link = links.find(host, pair.host_name)
     if link is None:
         return False
     if link.alias and link.alias != pair.mark:
         raise OSError(errno.EEXIST, f"belongs to: {link.alias}", pair.host_name)
-    if is_ending(host, link):
+    if links.is_ending(host, link.peer_nsid):
         # A restart: the name is all that is wanted.
         answers = host.exchange([rtnl.unplug(link.name), rtnl.rename(link.index, _ENDING)])
         if all(answer.error is None or answer.error.errno in _GONE for answer in answers):
             return True
-    delete(host, pair.host_name)
+    links.delete(host, pair.host_name)
     return True
 
 

@@ -116,15 +116,16 @@ def replace(nf: NetlinkSocket, owner: str, address: str, wanted: Sequence[Port])
     )
 
 
-def withdraw(nf: NetlinkSocket, *, keep: frozenset[str] | None = None, owner: str = "") -> list[Entry]:
-    """Remove the published ports of one owner, or of all that are not in `keep`; return what was removed."""
-    removed = []
-    for entry in published(nf):
-        if (entry.owner == owner) if keep is None else (entry.owner not in keep):
-            delete = nft.delete_elements(table.TABLE, entry.mapping, nft.element(entry.key))
-            nf.execute(*nft.batch([delete]), accept=frozenset((errno.ENOENT,)))
-            removed.append(entry)
-    return removed
+def withdraw(nf: NetlinkSocket, entries: Sequence[Entry]) -> None:
+    """Remove published ports."""
+    for entry in entries:
+        delete = nft.delete_elements(table.TABLE, entry.mapping, nft.element(entry.key))
+        nf.execute(*nft.batch([delete]), accept=frozenset((errno.ENOENT,)))
+
+
+def of_owner(nf: NetlinkSocket, owner: str) -> list[Entry]:
+    """Return the published ports of one container."""
+    return [entry for entry in published(nf) if entry.owner == owner]
 
 
 def published(nf: NetlinkSocket) -> list[Entry]:

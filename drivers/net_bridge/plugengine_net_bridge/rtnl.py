@@ -61,7 +61,7 @@ _BITS = 32
 class Link:
     """What the kernel says of one link."""
 
-    __slots__ = ("alias", "flags", "index", "kind", "mac", "mtu", "name", "operstate", "peer_nsid", "stats")
+    __slots__ = ("alias", "flags", "index", "kind", "mac", "master", "mtu", "name", "operstate", "peer_nsid", "stats")
 
     def __init__(self, body: bytes) -> None:
         _, _, self.index, self.flags, _ = _IFINFOMSG.unpack_from(body)
@@ -69,6 +69,7 @@ class Link:
         self.name = _text(found.get(IFLA_IFNAME, b""))
         self.alias = _text(found.get(IFLA_IFALIAS, b""))
         self.mac = found.get(IFLA_ADDRESS, b"")
+        self.master: int = _U32.unpack(found[IFLA_MASTER])[0] if IFLA_MASTER in found else 0
         self.mtu: int = _U32.unpack(found[IFLA_MTU])[0] if IFLA_MTU in found else 0
         self.kind = _text(dict(attributes(found.get(IFLA_LINKINFO, b""))).get(IFLA_INFO_KIND, b""))
         # RFC 2863; IF_OPER_UP: frames pass

@@ -41,10 +41,10 @@ def ensure(nf: NetlinkSocket, bridge: str, subnet: Prefix, *, internal: bool) ->
     nf.execute(*nft.batch([*definition(), *added]))
 
 
-def forget(nf: NetlinkSocket, bridge: str) -> None:
-    """Remove one network's elements, and the table when it was the last."""
+def forget(nf: NetlinkSocket, bridge: str, subnet: str | None = None) -> None:
+    """Remove one network's elements, unless it has another subnet than given; and the table when it was the last."""
     note = _notes(nf).get(bridge)
-    if note is not None:
+    if note is not None and subnet in (None, "", note.removesuffix(_INTERNAL_NOTE)):
         # The one that remembers the others goes last.
         for name, found in reversed(_network_elements(bridge, note).items()):
             nf.execute(*nft.batch([nft.delete_elements(TABLE, name, *found)]), accept=_GONE)

@@ -8,9 +8,9 @@ from plugengine.errors import DriverError, PlugengineError, UsageError
 from plugengine.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket
 from plugengine.model import Attachment, Interface, NetworkStats
 
-from plugengine_net_bridge import pair, rtnl, sysctl
-from plugengine_net_bridge.bridge import Plan, find_link
-from plugengine_net_bridge.names import format_mac, mac_of, owner, parse_mac, veth_name
+from plugengine_net_bridge import links, pair, rtnl, sysctl
+from plugengine_net_bridge.bridge import Plan
+from plugengine_net_bridge.names import format_mac, label, mac_of, owner, parse_mac, veth_name
 from plugengine_net_bridge.pair import Pair
 from plugengine_net_bridge.rtnl import Prefix
 
@@ -26,7 +26,7 @@ def attach(request: NetworkRequest) -> Attachment:
     wanted_ports = _normalised(request.ports)
     try:
         with NetlinkSocket(NETLINK_ROUTE) as host, ExitStack() as undo:
-            undo.callback(pair.delete, host, wanted.host_name)
+            undo.callback(links.delete, host, wanted.host_name)
             name, nsid = pair.make(host, wanted)
             published = _publish(host, wanted, request.container_id, wanted_ports)
             undo.pop_all()
@@ -57,7 +57,8 @@ def detach(network: Network, container_id: str, attachment: Attachment | None) -
 
         try:
             with NetlinkSocket(NETLINK_NETFILTER) as nf:
-                removed = ports.withdraw(nf, owner=owner(container_id, network.name))
+                removed = ports.of_owner(nf, owner(container_id, label(network)))
+                ports.withdraw(nf, removed)
                 # Other protocols notice that their peer is gone; and to look through all connections takes 10 ms.
                 for address in {entry.address for entry in removed if entry.port.protocol == "udp"}:
                     conntrack.forget_guest(nf, address)
@@ -66,7 +67,7 @@ def detach(network: Network, container_id: str, attachment: Attachment | None) -
     try:
         with NetlinkSocket(NETLINK_ROUTE) as host:
             nsid = None if attachment is None else attachment.record.get("nsid")
-            pair.unmake(host, veth_name(container_id, network.name), nsid)
+            pair.unmake(host, veth_name(container_id, label(network)), nsid)
     except OSError as exc:
         problems.append(exc)
     if problems:
@@ -80,10 +81,10 @@ def change_ports(network: Network, container_id: str, attachment: Attachment, wa
 
     plan = Plan(network)
     address = Prefix(attachment.interfaces[0].addresses[0]).address
-    name = veth_name(container_id, network.name)
+    name = veth_name(container_id, label(network))
     try:
         with NetlinkSocket(NETLINK_ROUTE) as host, NetlinkSocket(NETLINK_NETFILTER) as nf:
-            published = ports.replace(nf, owner(container_id, network.name), address, _normalised(wanted))
+            published = ports.replace(nf, owner(container_id, label(network)), address, _normalised(wanted))
             _open_ways(host, plan.bridge, name, published)
             conntrack.forget_ports(nf, (*attachment.ports, *published))
     except OSError as exc:
@@ -101,7 +102,7 @@ def stats(attachment: Attachment) -> NetworkStats:
     """Return the counters of the host's end, seen from the other one."""
     name = str(attachment.record.get("veth", ""))
     with NetlinkSocket(NETLINK_ROUTE) as host:
-        link = find_link(host, name)
+        link = links.find(host, name)
     if link is None:
         return NetworkStats()
     rx_packets, tx_packets, rx_bytes, tx_bytes = link.stats
@@ -125,14 +126,14 @@ def _publish(host: NetlinkSocket, wanted: Pair, container_id: str, wanted_ports:
         return ()
     from plugengine_net_bridge import conntrack, ports
 
-    mark = owner(container_id, wanted.plan.name)
+    mark = owner(container_id, wanted.plan.label)
     with NetlinkSocket(NETLINK_NETFILTER) as nf:
         published = ports.replace(nf, mark, wanted.address.address, wanted_ports)
         try:
             _open_ways(host, wanted.plan.bridge, wanted.host_name, published)
             conntrack.forget_ports(nf, published)
         except (OSError, PlugengineError):
-            ports.withdraw(nf, owner=mark)
+            ports.withdraw(nf, ports.of_owner(nf, mark))
             raise
     return published
 

@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from plugengine.kernel.addresses import InterfaceSocket
-from tests.conftest import need_root, need_tool
+from tests.conftest import need, need_root, need_tool
 from tests.drivers.net_bridge.world import World
 
 
@@ -35,5 +35,5 @@ def bridge_netfilter(world: World, request: pytest.FixtureRequest) -> str:
         with open(path, "w") as stream:
             stream.write(request.param)
     elif request.param == "1":
-        pytest.skip("br_netfilter is not loaded")
+        need("needs br_netfilter")
     return str(request.param)

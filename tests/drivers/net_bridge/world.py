@@ -12,6 +12,7 @@ from typing import Any
 
 import plugengine_net_bridge as bridge
 from plugengine_net_bridge import rtnl
+from plugengine_net_bridge.links import find_all
 
 from plugengine.kernel.addresses import InterfaceSocket
 from plugengine.kernel.links import in_namespace
@@ -24,6 +25,7 @@ NEIGHBOUR = "203.0.113.2"
 HOST = Host(root=HostPath("/nowhere"), run_root=HostPath("/nowhere"), kernel=(5, 12))
 NETWORK = Network(name="default", driver="bridge", subnet="10.88.0.0/16", gateway="10.88.0.1")
 OTHER = Network(name="other", driver="bridge", subnet="10.89.0.0/24", gateway="10.89.0.1")
+NOTHING = ["lo"]  # the links of a host without networks
 PATIENCE_S = 1.0
 IMPATIENCE_S = 0.25  # for what must not come
 
@@ -202,10 +204,8 @@ class World:
 
     def links(self) -> list[str]:
         """Return the names of the host's links."""
-        from plugengine_net_bridge.bridge import all_links
-
         with NetlinkSocket(NETLINK_ROUTE) as route:
-            return sorted(link.name for link in all_links(route))
+            return sorted(link.name for link in find_all(route))
 
     def ruleset(self) -> str:
         """Return the host's packet filter as nft(8) shows it."""
@@ -224,3 +224,17 @@ class World:
 def port(host_port: int, guest_port: int, *, on: str = "", protocol: str = "tcp") -> Port:
     """Return a port to publish."""
     return Port(host_ip=on, host_port=host_port, guest_port=guest_port, protocol=protocol)
+
+
+def settled(world: World, links: list[str]) -> bool:
+    """Wait for the kernel to remove the links of namespaces that ended."""
+    for _ in range(200):
+        if world.links() == links:
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def link_of(guest: Guest) -> str:
+    assert guest.attachment
+    return str(guest.attachment.interfaces[0].host_name)
