@@ -87,7 +87,7 @@ def _orphans(store: ImageStore, *, repair: bool) -> Iterator[str]:
 def _stale_records(store: ImageStore, *, repair: bool) -> Iterator[str]:
     """What images on demand were made from, when the image is gone."""
     images = {image.id for image in store.catalog.list()}
-    for name in sorted(os.listdir(store.files.sources)):
+    for name in sorted(one for one in os.listdir(store.files.sources) if one.endswith(".json")):
         path = f"{store.files.sources}/{name}"
         try:
             with open(path, "rb") as file:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
+from fcntl import LOCK_EX, flock
 from typing import TYPE_CHECKING
 
 from msgspec import DecodeError
@@ -12,6 +14,7 @@ from msgspec.json import decode, encode
 from plugengine.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from plugengine.container import Image
@@ -34,8 +37,23 @@ def resolve(store: ImageStore, reference: str) -> Image:
     """
     name = reference.removeprefix(f"{SCHEME}:")
     record = f"{store.files.sources}/{SCHEME}-{_file_name(name)}.json"
-    image = _made_before(store, record)
-    return image if image is not None else _make(store, name, record)
+    image = _made_before(store, name, record)
+    if image is not None:
+        return image
+    with _alone_with(store, record):  # of many that ask at once the first makes it, the others wait
+        image = _made_before(store, name, record)
+        return image if image is not None else _make(store, name, record)
+
+
+@contextmanager
+def _alone_with(store: ImageStore, record: str) -> Iterator[None]:
+    store.files.ensure()
+    fd = os.open(f"{record}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        flock(fd, LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _file_name(name: str) -> str:
@@ -46,13 +64,13 @@ def _file_name(name: str) -> str:
     return sha256(os.fsencode(name)).hexdigest()
 
 
-def _made_before(store: ImageStore, record: str) -> Image | None:
+def _made_before(store: ImageStore, name: str, record: str) -> Image | None:
     try:
         with open(record, "rb") as file:
             data = decode(file.read())
     except (OSError, DecodeError):
         return None
-    if data["maker"] != _maker() or any(_stamp(entry[0]) != entry[1] for entry in data["inputs"]):
+    if data["maker"] != _maker(name) or any(_stamp(entry[0]) != entry[1] for entry in data["inputs"]):
         return None
     try:
         return store.catalog.by_id(data["image"])
@@ -60,8 +78,8 @@ def _made_before(store: ImageStore, record: str) -> Image | None:
         return None  # a layer is lost, but can be made again
 
 
-def _maker() -> list[Any]:
-    return [_FORMAT, sys.base_prefix, sys.hexversion]
+def _maker(name: str) -> list[Any]:
+    return [_FORMAT, sys.executable, sys.hexversion] if name == "python" else [_FORMAT]
 
 
 def _stamp(path: str) -> list[int] | None:
@@ -92,5 +110,5 @@ def _make(store: ImageStore, name: str, record: str) -> Image:
         name=f"{SCHEME}:{name}",
     )
     inputs = sorted(tree.inputs.items())
-    place_over(store.files.tmp, record, encode({"maker": _maker(), "image": image.id, "inputs": inputs}))
+    place_over(store.files.tmp, record, encode({"maker": _maker(name), "image": image.id, "inputs": inputs}))
     return image

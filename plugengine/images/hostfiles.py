@@ -105,7 +105,7 @@ def base() -> tuple[HostTree, dict[str, Any]]:
 def python() -> tuple[HostTree, dict[str, Any]]:
     """Plan `host:python`: the base, the interpreter that runs this, and its standard library."""
     tree, _ = base()
-    executable = os.path.realpath(sys.executable)
+    executable = os.path.realpath(sys.executable or "/proc/self/exe")
     home = sys.base_prefix
     prefix = home if home in ("/usr", "/usr/local") else "/usr/local"
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import shutil
 import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,16 +20,18 @@ from plugengine.container import Image
 from plugengine.errors import NotFoundError, UsageError
 from plugengine.images.libraries import Libraries
 from plugengine.images.store import ImageStore
-from tests.conftest import need_tool
+from tests.conftest import need, need_tool
 from tests.system.images.conftest import describe, open_store
 
 
 def run(image: Image, *command: str, user: str = "0:0") -> str:
     """Run a command in the image's only layer, with nothing of the host's environment."""
     [layer] = image.layers
+    # $ORIGIN is found through /proc/self/exe.
+    script = 'mount --bind /proc "$0/proc" && option=$1 && shift && exec chroot "$option" "$0" "$@"'
     environ = dict(entry.split("=", 1) for entry in image.config.env)
     done = subprocess.run(
-        [need_tool("chroot"), f"--userspec={user}", layer, *command],
+        [need_tool("unshare"), "-m", "sh", "-c", script, layer, f"--userspec={user}", *command],
         env=environ,
         capture_output=True,
         text=True,
@@ -37,15 +43,18 @@ def run(image: Image, *command: str, user: str = "0:0") -> str:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImageStore]:
     """One store for the tests that only look."""
-    return open_store(tmp_path_factory.mktemp("shared") / "root")
+    made = open_store(tmp_path_factory.mktemp("shared") / "root")
+    made.list()  # opens the database, which stays open from test to test
+    yield made
+    made.state.close()
 
 
 def test_the_base_image_has_a_shell_and_tools_that_run(shared: ImageStore) -> None:
     image = shared.resolve("host:base")
     assert (image.names, image.config.cmd) == (("host:base",), ("bash",))
-    script = "id -u; echo hi | tr a-z A-Z; awk 'BEGIN{print 6*7}'; sed --version | head -n1; find /etc -name passwd; ls / | wc -l"
+    script = "id -u; echo hi | tr a-z A-Z; awk 'BEGIN{print 6*7}'; sed --version | head -n1; find /etc -name passwd"
     out = run(image, "/bin/sh", "-c", script).split("\n")
     assert out[:3] == ["0", "HI", "42"]
     assert "/etc/passwd" in out
@@ -112,9 +121,7 @@ def test_the_python_image_starts_quickly_because_it_brings_compiled_modules(shar
 
 
 def _host_has_compiled_modules() -> bool:
-    import json
-
-    return os.path.exists(json.decoder.__cached__)
+    return os.path.exists(importlib.util.cache_from_source(json.decoder.__file__))
 
 
 @pytest.mark.parametrize("interpreter", ["/usr/bin/python3"])
@@ -133,11 +140,10 @@ def test_the_python_image_can_be_made_by_the_distributions_interpreter(tmp_path:
     done = subprocess.run(
         [interpreter, "-c", program, checkout, target, site], capture_output=True, text=True, check=False
     )
-    if "msgspec" in done.stderr:
-        pytest.skip("the packages of this environment do not fit that interpreter")
+    need("the packages of this environment do not fit that interpreter" if "No module named" in done.stderr else None)
     assert done.returncode == 0, done.stderr
     shown = subprocess.run(
-        ["chroot", target, "/usr/bin/python3", "-c", "import sys, ssl, sqlite3; print(sys.prefix)"],
+        [need_tool("chroot"), target, "/usr/bin/python3", "-c", "import sys, ssl, sqlite3; print(sys.prefix)"],
         env={"PATH": "/usr/bin"}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert shown.stdout == "/usr\n"
@@ -190,7 +196,7 @@ def test_a_library_that_only_the_hosts_cache_knows_is_found_in_the_image(shared:
         library = tmp_path / f"own/libanswer-{name}.so"
         subprocess.run([gcc, "-shared", "-fPIC", "-o", library, tmp_path / "lib.c"], check=True)
         program = tmp_path / f"bin/{name}"
-        link = [gcc, "-o", program, tmp_path / "main.c", f"-L{tmp_path}/own", f"-lanswer-{name}", flags]
+        link: list[Any] = [gcc, "-o", program, tmp_path / "main.c", f"-L{tmp_path}/own", f"-lanswer-{name}", flags]
         subprocess.run(link, check=True)
         run(shared.resolve(f"host:{program}"), str(program))
 
