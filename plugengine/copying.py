@@ -16,10 +16,7 @@ from plugengine.kernel.attributes import (
     utimensat,
 )
 from plugengine.kernel.files import ficlone
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from plugengine.model import IdRange, UserMap
+from plugengine.model import IdRange, UserMap
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -163,6 +160,15 @@ def owner_outside(found: os.stat_result, user_map: UserMap | None) -> tuple[int,
     if user_map is None:
         return found.st_uid, found.st_gid
     return id_outside(found.st_uid, user_map.uids), id_outside(found.st_gid, user_map.gids)
+
+
+def inverse(user_map: UserMap) -> UserMap:
+    """Return the map that leads back: what is outside becomes inside."""
+
+    def turned(ranges: tuple[IdRange, ...]) -> tuple[IdRange, ...]:
+        return tuple(IdRange(guest=each.host, host=each.guest, size=each.size) for each in ranges)
+
+    return UserMap(uids=turned(user_map.uids), gids=turned(user_map.gids))
 
 
 def id_outside(number: int, ranges: tuple[IdRange, ...]) -> int:

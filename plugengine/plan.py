@@ -205,7 +205,10 @@ class _Planner:
             return []
         from plugengine import volumes
 
-        return [FillVolumesStep(self._site.locations.rootfs(self._row.id), fills, volumes.fill)]
+        def fill(rootfs: str, guest: str, host: str) -> None:
+            volumes.fill(rootfs, guest, host, self._user_map)
+
+        return [FillVolumesStep(self._site.locations.rootfs(self._row.id), fills, fill)]
 
     def _network_step(self) -> NetworkStep:
         network = networks.default_network(self._site, self._drivers.network)
@@ -310,5 +313,6 @@ def _resolved(mount: PlacedMount) -> ResolvedMount:
         read_only=mount.read_only,
         recursive=mount.recursive,
         propagation=mount.propagation,
+        mapped=mount.type == "volume",
         options=mount.options,
     )

@@ -12,12 +12,12 @@ from typing import Final
 import msgspec
 from msgspec import Struct, field
 
-from plugengine.copying import TreeCopy
+from plugengine.copying import TreeCopy, inverse
 from plugengine.descent import DIRECTORY
 from plugengine.errors import ConflictError, NotFoundError, StateError, UsageError
 from plugengine.kernel.files import open_in_root
 from plugengine.locate import directory_error
-from plugengine.model import HostPath
+from plugengine.model import HostPath, UserMap
 from plugengine.names import ID_LENGTH, check_name, near_miss, new_id
 from plugengine.removing import remove_tree
 
@@ -201,7 +201,7 @@ def path(locations: Locations, name: str, subpath: str = "") -> HostPath:
         os.close(fd)
 
 
-def fill(rootfs: str, guest: str, data: str) -> None:
+def fill(rootfs: str, guest: str, data: str, user_map: UserMap | None = None) -> None:
     """Copy what an image has at a path into a new, empty volume, with the directory's own owner and mode.
 
     A volume that has content stays as it is, and so does one for whose path the image has no directory. The path is
@@ -211,6 +211,7 @@ def fill(rootfs: str, guest: str, data: str) -> None:
         rootfs: The mounted root filesystem, not yet run.
         guest: Absolute path in it.
         data: The volume's data directory.
+        user_map: The root filesystem shows owners outside this map; the volume keeps those inside.
 
     Raises:
         StateError: The copy failed; the volume is empty again.
@@ -223,7 +224,7 @@ def fill(rootfs: str, guest: str, data: str) -> None:
     try:
         # The lock of a killed process is gone with it, its mark is not.
         fcntl.flock(volume_fd, fcntl.LOCK_EX)
-        _fill_locked(source_fd, volume_fd, data)
+        _fill_locked(source_fd, volume_fd, data, None if user_map is None else inverse(user_map))
     except OSError as exc:
         raise directory_error(f"copy {guest} of the image into volume", exc, data) from exc
     finally:
@@ -269,7 +270,7 @@ def _repair(
         remove_tree(f"{locations.tmp}/{name}")
 
 
-def _fill_locked(source_fd: int, volume_fd: int, data: str) -> None:
+def _fill_locked(source_fd: int, volume_fd: int, data: str, owners: UserMap | None) -> None:
     data_fd = os.open(data, DIRECTORY)
     try:
         interrupted = _FILLING in os.listdir(volume_fd)
@@ -279,7 +280,7 @@ def _fill_locked(source_fd: int, volume_fd: int, data: str) -> None:
             _empty(data, data_fd)
         os.close(os.open(_FILLING, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=volume_fd))
         try:
-            TreeCopy(source_fd, data_fd).run()
+            TreeCopy(source_fd, data_fd, user_map=owners).run()
         except BaseException:
             _empty(data, data_fd)
             raise

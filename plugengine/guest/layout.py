@@ -39,7 +39,7 @@ from plugengine.kernel.mount import (
     MOUNT_ATTR_STRICTATIME,
     MS_PRIVATE,
 )
-from plugengine.model import Mount
+from plugengine.model import Mount, UserMap
 from plugengine.mounting import attributes
 from plugengine.security import devices, paths
 
@@ -54,7 +54,12 @@ class GuestPlan(Struct, frozen=True, kw_only=True):
     """What the child does before it becomes the command."""
 
     steps: tuple[GuestStep, ...]
-    has_user_namespace: bool
+    user_map: UserMap | None = None
+
+    @property
+    def has_user_namespace(self) -> bool:
+        """Tell whether the container has a user namespace of its own."""
+        return self.user_map is not None
 
 
 def plan_guest(request: GuestRequest) -> GuestPlan:
@@ -68,7 +73,7 @@ def plan_guest(request: GuestRequest) -> GuestPlan:
             "pid namespace of the host or another container: not with a user namespace of its own",
             hint="procfs can be mounted by the owner of the pid namespace only; use --userns host",
         )
-    return GuestPlan(steps=tuple(_steps(request)), has_user_namespace=request.has_user_namespace)
+    return GuestPlan(steps=tuple(_steps(request)), user_map=request.user_map)
 
 
 def _steps(request: GuestRequest) -> Iterator[GuestStep]:

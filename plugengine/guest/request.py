@@ -18,6 +18,7 @@ class ResolvedMount(Struct, frozen=True, kw_only=True):
     read_only: bool = False
     recursive: bool = True  # with the mounts below the source
     propagation: str = "rprivate"
+    mapped: bool = False  # with a user namespace: its ids on disk are those inside; for what the engine owns
     options: tuple[tuple[str, str | None], ...] = ()  # tmpfs: size, mode, noexec …
 
 

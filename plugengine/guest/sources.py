@@ -14,8 +14,17 @@ from plugengine.errors import DriverError, NotFoundError
 from plugengine.guest.layout import GuestPlan
 from plugengine.guest.steps import AttachRoot, CopyDevices, MountTree, Node
 from plugengine.kernel.files import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE, RESOLVE_NO_SYMLINKS, open_in_root
-from plugengine.kernel.mount import MS_PRIVATE, OPEN_TREE_CLOEXEC, OPEN_TREE_CLONE, mount_setattr, open_tree
+from plugengine.kernel.mount import (
+    MOUNT_ATTR_IDMAP,
+    MS_PRIVATE,
+    OPEN_TREE_CLOEXEC,
+    OPEN_TREE_CLONE,
+    mount_setattr,
+    open_tree,
+)
 from plugengine.kernel.process import CLONE_NEWNS, clone3, setns
+from plugengine.model import UserMap
+from plugengine.mounting import user_namespace
 
 if TYPE_CHECKING:
     from typing import Self
@@ -68,28 +77,65 @@ def open_sources(plan: GuestPlan) -> Sources:
         DriverError: The kernel refused; nothing is left open.
     """
     sources = Sources()
+    maps = _Maps(plan.user_map)
     try:
         for index, step in enumerate(plan.steps):
             if isinstance(step, AttachRoot):
                 sources.trees[index] = _tree(step.source, propagation=MS_PRIVATE)
             elif isinstance(step, MountTree):
-                sources.trees[index] = _bind(step)
+                sources.trees[index] = _bind(step, maps)
             elif isinstance(step, CopyDevices):
                 nodes = sources.nodes[index] = []
                 nodes.extend(_devices(step))  # keeps what there is when a later one fails
     except BaseException:
         sources.close()
         raise
+    finally:
+        maps.close()
     return sources
 
 
-def _bind(step: MountTree) -> int:
+class _Maps:
+    """The user namespace that id-mapped mounts take their map from, made when the first one needs it."""
+
+    def __init__(self, user_map: UserMap | None) -> None:
+        self._user_map = user_map
+        self._fd = -1
+
+    def apply(self, tree: int, source: bytes) -> None:
+        """Map a detached mount; without a user namespace nothing happens."""
+        if self._user_map is None:
+            return
+        if self._fd < 0:
+            self._fd = user_namespace(self._user_map)
+        try:
+            mount_setattr(tree, b"", AT_EMPTY_PATH, attr_set=MOUNT_ATTR_IDMAP, userns_fd=self._fd)
+        except OSError as exc:
+            raise DriverError(
+                f"bind {os.fsdecode(source)}: map its owners: {exc.strerror}",
+                hint="its filesystem has no id-mapped mounts; put --root on ext4, xfs or btrfs, or use --userns host",
+            ) from exc
+
+    def close(self) -> None:
+        """Close the namespace's descriptor; the mounts keep the map."""
+        if self._fd >= 0:
+            os.close(self._fd)
+
+
+def _bind(step: MountTree, maps: _Maps) -> int:
     if step.create_source:
         os.close(os.open(step.source, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o644))
     found = _IN_ANOTHER_CONTAINER.match(step.source)
     if found is not None:
         return _foreign_tree(int(found[1]), found[2], step)
-    return _tree(step.source, attributes=step.attributes, propagation=step.propagation, recursive=step.recursive)
+    tree = _tree(step.source, attributes=step.attributes, propagation=step.propagation, recursive=step.recursive)
+    if step.mapped:
+        try:
+            maps.apply(tree, step.source)
+        except BaseException:
+            os.close(tree)
+            raise
+    return tree
 
 
 def _tree(source: bytes, *, attributes: int = 0, propagation: int = 0, recursive: bool = False) -> int:

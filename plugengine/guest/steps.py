@@ -73,6 +73,7 @@ class MountTree(Struct, frozen=True, kw_only=True):
     recursive: bool = False
     create_source: bool = False  # the engine's own files, written after the child is born
     inside_proc: bool = False  # the target is one of the few files of procfs that may be covered
+    mapped: bool = False  # id-mapped, where there is a user namespace
 
     def describe(self) -> str:
         """Say it."""

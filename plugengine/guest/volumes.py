@@ -90,6 +90,7 @@ def _etc_file(guest: GuestPath, host: HostPath, *, read_only: bool) -> MountTree
         attributes=MOUNT_ATTR_RDONLY if read_only else 0,
         propagation=MS_PRIVATE,
         create_source=True,
+        mapped=True,
     )
 
 
@@ -108,6 +109,7 @@ def _plan_mount(each: ResolvedMount, target: str) -> GuestStep:
         propagation=_propagation(each.propagation, target),
         recursive=each.recursive,
         inside_proc=inside_proc,
+        mapped=each.mapped,
     )
 
 

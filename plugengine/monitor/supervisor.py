@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -60,14 +61,26 @@ class Supervisor:
         """
         try:
             self._start()
-        except (PlugengineError, OSError) as exc:
-            error = exc if isinstance(exc, PlugengineError) else PlugengineError(f"start: {exc}")
+        except Exception as exc:
+            error = self._as_ours(exc)
             self._failed(error)
             raise error from exc
         self._emit("start")
         self._serve()
         self._loop.run()
         return 0
+
+    def _as_ours(self, exc: Exception) -> PlugengineError:
+        """Return an error a caller can be told; an unexpected one leaves its traceback in the monitor's log."""
+        if isinstance(exc, PlugengineError):
+            return exc
+        traceback.print_exception(exc)
+        if isinstance(exc, OSError):
+            return PlugengineError(f"start container {self._row.name}: {exc}")
+        return PlugengineError(
+            f"start container {self._row.name}: {type(exc).__name__}: {exc}",
+            hint=f"a bug of plugengine; {self._site.locations.monitor_log(self._row.id)} shows where",
+        )
 
     def finish(self) -> None:
         """Do what nobody need wait for; called last, also after a failed start."""

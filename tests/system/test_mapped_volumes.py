@@ -1,0 +1,63 @@
+"""Volumes of containers with a user namespace: root inside owns them, and on disk they are root's."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import Pe
+
+STORAGES = ("overlay", "fuse_union")
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_volume_is_filled_and_written_with_the_owners_inside(pe: Pe, storage: str) -> None:
+    name = f"mapped-{storage}"
+    script = "stat -c %u:%g /etc/passwd; touch /etc/mine; stat -c %u:%g /etc/mine; head -1 /proc/self/uid_map"
+    try:
+        done = pe(
+            "run",
+            "--rm",
+            "--net",
+            "none",
+            "--storage",
+            storage,
+            "--userns",
+            "auto",
+            "-v",
+            f"{name}:/etc",
+            "host:base",
+            "sh",
+            "-c",
+            script,
+            check=True,
+        )
+        lines = done.stdout.split("\n")
+        assert lines[:2] == ["0:0", "0:0"]
+        assert lines[2].split()[1] != "0", "no user namespace"
+        data = pe.root / "volumes" / name / "_data"
+        assert {(path.stat().st_uid, path.stat().st_gid) for path in (data / "passwd", data / "mine")} == {(0, 0)}
+    finally:
+        pe("volume", "rm", name)
+
+
+def test_the_same_volume_serves_containers_with_and_without_a_user_namespace(pe: Pe) -> None:
+    try:
+        for userns, word in (("auto", "one"), ("host", "two"), ("auto", "three")):
+            pe(
+                "run",
+                "--rm",
+                "--net",
+                "none",
+                "--userns",
+                userns,
+                "-v",
+                "both:/data",
+                "host:base",
+                "sh",
+                "-c",
+                f"echo {word} >> /data/words",
+                check=True,
+            )
+        assert (pe.root / "volumes/both/_data/words").read_text() == "one\ntwo\nthree\n"
+    finally:
+        pe("volume", "rm", "both")
