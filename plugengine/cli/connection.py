@@ -65,8 +65,9 @@ def conclude(app: App, row: ContainerRow, outcome: Outcome) -> int:
 
         limit = row.spec.limits.memory_bytes
         at = f" at its limit of {binary_size(limit)}" if limit else ""
+        what = "killed" if outcome.exit_code == _KILLED else "a process of it was killed"
         app.complain(
-            f"container {row.name}: out of memory: killed{at}", hint="give it more with --memory" if limit else None
+            f"container {row.name}: out of memory: {what}{at}", hint="give it more with --memory" if limit else None
         )
     if outcome.error:
         app.complain(f"container {row.name}: {outcome.error}")

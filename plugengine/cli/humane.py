@@ -85,4 +85,5 @@ def local_time(time_ns: int) -> str:
     """Return "2026-11-24 11:55:52 +0000 UTC"."""
     import time
 
+    time.tzset()  # the process may have been started by a caller with another TZ
     return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(time_ns // SECOND_NS))

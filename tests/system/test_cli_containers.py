@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
+import signal
 import time
 from pathlib import Path
 
@@ -237,3 +240,30 @@ def test_published_ports_are_listed(pe: Pe, start: Start) -> None:
     assert pe("port", "web", "80", check=True).stdout == "127.0.0.1:18080\n"
     assert "not published" in pe("port", "web", "81").stderr
     assert "127.0.0.1:18080->80/tcp" in pe("ps", check=True).stdout
+
+
+def test_limits_this_host_cannot_hold_are_said_and_kept(pe: Pe, start: Start) -> None:
+    said = pe("run", "-d", *QUIET, "--name", "weighed", "--blkio-weight", "500", *SLEEP, check=True).stderr
+    try:
+        kept = json.loads(pe("inspect", "-f", "{{json .Warnings}}", "weighed", check=True).stdout)
+        assert said == "".join(f"pe: warning: {warning}\n" for warning in kept)
+        assert all(warning.startswith("--blkio-weight: ") for warning in kept)
+        foreground = pe("run", "--rm", *QUIET, "--blkio-weight", "500", "host:base", "true", check=True)
+        assert foreground.stderr == said
+    finally:
+        pe("rm", "-f", "weighed")
+
+
+def test_stats_draw_again_on_a_terminal_until_interrupted(pe: Pe, start: Start) -> None:
+    start(*QUIET, "--name", "drawn", *SLEEP)
+    pid, fd = pty.fork()
+    if pid == 0:
+        command = pe.command("stats", "drawn")
+        os.execve(command[0], command, pe.environ)
+    seen = b""
+    while seen.count(b"\033[H") < 2:
+        seen += os.read(fd, 4096)
+    assert b"drawn" in seen
+    os.kill(pid, signal.SIGINT)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130
+    os.close(fd)

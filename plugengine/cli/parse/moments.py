@@ -49,8 +49,10 @@ def parse_duration(text: str) -> int | None:
 
 def parse_date(text: str) -> int | None:
     """Return nanoseconds since the epoch of a date, of RFC 3339 or a part of it in local time; None when it is none."""
+    import time
     from datetime import datetime
 
+    time.tzset()  # the process may have been started by a caller with another TZ
     head, dot, tail = text.partition(".")
     digits = len(tail) - len(tail.lstrip("0123456789"))
     try:

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugengine.cli.command import Flags
+from plugengine.cli.commands.run import run
 from plugengine.cli.parse.fault import FlagError
 
 FLAGS = Flags(
@@ -74,3 +75,11 @@ def test_a_switch_is_true_or_false() -> None:
 )
 def test_without_values_for_switches_nothing_changes(words: list[str]) -> None:
     assert FLAGS.split(words, interspersed=False) == (words, {})
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [([], None), (["--sig-proxy"], True), (["--sig-proxy=true"], True), (["--sig-proxy=false"], False)],
+)
+def test_a_switch_that_is_true_by_itself_can_be_turned_off(words: list[str], value: bool | None) -> None:
+    assert run.make_context("run", [*words, "image"]).params["sig_proxy"] is value
