@@ -49,13 +49,21 @@ def reasons(host: Host) -> list[str]:
 
 @cache
 def appends_layers() -> bool:
-    """Tell whether the kernel takes layers one by one ("lowerdir+"; Linux 6.8)."""
+    """Tell whether the kernel takes layers one by one ("lowerdir+"; Linux 6.8).
+
+    Before 6.5 overlayfs has the old mount interface, where any name of an option is taken until the mount fails; an
+    option that does not exist tells the two apart.
+    """
+    return _takes("lowerdir+", "/") and not _takes("plugengine", "")
+
+
+def _takes(option: str, value: str) -> bool:
     try:
         context = fsopen("overlay")
     except OSError:
         return False
     try:
-        fsconfig_set_string(context, "lowerdir+", "/")
+        fsconfig_set_string(context, option, value)
     except OSError:
         return False
     else:
