@@ -91,23 +91,28 @@ class Catalog:
 
     # --- reading ---
 
-    def by_id(self, image_id: str) -> Image | None:
-        """Return the image of exactly this id."""
-        rows = self._state.query(f"SELECT {_COLUMNS} FROM images WHERE id = ?", (image_id,))  # noqa: S608
-        return self._image(rows[0], self.names(image_id)) if rows else None
+    def by_id(self, image_id: str, *, verify: bool = True) -> Image | None:
+        """Return the image of exactly this id.
 
-    def by_name(self, name: str) -> Image | None:
-        """Return the image of exactly this name:tag."""
+        Raises:
+            ImageError: A layer is missing, unless `verify` is off.
+        """
+        rows = self._state.query(f"SELECT {_COLUMNS} FROM images WHERE id = ?", (image_id,))  # noqa: S608
+        return self._image(rows[0], self.names(image_id), verify=verify) if rows else None
+
+    def id_named(self, name: str) -> str | None:
+        """Return the id of the image of exactly this name:tag."""
         rows = self._state.query("SELECT image_id FROM refs WHERE name = ?", (name,))
-        return self.by_id(rows[0]["image_id"]) if rows else None
+        return rows[0]["image_id"] if rows else None
 
     def ids_beginning_with(self, digits: str) -> Strings:
-        """Return the ids that begin with these digits, manifest digests counted too."""
-        first, last = f"sha256:{digits}", f"sha256:{digits}g"
-        rows = self._state.query(
-            "SELECT id FROM images WHERE (id >= ? AND id < ?) OR (manifest_digest >= ? AND manifest_digest < ?)",
-            (first, last, first, last),
-        )
+        """Return the ids that begin with these digits; if there are none, those whose manifest's digest does."""
+        between = (f"sha256:{digits}", f"sha256:{digits}g")
+        rows = self._state.query("SELECT id FROM images WHERE id >= ? AND id < ?", between)
+        if not rows:
+            rows = self._state.query(
+                "SELECT id FROM images WHERE manifest_digest >= ? AND manifest_digest < ?", between
+            )
         return [row["id"] for row in rows]
 
     def layer_size(self, diff_id: str) -> int | None:

@@ -73,7 +73,8 @@ def image_config(data: Mapping[str, Any], what: str) -> ImageConfig:
         working_dir=_string(config, "WorkingDir", what),
         user=_string(config, "User", what),
         volumes=tuple(GuestPath(path) for path in _keys(config, "Volumes", what)),
-        exposed_ports=_keys(config, "ExposedPorts", what),
+        # image-spec, config.md: without a protocol it is tcp
+        exposed_ports=tuple(port if "/" in port else f"{port}/tcp" for port in _keys(config, "ExposedPorts", what)),
         stop_signal=_string(config, "StopSignal", what),
         labels=labels,
     )

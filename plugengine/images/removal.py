@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plugengine.errors import ConflictError, UsageError
+from plugengine.errors import ConflictError, NotFoundError, UsageError
 from plugengine.images.digest import is_digest, short
 from plugengine.images.reference import parse
 
@@ -20,7 +20,9 @@ _SHOWN_USERS = 3
 
 def remove(store: ImageStore, reference: str, *, force: bool, in_use: Callable[[str], list[str]]) -> list[str]:
     """See `ImageStore.remove`."""
-    image = store.get(reference)
+    image = store.catalog.by_id(store.id_of(reference), verify=False)
+    if image is None:
+        raise NotFoundError(f"image {reference}: was removed just now")
     name = _name_meant(image, reference)
     with store.state.transaction() as cursor:
         # The names are read again: since the look-up another process may have added some.

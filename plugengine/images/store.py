@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from plugengine.errors import ImageError, UsageError
+from plugengine.errors import ImageError, NotFoundError, PlugengineError, UsageError
 from plugengine.images.catalog import Catalog, Complete
 from plugengine.images.files import StoreFiles
 from plugengine.images.sources import BUNDLED, load_source, scheme_of
@@ -51,12 +51,19 @@ class ImageStore:
             NotFoundError: There is none; the hint names similar ones.
             UsageError: The beginning fits several images.
         """
-        image = self.catalog.by_name(reference) or self.catalog.by_name(f"{reference}:latest")
-        if image is not None:
-            return image
+        image = self.catalog.by_id(self.id_of(reference))
+        if image is None:
+            raise NotFoundError(f"image {reference}: was removed just now")
+        return image
+
+    def id_of(self, reference: str) -> str:
+        """Return the id of an image, be it whole or damaged. Raises: as `get`."""
+        image_id = self.catalog.id_named(reference) or self.catalog.id_named(f"{reference}:latest")
+        if image_id is not None:
+            return image_id
         from plugengine.images import lookup
 
-        return lookup.find(self.catalog, reference)
+        return lookup.find_id(self.catalog, reference)
 
     def resolve(self, reference: str, *, pull: str = "missing") -> Image:
         """Return the image a container is to run, making it when its name begins with a source's scheme.
@@ -155,7 +162,8 @@ class ImageStore:
             raise directory_error(f"{action} in", exc, str(exc.filename or self.files.root)) from exc
         finally:
             if self.files.removal_is_pending():
-                self.gc()
+                with suppress(OSError, PlugengineError):  # it stays pending; the first error is the one to be told
+                    self.gc()
 
     def commit(self, image: Complete, names: Sequence[str]) -> Image:
         """Write the rows of an image whose files are complete, inside `adding`; the names leave other images."""
@@ -173,7 +181,7 @@ class ImageStore:
         Raises:
             UsageError: The new name is not understood, or is a source's.
         """
-        self.catalog.set_name(self.checked_name(target), self.get(source).id)
+        self.catalog.set_name(self.checked_name(target), self.id_of(source))
 
     def checked_name(self, text: str) -> str:
         """Return a name for an image in the form that is stored. Raises: UsageError."""

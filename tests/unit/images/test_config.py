@@ -44,7 +44,7 @@ def test_a_config_is_read_as_docker_writes_it() -> None:
                 "WorkingDir": "/w",
                 "User": "u:g",
                 "Volumes": {"/v": {}, "/a": {}},
-                "ExposedPorts": {"80/tcp": {}},
+                "ExposedPorts": {"80/tcp": {}, "53/udp": {}, "99": {}},
                 "StopSignal": "SIGQUIT",
                 "Labels": {"k": "v"},
                 "Healthcheck": {"Test": ["NONE"]},
@@ -54,7 +54,11 @@ def test_a_config_is_read_as_docker_writes_it() -> None:
     )
     assert (config.entrypoint, config.cmd, config.env) == (("/e",), (), ("A=b", "C="))
     assert (config.working_dir, config.user, config.stop_signal) == ("/w", "u:g", "SIGQUIT")
-    assert (config.volumes, config.exposed_ports, config.labels) == (("/a", "/v"), ("80/tcp",), {"k": "v"})
+    assert (config.volumes, config.exposed_ports, config.labels) == (
+        ("/a", "/v"),
+        ("53/udp", "80/tcp", "99/tcp"),
+        {"k": "v"},
+    )
 
 
 @pytest.mark.parametrize(
