@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 STDIN: Final = 0
 STDOUT: Final = 1
 STDERR: Final = 2
+_KILLED: Final = 128 + 9  # SIGKILL, which is what the kernel sends
 NAMES: Final = ("stdin", "stdout", "stderr")
 
 
