@@ -36,7 +36,7 @@ class App:
         if self._engine is None:
             from plugengine.engine import Engine
 
-            self._engine = Engine(self._root, self._run_root, environ=self.environ)
+            self._engine = Engine(self._root, self._run_root, environ=self.environ, short_lived=True)
         return self._engine
 
     def close(self) -> None:

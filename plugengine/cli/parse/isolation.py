@@ -61,7 +61,7 @@ def parse_network(flag: str, text: str) -> tuple[str | None, str | None]:
             raise FlagError(flag, text, "no container named", example="container:web")
         return None, text
     if "=" in text or "," in text:
-        raise FlagError(flag, text, "options of a network are given with --net-opt and --ip", example="bridge")
+        raise FlagError(flag, text, "options of a network are given with --net-opt and --ip", example="none")
     return text, None
 
 
