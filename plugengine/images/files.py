@@ -8,14 +8,13 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from plugengine.errors import ImageError
-from plugengine.images import scratch, trees
 from plugengine.images.digest import digest_of, hex_of, is_digest
-from plugengine.images.scratch import Scratch
-from plugengine.kernel.files import syncfs
 from plugengine.model import HostPath
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from plugengine.images.scratch import Scratch
 
 
 class StoreFiles:
@@ -35,6 +34,8 @@ class StoreFiles:
 
     def scratch(self) -> Scratch:
         """Return a place for work in progress, on the same filesystem."""
+        from plugengine.images.scratch import Scratch
+
         return Scratch(self.tmp)
 
     @contextmanager
@@ -96,12 +97,15 @@ class StoreFiles:
 
     def add_layer(self, built: HostPath, diff_id: str) -> None:
         """Take over a directory made in a scratch; somebody else's copy of the same layer is as good."""
+        from plugengine.images.scratch import place
+        from plugengine.kernel.files import syncfs
+
         fd = os.open(built, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             syncfs(fd)
         finally:
             os.close(fd)
-        scratch.place(built, self.layer(diff_id))
+        place(built, self.layer(diff_id))
 
     def remove_layer(self, diff_id: str) -> None:
         """Remove a layer: out of the store in one step, then file by file."""
@@ -123,6 +127,8 @@ class StoreFiles:
 
     def add_blob(self, content: bytes) -> str:
         """Store some bytes; return their digest."""
+        from plugengine.images.scratch import place
+
         digest = digest_of(content)
         target = self.blob(digest)
         if os.path.exists(target):
@@ -130,7 +136,7 @@ class StoreFiles:
         with self.scratch() as work:
             source = f"{work.path}/blob"
             write_synced(source, content)
-            scratch.place(source, target)
+            place(source, target)
         return digest
 
     def read_blob(self, digest: str) -> bytes:
@@ -150,7 +156,8 @@ class StoreFiles:
 
     def remove_blob(self, digest: str) -> None:
         """Remove a blob; one that is not there counts as removed."""
-        trees.remove_path(self.blob(digest))
+        with suppress(FileNotFoundError):
+            os.unlink(self.blob(digest))
 
     def blob_digests(self) -> set[str]:
         """Return the blobs that are there."""

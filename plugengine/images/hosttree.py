@@ -51,9 +51,10 @@ class HostTree:
         """Add a program found in the search path, if there is one."""
         for directory in self._search:
             path = f"{directory}/{name}"
-            if self.watch(path) is not None and os.access(path, os.X_OK) and not os.path.isdir(path):
+            if os.access(path, os.X_OK) and not os.path.isdir(path):
                 self.add_program(path)
                 return True
+            self.watch(directory)  # where it might appear; one stat(2) for all names, not one for each
         return False
 
     def add_program(self, path: str) -> None:
