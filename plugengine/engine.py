@@ -34,6 +34,8 @@ class Engine:
         root: Persistent state; default: PLUGENGINE_ROOT, else /var/lib/plugengine.
         run_root: State a reboot ends; default: PLUGENGINE_RUN_ROOT, else /run/plugengine.
         environ: Where the variables are read from.
+        short_lived: This process ends with its last command, so that a monitor may be its direct child, which saves
+            two milliseconds; in a process that lives on such children would stay as zombies.
 
     Opening mends what processes killed since the last command have left behind. One object may be used by one thread
     at a time; many processes may work on the same roots.
@@ -44,14 +46,19 @@ class Engine:
     """
 
     def __init__(
-        self, root: str | None = None, run_root: str | None = None, *, environ: Mapping[str, str] | None = None
+        self,
+        root: str | None = None,
+        run_root: str | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+        short_lived: bool = False,
     ) -> None:
         if os.geteuid() != 0:
             raise NotSupportedError("engine: needs root", hint="run it as root, for example with sudo")
         environ = os.environ if environ is None else environ
         locations = Locations.from_environment(environ, root=root, run_root=run_root)
         locations.ensure()
-        self.site = Site(locations, environ=environ)
+        self.site = Site(locations, environ=environ, short_lived=short_lived)
         self._mend()
 
     def close(self) -> None:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class Site:
     """One pair of roots and what belongs to it; cheap to make, everything heavy is opened at first use."""
 
-    def __init__(self, locations: Locations, *, environ: Mapping[str, str]) -> None:
+    def __init__(self, locations: Locations, *, environ: Mapping[str, str], short_lived: bool = False) -> None:
+        self.short_lived = short_lived  # this process ends soon and need not keep its children from becoming zombies
         self.locations = locations
         self.environ = environ
         self.state = State(locations.root)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
 import sys
+import threading
 import traceback
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from plugengine import container_rows, wire
 from plugengine.container_rows import ContainerRow
@@ -17,6 +19,10 @@ from plugengine.kernel import credentials, files, mount, process
 from plugengine.kernel.process import ProcessId, boot_id
 from plugengine.monitor.supervisor import Supervisor
 from plugengine.site import Site
+
+# What callers commonly handle, and what the end of a terminal or session sends.
+_HANDLED: Final = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD, signal.SIGWINCH, signal.SIGALRM, signal.SIGCONT)
+_IGNORED: Final = (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGTSTP)
 
 
 def spawn(site: Site, row: ContainerRow, *, attach: bool, debug: bool, prepare: Callable[[], None]) -> socket.socket:
@@ -32,30 +38,74 @@ def spawn(site: Site, row: ContainerRow, *, attach: bool, debug: bool, prepare: 
     Returns:
         A connection to the monitor, which sends "started" or "error" first.
     """
-    prepare()
     ours, theirs = socket.socketpair()
     owner = ProcessId.of(os.getpid())
     assert owner is not None  # noqa: S101 - we are alive
-    pid = os.fork()
-    if pid == 0:
-        # The monitor is a grandchild: init reaps it, and no caller finds a child it did not make.
-        try:
-            if os.fork() == 0:
-                ours.close()
-                _monitor(site, row, theirs, owner=owner, attach=attach, debug=debug)
-        finally:
-            os._exit(0)
-    theirs.close()
-    os.waitpid(pid, 0)
+    try:
+        if threading.active_count() > 1:
+            _spawn_alone(site, row, theirs, owner=owner, attach=attach, debug=debug)
+        else:
+            prepare()
+            _fork(site, row, ours, theirs, owner=owner, attach=attach, debug=debug)
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
     return ours
 
 
-def _monitor(
+def _fork(
+    site: Site,
+    row: ContainerRow,
+    ours: socket.socket,
+    theirs: socket.socket,
+    *,
+    owner: ProcessId,
+    attach: bool,
+    debug: bool,
+) -> None:
+    pid = os.fork()
+    if pid == 0:
+        # A caller that lives on has the monitor for a grandchild: init reaps it, and the caller never finds a child
+        # it did not make. One that is about to end needs no process in between.
+        try:
+            if site.short_lived or os.fork() == 0:
+                ours.close()
+                serve(site, row, theirs, owner=owner, attach=attach, debug=debug)
+        finally:
+            os._exit(0)
+    if not site.short_lived:
+        os.waitpid(pid, 0)
+
+
+def _spawn_alone(
+    site: Site, row: ContainerRow, connection: socket.socket, *, owner: ProcessId, attach: bool, debug: bool
+) -> None:
+    """Start the monitor in a new interpreter: after a fork other threads' locks would stay locked; see fork(2)."""
+    words = [
+        sys.executable,
+        "-m",
+        "plugengine.monitor.alone",
+        site.locations.root,
+        site.locations.run_root,
+        row.id,
+        f"{owner.pid}:{owner.start_time}:{int(attach)}:{int(debug)}",
+    ]
+    pid = os.posix_spawn(
+        sys.executable, words, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, connection.fileno(), 3)], setsigmask=()
+    )
+    os.waitpid(pid, 0)  # it forks and leaves at once
+
+
+def serve(
     site: Site, row: ContainerRow, connection: socket.socket, *, owner: ProcessId, attach: bool, debug: bool
 ) -> NoReturn:
+    """Be the monitor of a container, in a process of its own that nobody waits for; never returns."""
     code = 1
     supervisor: Supervisor | None = None
     try:
+        site.state.close()  # its descriptors are about to be closed
         connection = _settle(site, row, connection)
         try:
             _take_over(site, row, owner)
@@ -85,6 +135,8 @@ def report(connection: socket.socket, exc: PlugengineError) -> None:
 
 def _settle(site: Site, row: ContainerRow, connection: socket.socket) -> socket.socket:
     """Cut every tie to the caller: session, descriptors, directory, signals, mounts."""
+    # What the caller left behind must not be freed here: its descriptors' numbers are used again.
+    gc.freeze()
     os.setsid()
     os.umask(0o022)
     os.chdir("/")
@@ -98,10 +150,9 @@ def _settle(site: Site, row: ContainerRow, connection: socket.socket) -> socket.
     files.close_range(4)
     sys.stdin = sys.stdout = None
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
-    for number in signal.valid_signals():
-        if number not in (signal.SIGKILL, signal.SIGSTOP) and signal.getsignal(number) not in (None, signal.SIG_DFL):
-            signal.signal(number, signal.SIG_DFL)
-    for number in (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+    for number in _HANDLED:
+        signal.signal(number, signal.SIG_DFL)
+    for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     credentials.set_name(b"pe-monitor")
