@@ -128,11 +128,16 @@ def _end_process(pid: int, started: int) -> None:
 
 def check(site: Site, *, repair: bool) -> list[Finding]:
     """Return what should not be there; with repair, it is gone afterwards."""
+    from plugengine import salvage
+
+    findings = [Finding(what=line, repaired=repair) for line in salvage.check(site.state, repair=repair)]
+    if findings and not repair:
+        return findings  # what else is wrong can't be told from a damaged database
     live = [row for row in container_rows.list_all(site.state) if row.status not in ("created", "exited")]
     if repair:
-        findings = mend_dead(site, live)
+        findings += mend_dead(site, live)
     else:
-        findings = [
+        findings += [
             Finding(what=f"container {row.name}: is {row.status}, but its owner is gone", repaired=False)
             for row in live
             if _abandoned(row)

@@ -26,6 +26,8 @@ _gate = _thread.RLock()
 _open_states: WeakSet[State] = WeakSet()
 _fork_guarded = False
 _kept = False
+# This process is a child that was given open connections, which it must neither use nor close.
+_inherited: list[sqlite3.Connection] = []
 
 
 class State:
@@ -98,7 +100,7 @@ class State:
         with _gate:
             connection, self._connection = self._connection, None
             _open_states.discard(self)
-            if connection is not None:
+            if connection is not None and not _inherited:
                 connection.close()
 
     def __del__(self) -> None:
@@ -108,6 +110,8 @@ class State:
             self.close()
 
     def _connect(self) -> sqlite3.Connection:
+        if _inherited:
+            raise RuntimeError(f"{self.path}: used in a child that was forked within connections_kept()")
         if self._connection is None:
             self._connection = database.connect(self.root, patience_s=self._patience_s)
             _guard_forks()
@@ -160,7 +164,7 @@ class Rows:
 def _guard_forks() -> None:
     global _fork_guarded
     if not _fork_guarded:
-        os.register_at_fork(before=_before_fork, after_in_parent=_gate.release, after_in_child=_gate.release)
+        os.register_at_fork(before=_before_fork, after_in_parent=_gate.release, after_in_child=_after_fork_in_child)
         _fork_guarded = True
 
 
@@ -177,11 +181,18 @@ def _before_fork() -> None:
             state.close()
 
 
+def _after_fork_in_child() -> None:
+    """Hold on to inherited connections, or the collector would close them, and with them what the parent holds."""
+    _inherited.extend(state._connection for state in _open_states if state._connection is not None)  # noqa: SLF001
+    _gate.release()
+
+
 @contextmanager
 def connections_kept() -> Iterator[None]:
     """Let forks in this block leave connections open: for children that never touch a state, nor close one.
 
-    Closing the last connection costs three fdatasync(2) and opening it again a fourth.
+    Closing the last connection costs three fdatasync(2) and opening it again a fourth. A child that uses a state
+    nevertheless gets a RuntimeError.
     """
     global _kept
     before, _kept = _kept, True

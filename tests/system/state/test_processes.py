@@ -16,14 +16,14 @@ import pytest
 from plugengine.errors import NoSpaceError, StateError
 from plugengine.kernel import mount, process
 from plugengine.model import HostPath
-from plugengine.state import State
+from plugengine.state import State, connections_kept
 from tests.conftest import need_root
 
 CROWD = 64
 
 INSERT = """
 import sys
-from plugengine.state import State
+from plugengine.state import State, connections_kept
 state = State(sys.argv[1])
 for number in range(5):
     with state.transaction() as cursor:
@@ -33,7 +33,7 @@ for number in range(5):
 
 HOLD = """
 import sys, time
-from plugengine.state import State
+from plugengine.state import State, connections_kept
 with State(sys.argv[1]).transaction() as cursor:
     cursor.execute("INSERT INTO layers VALUES ('half', 1, 2)")
     print("inside", flush=True)
@@ -152,6 +152,26 @@ def test_a_child_inherits_nothing_of_a_state_that_was_dropped_unclosed(root: Hos
         gc.enable()
 
 
+def test_a_child_that_was_lent_connections_cannot_use_or_close_them(root: HostPath) -> None:
+    state = State(root)
+    add_layer(state, "a")
+
+    def work() -> None:
+        for each in (state, State(root)):
+            with pytest.raises(RuntimeError, match="connections_kept"):
+                layers(each)
+        state.close()
+        gc.collect()
+        assert database_descriptors()
+
+    with connections_kept():
+        pid = child(work, wait=False)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    add_layer(state, "b")
+    assert layers(state) == ["a", "b"]
+    assert child(lambda: check_equal(layers(State(root)), ["a", "b"])) == 0
+
+
 def database_descriptors() -> list[str]:
     found = []
     for name in os.listdir("/proc/self/fd"):
@@ -187,7 +207,7 @@ def test_a_fork_inside_a_transaction_undoes_it_in_both_and_says_so(root: HostPat
 def test_a_fork_waits_for_the_transaction_of_another_thread(root: HostPath) -> None:
     script = """
 import os, sys, threading, time
-from plugengine.state import State
+from plugengine.state import State, connections_kept
 state = State(sys.argv[1])
 inside = threading.Event()
 def work():
