@@ -89,6 +89,11 @@ def database_error(exc: sqlite3.DatabaseError, path: HostPath) -> StateError | N
     return StateError(message, hint=hints.get(code))
 
 
+def is_damage(error: StateError) -> bool:
+    """Tell whether an error of `database_error` means that the file is damaged, which a repair may mend."""
+    return getattr(error.__cause__, "sqlite_errorcode", 0) & _PRIMARY in (_CORRUPT, _NOTADB)
+
+
 def _create_file(root: HostPath, path: HostPath) -> None:
     """Make an empty database, readable by its owner only, and the directories around it."""
     if os.path.exists(path):

@@ -10,7 +10,8 @@ from plugengine import container_rows
 from plugengine.choice import DriverStatus, status
 from plugengine.container import ContainerSpec, ExecSpec, Image
 from plugengine.container_rows import ContainerRow
-from plugengine.errors import NotSupportedError
+from plugengine.database import is_damage
+from plugengine.errors import NotSupportedError, StateError
 from plugengine.locate import Locations
 from plugengine.logs import LogLine
 from plugengine.model import CgroupStats, Change, NetworkStats, Port, Usage
@@ -74,7 +75,12 @@ class Engine:
         self.close()
 
     def _mend(self) -> None:
-        live = container_rows.list_all(self.site.state, ("creating", "starting", *_LIVE, "removing"))
+        try:
+            live = container_rows.list_all(self.site.state, ("creating", "starting", *_LIVE, "removing"))
+        except StateError as exc:
+            if not is_damage(exc):
+                raise
+            return  # every command will say the same, but for the one that mends it
         if live:
             from plugengine.recovery import mend_dead
 

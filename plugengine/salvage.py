@@ -6,6 +6,7 @@ import errno
 import os
 import time
 
+from plugengine.database import is_damage
 from plugengine.errors import StateError
 from plugengine.kernel.files import AT_FDCWD, RENAME_EXCHANGE, renameat2
 from plugengine.locate import Locations, directory_error
@@ -41,13 +42,11 @@ def check(state: State, *, repair: bool) -> list[str]:
 
 
 def _damage(state: State) -> list[str]:
-    import sqlite3
-
     try:
         lines = [str(row[0]) for row in state.query("PRAGMA quick_check")]
         broken = state.query("PRAGMA foreign_key_check")
     except StateError as exc:
-        if isinstance(exc.__cause__, sqlite3.DatabaseError) and not isinstance(exc.__cause__, sqlite3.OperationalError):
+        if is_damage(exc):
             return [exc.message]
         raise
     damage = [f"state database {state.path}: {line}" for line in lines if line != "ok"]
