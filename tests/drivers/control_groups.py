@@ -92,13 +92,16 @@ class Group:
 
 
 @contextmanager
-def groups_of(driver: ModuleType, host: Host) -> Iterator[Callable[[], Group]]:
+def groups_of(
+    driver: ModuleType, host: Host, create: Callable[[CgroupRequest], Record] | None = None
+) -> Iterator[Callable[[], Group]]:
     """Lend a maker of groups; none of them is left afterwards."""
+    create = create or driver.pe_cgroup_create
     made: list[Group] = []
 
     def make() -> Group:
         request = CgroupRequest(container_id=uuid.uuid4().hex, parent=f"{PARENT}/{os.getpid()}", owner=host.root)
-        made.append(Group(driver, driver.pe_cgroup_create(request), request))
+        made.append(Group(driver, create(request), request))
         return made[-1]
 
     yield make

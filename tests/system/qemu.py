@@ -26,8 +26,8 @@ _KERNEL_DIRECTORY = "PE_QEMU_KERNEL"
 # Of the standard library and the packages; compiled modules stay, emulation compiles slowly.
 _NO_NEED = {"ensurepip", "idlelib", "lib2to3", "site-packages", "test", "tkinter", "turtledemo"}
 _NO_NEED_SUFFIXES = (".a", ".opt-1.pyc", ".opt-2.pyc")
-_PACKAGES = ("click", "iniconfig", "msgspec", "packaging", "pluggy", "py.py", "pygments", "pytest", "_pytest",
-             "pytest_timeout.py", "zstandard")  # fmt: skip
+_PACKAGES = ("click", "iniconfig", "msgspec", "packaging", "pluggy", "plugengine-*.dist-info", "py.py", "pygments",
+             "pyroute2", "pytest", "_pytest", "pytest_timeout.py", "zstandard")  # fmt: skip
 
 INIT = """#!{interpreter}
 import ctypes, json, os, subprocess
@@ -36,6 +36,12 @@ def mount(kind, target, options=None):
     os.makedirs(target, exist_ok=True)
     if libc.mount(kind.encode(), target.encode(), kind.encode(), 0, options) != 0:
         print("mount", target, os.strerror(ctypes.get_errno()))
+# pivot_root(2) does not leave the kernel's first root, but a bind mount of it that hides it. MS_BIND, MS_MOVE
+os.mkdir("/top")
+libc.mount(b"/", b"/top", None, 4096, None)
+os.chdir("/top")
+libc.mount(b".", b"/", None, 8192, None)
+os.chroot(".")
 mount("proc", "/proc")
 mount("sysfs", "/sys")
 mount("devtmpfs", "/dev")
@@ -72,6 +78,7 @@ def boot(
     scratch: Path,
     *,
     modules: Iterable[str] = (),
+    programs: Iterable[str] = (),
     environ: Mapping[str, str] | None = None,
     cmdline: str = "",
     memory_mib: int = 1024,
@@ -84,6 +91,7 @@ def boot(
         argv: Program and arguments; "python" stands for this interpreter.
         scratch: Directory for the RAM disk.
         modules: Kernel modules to load before, without what they depend on.
+        programs: Programs of this machine, with the libraries they need.
         environ: More environment.
         cmdline: More for the kernel's command line.
         memory_mib: Size of the machine.
@@ -108,7 +116,7 @@ def boot(
     archive = scratch / "initramfs"
     with archive.open("wb") as file:
         ram_disk = Archive(file)
-        fill(ram_disk, interpreter)
+        fill(ram_disk, interpreter, programs)
         for path in _with_dependencies(directory, modules):
             ram_disk.add_file(path, f"/modules/{path.name}")
         ram_disk.add("/task.json", stat.S_IFREG | 0o644, json.dumps(task).encode())
@@ -148,14 +156,16 @@ def _environ(more: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def fill(ram_disk: Archive, interpreter: str) -> None:
-    """Put the interpreter, its library, the packages and the checkout into a RAM disk, and the init program."""
-    libraries = {interpreter}
+def fill(ram_disk: Archive, interpreter: str, programs: Iterable[str]) -> None:
+    """Put programs, the interpreter's library, the packages and the checkout into a RAM disk, and the init program."""
+    libraries = {interpreter, *programs}
+    for program in libraries:
+        ram_disk.add_file(Path(program), program)
     standard = Path(sysconfig.get_path("stdlib"))
     packages = Path(sysconfig.get_path("purelib"))
     for source, target in [
         (standard, str(standard)),
-        *((packages / name, f"/site-packages/{name}") for name in _PACKAGES if (packages / name).exists()),
+        *((path, f"/site-packages/{path.name}") for name in _PACKAGES for path in packages.glob(name)),
         *((CHECKOUT / name, f"{GUEST_CHECKOUT}/{name}") for name in ("plugengine", "drivers", "tests")),
     ]:
         for path, relative in tree(source):
@@ -163,7 +173,7 @@ def fill(ram_disk: Archive, interpreter: str) -> None:
             if path.suffix == ".so":
                 libraries.add(str(path))
     ram_disk.add_file(CHECKOUT / "pyproject.toml", f"{GUEST_CHECKOUT}/pyproject.toml")
-    ram_disk.add_file(Path(interpreter), interpreter)
+    ram_disk.add_file(Path("/etc/ld.so.cache"), "/etc/ld.so.cache")
     for library in needed_libraries(libraries):
         ram_disk.add_file(Path(library), library)
     init = INIT.format(interpreter=interpreter, marker=_MARKER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from plugengine.errors import NotSupportedError
 from plugengine.hookspecs import API_VERSION, hookimpl
 from plugengine.model import (
     Capability,
@@ -50,7 +51,10 @@ def pe_cgroup_settings(limits: Limits, request: CgroupRequest) -> Settings:
 @hookimpl
 def pe_cgroup_create(request: CgroupRequest) -> Record:
     """Make the group in every hierarchy."""
-    return groups.create(request, ControllerSet.of_this_host())
+    controllers = ControllerSet.of_this_host()
+    if reasons := controllers.reasons():
+        raise NotSupportedError(f"cgroup driver v1: {'; '.join(reasons)}")
+    return groups.create(request, controllers)
 
 
 @hookimpl

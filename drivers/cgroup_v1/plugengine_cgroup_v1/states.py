@@ -29,7 +29,7 @@ def pids(record: Record) -> tuple[int, ...]:
 
 
 def freeze(record: Record, *, frozen: bool) -> None:
-    """Freeze or thaw, and wait until it is so.
+    """Freeze or thaw, and wait until it is so; a group that is gone is as good as thawed.
 
     Raises:
         DriverError: Some process would not freeze in time (one in uninterruptible sleep, mostly); all are thawed.
@@ -38,6 +38,8 @@ def freeze(record: Record, *, frozen: bool) -> None:
     group = record["groups"].get("freezer")
     if group is None:
         raise NotSupportedError("pause: no freezer controller on this host")
+    if not frozen and not os.path.exists(group):
+        return
     wanted = _FROZEN if frozen else _THAWED
     # Written anew each time: a process forked in the middle keeps the group FREEZING until the next write.
     if cgroupfs.until(lambda: _set_state(group, wanted), timeout_s=_FREEZE_TIMEOUT_S):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from plugengine.errors import NotSupportedError
 from plugengine.hookspecs import API_VERSION, hookimpl
 from plugengine.kernel.mount import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
 from plugengine.model import (
@@ -51,6 +52,8 @@ def pe_cgroup_settings(limits: Limits, request: CgroupRequest) -> Settings:
 @hookimpl
 def pe_cgroup_create(request: CgroupRequest) -> Record:
     """Make the group and hand the controllers down to it."""
+    if reasons := reasons_of_this_host():
+        raise NotSupportedError(f"cgroup driver v2: {'; '.join(reasons)}")
     return groups.create(request, unified())
 
 

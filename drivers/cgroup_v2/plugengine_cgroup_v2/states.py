@@ -23,12 +23,14 @@ def pids(record: Record) -> tuple[int, ...]:
 
 
 def freeze(record: Record, *, frozen: bool) -> None:
-    """Freeze or thaw, and wait until it is so.
+    """Freeze or thaw, and wait until it is so; a group that is gone is as good as thawed.
 
     Raises:
         DriverError: Some process would not freeze in time; all are thawed.
     """
     group = record["group"]
+    if not frozen and not os.path.exists(group):
+        return
     cgroupfs.write(f"{group}/cgroup.freeze", str(int(frozen)))
     if cgroupfs.until(lambda: _is_frozen(group) == frozen, timeout_s=_FREEZE_TIMEOUT_S):
         return

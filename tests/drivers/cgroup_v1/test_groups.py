@@ -194,6 +194,13 @@ def test_killing_an_empty_group_and_one_that_is_gone_is_nothing(group: Group) ->
     assert driver.pe_cgroup_pids(group.record) == ()
 
 
+def test_thawing_a_group_that_is_gone_is_nothing_but_freezing_it_is_an_error(group: Group) -> None:
+    driver.pe_cgroup_remove(group.record)
+    driver.pe_cgroup_freeze(group.record, frozen=False)
+    with pytest.raises(DriverError, match=r"freezer\.state: No such file or directory"):
+        driver.pe_cgroup_freeze(group.record, frozen=True)
+
+
 def test_processes_of_nested_groups_count_and_are_killed(group: Group) -> None:
     nested = group.directory("pids") / "nested"
     nested.mkdir()

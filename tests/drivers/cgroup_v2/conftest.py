@@ -7,6 +7,7 @@ from pathlib import Path
 
 import plugengine_cgroup_v2 as driver
 import pytest
+from plugengine_cgroup_v2 import groups
 from plugengine_cgroup_v2.host import unified
 
 from plugengine.errors import NotSupportedError
@@ -28,7 +29,7 @@ def new_group(host: Host) -> Iterator[Callable[[], Group]]:
         unified()
     except NotSupportedError as exc:
         need(str(exc))
-    with groups_of(driver, host) as make:
+    with groups_of(driver, host, lambda request: groups.create(request, unified())) as make:
         yield make
 
 

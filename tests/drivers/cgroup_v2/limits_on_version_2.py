@@ -145,9 +145,7 @@ def test_a_parent_that_holds_processes_is_refused_with_the_way_out(host: Host) -
     if pid == 0:
         signal.pause()
     (parent / "cgroup.procs").write_text(str(pid))
-    with pytest.raises(
-        DriverError, match=r"hand the memory controller .*/busy: Device or resource busy"
-    ) as caught:
+    with pytest.raises(DriverError, match=r"hand the memory controller .*/busy: Device or resource busy") as caught:
         driver.pe_cgroup_create(CgroupRequest(container_id="c1", parent="busy"))
     assert "--cgroup-parent" in (caught.value.hint or "")
     assert not (parent / "c1").exists()

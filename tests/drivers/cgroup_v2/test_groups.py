@@ -10,7 +10,8 @@ from pathlib import Path
 
 import plugengine_cgroup_v2 as driver
 import pytest
-from plugengine_cgroup_v2 import states
+from plugengine_cgroup_v2 import groups, states
+from plugengine_cgroup_v2.host import unified
 
 from plugengine import cgroupfs
 from plugengine.errors import DriverError, NotSupportedError
@@ -28,7 +29,7 @@ def test_a_group_is_removed_with_its_parents(group: Group) -> None:
 
 
 def test_making_a_group_twice_is_making_it_once(group: Group) -> None:
-    assert driver.pe_cgroup_create(group.request) == group.record
+    assert groups.create(group.request, unified()) == group.record
 
 
 def own_group() -> str:
@@ -128,6 +129,23 @@ def test_killing_an_empty_group_and_one_that_is_gone_is_nothing(group: Group) ->
     driver.pe_cgroup_kill(group.record)
     driver.pe_cgroup_remove(group.record)
     driver.pe_cgroup_kill(group.record)
+
+
+def test_thawing_a_group_that_is_gone_is_nothing_but_freezing_it_is_an_error(group: Group) -> None:
+    driver.pe_cgroup_remove(group.record)
+    driver.pe_cgroup_freeze(group.record, frozen=False)
+    with pytest.raises(DriverError, match=r"cgroup\.freeze: No such file or directory"):
+        driver.pe_cgroup_freeze(group.record, frozen=True)
+
+
+def test_a_group_is_not_made_where_the_controllers_are_elsewhere(host: Host) -> None:
+    reasons = driver.pe_cgroup_probe(host)
+    request = CgroupRequest(container_id="c1", parent=PARENT, owner=host.root)
+    if reasons:
+        with pytest.raises(NotSupportedError, match=r"cgroup driver v2: the unified hierarchy at .* has no "):
+            driver.pe_cgroup_create(request)
+    else:
+        driver.pe_cgroup_remove(driver.pe_cgroup_create(request))
 
 
 def test_collecting_takes_only_this_engines_groups_of_no_container(host: Host, new_group: Callable[[], Group]) -> None:
