@@ -22,6 +22,9 @@ _PARENT = b"parent"
 
 # How often a parent may vanish between making it and making its child: another engine removes it with its last group.
 _MAKE_TRIES = 50
+
+# A group that is removed answers the second way to who has a file of it open.
+_GONE = frozenset({errno.ENOENT, errno.ENODEV})
 _FIRST_PAUSE_S = 0.0005
 _LONGEST_PAUSE_S = 0.02
 
@@ -131,7 +134,7 @@ def walk(group: str) -> Iterator[str]:
         with os.scandir(group) as entries:
             names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     except OSError as exc:
-        if exc.errno in {errno.ENOENT, errno.ENODEV}:
+        if exc.errno in _GONE:
             return
         raise
     for name in names:
@@ -147,7 +150,7 @@ def pids(group: str) -> tuple[int, ...]:
             found.update(dict.fromkeys(map(int, read(f"{each}/cgroup.procs").split())))
         except OSError as exc:
             # EOPNOTSUPP: a threaded group of v2, whose processes its domain shows.
-            if exc.errno not in {errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP}:
+            if exc.errno not in _GONE | {errno.EOPNOTSUPP}:
                 raise
     found.pop(0, None)  # a process of a pid namespace we can't see
     return tuple(found)
@@ -172,7 +175,8 @@ def make(base: str, path: str, owner: str, prepare: Callable[[str, str], None]) 
         base: Existing directory.
         path: Relative; the last part is the container's id.
         owner: Who may collect the group, see `strays`.
-        prepare: Called with (parent directory, directory) on every level, whether made now or not.
+        prepare: Called with (parent directory, directory) on every level, whether made now or not; an OSError that says
+            that the group is gone begins everything anew.
 
     Raises:
         OSError, DriverError: Nothing was made, or all of it was removed again.
@@ -180,8 +184,9 @@ def make(base: str, path: str, owner: str, prepare: Callable[[str, str], None]) 
     for _ in range(_MAKE_TRIES):
         try:
             return _make(base, path, owner, prepare)
-        except FileNotFoundError:
-            continue
+        except OSError as exc:
+            if exc.errno not in _GONE:
+                raise
     raise DriverError(f"make cgroup {base}/{path}: its parent vanishes all the time")
 
 
@@ -267,6 +272,6 @@ def _rmdir(group: str) -> bool:
     except OSError as exc:
         if exc.errno in {errno.EBUSY, errno.ENOTEMPTY}:
             return False
-        if exc.errno not in {errno.ENOENT, errno.ENODEV}:
+        if exc.errno not in _GONE:
             raise
     return True

@@ -43,7 +43,7 @@ def _inherit_cpuset(parent: str, group: str) -> None:
     """Copy processors and memory nodes down: a group without them takes no process (cpuset(7))."""
     for file in _CPUSET_FILES:
         if not cgroupfs.read(f"{group}/{file}").strip():
-            cgroupfs.write(f"{group}/{file}", cgroupfs.read(f"{parent}/{file}").strip())
+            cgroupfs.write_or_errno(f"{group}/{file}", cgroupfs.read(f"{parent}/{file}").strip())
 
 
 def _nothing(parent: str, group: str) -> None:

@@ -58,6 +58,8 @@ def _enable(group: str, *, is_base: bool) -> None:
             if exc.errno in _HOLDS_PROCESSES and is_base:
                 _move_to_leaf(group)
                 cgroupfs.write(f"{group}/cgroup.subtree_control", f"+{name}")
+            elif not os.path.exists(group):
+                raise  # another engine removed it with its last container
             elif name in REQUIRED:
                 raise DriverError(
                     f"hand the {name} controller down in {group}: {exc.strerror}", hint=_hint(exc)

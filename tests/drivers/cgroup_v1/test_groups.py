@@ -220,6 +220,30 @@ def test_a_group_in_use_is_not_removed(group: Group, monkeypatch: pytest.MonkeyP
     assert caught.value.hint == f"processes in it: {pid}"
 
 
+def test_many_groups_come_and_go_below_one_parent_at_once(group: Group) -> None:
+    """Each engine removes the parent with what it believes to be the last group; none may fail because of another."""
+    parent = f"{group.request.parent}/shared"
+
+    def come_and_go() -> None:
+        for number in range(25):
+            request = CgroupRequest(container_id=f"c{os.getpid()}-{number}", parent=parent)
+            driver.pe_cgroup_remove(driver.pe_cgroup_create(request))
+
+    children = []
+    for _ in range(6):
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                come_and_go()
+                status = 0
+            finally:
+                os._exit(status)
+        children.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * len(children)
+    assert not (group.directory("memory").parent / "shared").exists()
+
+
 def test_collecting_takes_this_engines_groups_of_no_container(host: Host, new_group: Callable[[], Group]) -> None:
     kept, lost = new_group(), new_group()
     pid = lost.start(signal.pause)
