@@ -24,7 +24,8 @@ _MAX_PAGES: Final = _MAX_WRITE // _PAGE
 _MAX_BACKGROUND: Final = 64
 _CONGESTION: Final = 48
 _EXACT_TIME_NS: Final = 1
-_OPCODES: Final = 64
+_OPCODES: Final = 8192  # CUSE and virtiofs have some of thousands
+_NODEID_BYTES: Final = 8
 # One stacked filesystem: ours. Backing files must then lie on a plain one, and an overlay fits on top of us.
 _STACK_DEPTH: Final = 1
 
@@ -67,7 +68,7 @@ class Connection:
         self.minor = 0
         self.uid = 0  # of the process that made the current request
         self.gid = 0
-        self._handlers: list[Handler | None] = [None] * _OPCODES
+        self._handlers: list[Handler] = [_unknown] * _OPCODES
 
     def register(self, handlers: dict[Opcode, Handler]) -> None:
         """Add handlers; an opcode without one is answered ENOSYS, which the kernel remembers for some."""
@@ -135,34 +136,31 @@ class Connection:
 
     def _answer(self, end: int) -> None:
         _, opcode, unique, nodeid, self.uid, self.gid, _, _, _ = IN_HEADER.unpack_from(self.buffer)
-        error = 0
-        answer: bytes | None = b""
         try:
-            handler = self._handlers[opcode] if opcode < _OPCODES else None
-            if handler is None:
-                error = errno.ENOSYS
-            else:
-                answer = handler(nodeid, end)
-                if answer is None:
-                    return
+            answer = self._handlers[opcode](nodeid, end)
+            if answer is None:
+                return
+            message = OUT_HEADER.pack(OUT_HEADER.size + len(answer), 0, unique) + answer
         except OSError as exc:
-            error, answer = exc.errno or errno.EIO, b""
+            error = exc.errno or errno.EIO
             if error in _WORTH_A_LINE:
                 self._complain(opcode, nodeid, exc)
+            message = OUT_HEADER.pack(OUT_HEADER.size, -error, unique)
         except Exception as exc:  # noqa: BLE001 - whatever goes wrong in one request must not end the others
-            error, answer = errno.EIO, b""
             self._complain(opcode, nodeid, exc)
-        self._send(opcode, unique, error, answer or b"")
-
-    def _send(self, opcode: int, unique: int, error: int, answer: bytes) -> None:
+            message = OUT_HEADER.pack(OUT_HEADER.size, -errno.EIO, unique)
         try:
-            os.write(self.fd, OUT_HEADER.pack(OUT_HEADER.size + len(answer), -error, unique) + answer)
+            os.write(self.fd, message)
         except OSError as exc:
-            # ENOENT: the caller was killed and does not wait any more.
-            if exc.errno not in {errno.ENOENT, errno.ENODEV}:
-                raise
-            if opcode in _ENTRIES and answer:
-                self.union.forget(int.from_bytes(answer[:8], sys.byteorder), 1)
+            self._not_sent(exc, opcode, message)
+
+    def _not_sent(self, exc: OSError, opcode: int, message: bytes) -> None:
+        # ENOENT: the caller was killed and does not wait any more.
+        if exc.errno not in {errno.ENOENT, errno.ENODEV}:
+            raise exc
+        if opcode in _ENTRIES and len(message) > OUT_HEADER.size:
+            nodeid = message[OUT_HEADER.size : OUT_HEADER.size + _NODEID_BYTES]
+            self.union.forget(int.from_bytes(nodeid, sys.byteorder), 1)
 
     def _complain(self, opcode: int, nodeid: int, exc: Exception) -> None:
         node = self.union.nodes.get(nodeid)
@@ -176,3 +174,8 @@ class Connection:
         place = f"{os.path.basename(where.tb_frame.f_code.co_filename)}:{where.tb_lineno}" if where else "?"
         path = "?" if node is None else path_of(node)
         sys.stderr.write(f"fuse_union: {name} {path}: {exc!r} at {place}\n")
+
+
+def _unknown(_nodeid: int, _end: int) -> bytes:
+    """Answer an opcode nobody handles."""
+    raise refused(errno.ENOSYS)

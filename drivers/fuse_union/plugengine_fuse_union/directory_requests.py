@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from plugengine_fuse_union import protocol
 from plugengine_fuse_union.errors import refused
 from plugengine_fuse_union.listing import DT_DIR, listing
-from plugengine_fuse_union.lookup import child
+from plugengine_fuse_union.lookup import look_up
 from plugengine_fuse_union.nodes import DirNode
 from plugengine_fuse_union.protocol import ATTR, BODY, DIRENT, ENTRY, Opcode
 from plugengine_fuse_union.replies import NOTHING, Replies
@@ -83,8 +83,8 @@ class DirectoryRequests:
 
     def _entry(self, parent: DirNode, name: bytes) -> bytes:
         try:
-            node = child(self._union, parent, name)
-            return _NO_ENTRY if node is None else self._replies.entry(node)
+            found = look_up(self._union, parent, name)
+            return _NO_ENTRY if found is None else self._replies.entry(*found)
         except OSError:
             return _NO_ENTRY  # the name is listed, and a look at it gives the error
 

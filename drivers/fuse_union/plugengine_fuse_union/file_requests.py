@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from plugengine_fuse_union.connection import Connection, Handler
     from plugengine_fuse_union.handles import Handles
 
+_WRITES: Final = os.O_ACCMODE | os.O_TRUNC
 _CREATE_MODE: Final = 0o7777
 _LONGEST_COPY: Final = 1 << 30  # the answer has 32 bits, and other requests wait
 
@@ -55,10 +56,13 @@ class FileRequests:
         """OPEN; a file of a layer that is opened for writing is copied up first."""
         flags, open_flags = protocol.OPEN_IN.unpack_from(self._connection.buffer, BODY)
         node = self._union.get(nodeid)
+        opened = node.opened
+        if opened is not None and opened.backing and opened.upper == node.upper and not flags & _WRITES:
+            opened.count += 1
+            return opened.answer
         if node.successor is not None:
             raise refused(errno.ESTALE)  # the kernel looks the name up again and finds the successor
-        writes = bool(flags & (os.O_ACCMODE | os.O_TRUNC))
-        if writes and not node.upper:
+        if flags & _WRITES and not node.upper:
             copy_up(self._union, node, size=0 if flags & os.O_TRUNC else None)
         if flags & os.O_TRUNC:
             kill = bool(open_flags & protocol.FUSE_OPEN_KILL_SUIDGID)
@@ -89,7 +93,7 @@ class FileRequests:
 
     def release(self, nodeid: int, _end: int) -> bytes:
         """RELEASE: the last descriptor of one open is closed."""
-        fh, _, _, _ = protocol.RELEASE_IN.unpack_from(self._connection.buffer, BODY)
+        (fh,) = protocol.RELEASE_IN.unpack_from(self._connection.buffer, BODY)
         self._handles.release(self._union.get(nodeid), fh)
         return NOTHING
 

@@ -19,6 +19,7 @@ from plugengine_fuse_union.supersede import supersede
 if TYPE_CHECKING:
     from plugengine_fuse_union.connection import Connection
 
+_BACKED_KEPT: Final = 4096
 # The backing file's filesystem, or this process, may not be passed through.
 _NO_PASSTHROUGH: Final = frozenset({errno.EPERM, errno.ELOOP, errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL})
 
@@ -35,6 +36,9 @@ class Handles:
         self._connection = connection
         self._union = connection.union
         self._passes = connection.has(protocol.FUSE_PASSTHROUGH)
+        # Nodes with a registered backing file, oldest first; it stays for the next reader after the last close.
+        self._backed: dict[int, Node] = {}
+        connection.union.on_drop = self.drop
         # Pages cached before a file was passed through would be stale, so the cache is kept only without.
         self._cached_flags = protocol.FOPEN_NOFLUSH | (0 if self._passes else protocol.FOPEN_KEEP_CACHE)
 
@@ -52,6 +56,9 @@ class Handles:
         """
         opened = node.opened
         writes = bool(flags & os.O_ACCMODE)
+        if opened is not None and opened.count == 0 and (writes or opened.upper != node.upper):
+            self._close(node, opened)
+            opened = None
         try:
             if opened is None:
                 opened, fd = self._first(node, fd, writes=writes)
@@ -63,7 +70,7 @@ class Handles:
                 self._kill_setid(node)
             opened.count += 1
             if opened.backing:
-                return OPEN_OUT.pack(0, protocol.FOPEN_PASSTHROUGH | protocol.FOPEN_NOFLUSH, opened.backing)
+                return opened.answer
             if fd < 0:
                 fd = self._union.open_data(node, os.O_RDWR if writes else os.O_RDONLY)
             opened.descriptors.add(fd)
@@ -80,19 +87,33 @@ class Handles:
                 fd = self._union.open_data(node, os.O_RDWR if writes else os.O_RDONLY)
             # The kernel writes to a backing file as this process, which clears no setuid bit; here it is done by hand.
             if not (writes and _has_privileges(fd)):
-                opened.backing = self._register(fd)
+                self._register(node, opened, fd)
         node.opened = opened
         return opened, fd
 
-    def _register(self, fd: int) -> int:
+    def _register(self, node: Node, opened: Opened, fd: int) -> None:
         try:
-            return fuse_backing_open(self._connection.fd, fd)
+            opened.backing = fuse_backing_open(self._connection.fd, fd)
         except OSError as exc:
             if exc.errno not in _NO_PASSTHROUGH:
                 raise
             if exc.errno == errno.EPERM:
                 self._passes = False
-            return 0
+            return
+        opened.answer = OPEN_OUT.pack(0, protocol.FOPEN_PASSTHROUGH | protocol.FOPEN_NOFLUSH, opened.backing)
+        self._backed[node.nodeid] = node
+        if len(self._backed) > _BACKED_KEPT:
+            self._let_oldest_go()
+
+    def _let_oldest_go(self) -> None:
+        nodeid, node = next(iter(self._backed.items()))
+        del self._backed[nodeid]
+        if node.opened is None:
+            return
+        if node.opened.count == 0:
+            self._close(node, node.opened)
+        else:
+            self._backed[nodeid] = node
 
     def _kill_setid(self, node: Node) -> None:
         fd = self._union.open_data(node, os.O_RDONLY)
@@ -111,10 +132,19 @@ class Handles:
         if handle:
             opened.descriptors.discard(handle)
             os.close(handle)
-        if opened.count <= 0:
-            node.opened = None
-            if opened.backing:
-                fuse_backing_close(self._connection.fd, opened.backing)
+        if opened.count == 0 and (node.gone or not opened.backing):
+            self._close(node, opened)
+
+    def drop(self, node: Node) -> None:
+        """Let go of the backing file of a node that is not open."""
+        if node.opened is not None and node.opened.count == 0:
+            self._close(node, node.opened)
+
+    def _close(self, node: Node, opened: Opened) -> None:
+        node.opened = None
+        self._backed.pop(node.nodeid, None)
+        if opened.backing:
+            fuse_backing_close(self._connection.fd, opened.backing)
 
 
 def _has_privileges(fd: int) -> bool:

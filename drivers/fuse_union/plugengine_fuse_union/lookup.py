@@ -19,14 +19,29 @@ if TYPE_CHECKING:
     from plugengine_fuse_union.union import Union
 
 
-def child(union: Union, parent: DirNode, name: bytes) -> Node | None:
-    """Return the node of a name, a live one or a new one; None where there is no such entry."""
+Found = tuple[Node, os.stat_result]
+
+
+def look_up(union: Union, parent: DirNode, name: bytes) -> Found | None:
+    """Return the node of a name, a live one or a new one, and its attributes; None where there is no such entry."""
     node = parent.children.get(name)
-    if node is None and not parent.gone:
-        node = _find(union, parent, name)
-        if node is not None:
-            parent.children[name] = node
-    return node
+    if node is not None:
+        return node, union.status(node)
+    if parent.gone:
+        return None
+    found = _find(union, parent, name)
+    if found is not None:
+        parent.children[name] = found[0]
+    return found
+
+
+def child(union: Union, parent: DirNode, name: bytes) -> Node | None:
+    """Return the node of a name; None where there is no such entry."""
+    node = parent.children.get(name)
+    if node is not None:
+        return node
+    found = look_up(union, parent, name)
+    return None if found is None else found[0]
 
 
 def existing(union: Union, parent: DirNode, name: bytes) -> Node:
@@ -41,14 +56,14 @@ def existing(union: Union, parent: DirNode, name: bytes) -> Node:
     return node
 
 
-def _find(union: Union, parent: DirNode, name: bytes) -> Node | None:
+def _find(union: Union, parent: DirNode, name: bytes) -> Found | None:
     if parent.upper:
         dir_fd = union.upper_fd(parent)
         status = lstat(dir_fd, name)
         if status is not None:
             if is_whiteout(status):
                 return None
-            return _upper_node(union, parent, name, dir_fd, status)
+            return _upper_node(union, parent, name, dir_fd, status), status
     return _lower_node(union, parent, name) if parent.lowers else None
 
 
@@ -100,7 +115,7 @@ def add_name(node: Node, parent: DirNode, name: bytes) -> None:
         node.names.append((parent, name))
 
 
-def _lower_node(union: Union, parent: DirNode, name: bytes) -> Node | None:
+def _lower_node(union: Union, parent: DirNode, name: bytes) -> Found | None:
     for index, candidate in enumerate(parent.lowers):
         dir_fd = union.lower_fd(candidate)
         status = lstat(dir_fd, name)
@@ -113,11 +128,11 @@ def _lower_node(union: Union, parent: DirNode, name: bytes) -> Node | None:
         if kind == stat.S_IFDIR:
             node = DirNode(parent, name, kind, ino, upper=False)
             node.lowers = lower_directories(union, parent.lowers[index:], name)
-            return node
+            return node, status
         # Names of one lower file are nodes of their own: a copy-up breaks the link, as in overlayfs without "index".
         leaf = Node(parent, name, kind, ino, upper=False)
         leaf.lower = candidate
-        return leaf
+        return leaf, status
     return None
 
 

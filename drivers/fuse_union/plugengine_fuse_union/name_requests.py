@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from plugengine_fuse_union import create, protocol, remove
 from plugengine_fuse_union.create import Caller
-from plugengine_fuse_union.lookup import child
+from plugengine_fuse_union.lookup import look_up
 from plugengine_fuse_union.protocol import BODY, Opcode
 from plugengine_fuse_union.rename import rename
 from plugengine_fuse_union.replies import NEGATIVE, NOTHING, Replies, decode_device
@@ -43,8 +43,8 @@ class NameRequests:
     def lookup(self, nodeid: int, end: int) -> bytes:
         """LOOKUP; an answer without a node is remembered by the kernel like any other."""
         parent = self._union.directory(nodeid)
-        node = child(self._union, parent, self._connection.name(BODY, end))
-        return NEGATIVE if node is None else self._replies.entry(node)
+        found = look_up(self._union, parent, self._connection.name(BODY, end))
+        return NEGATIVE if found is None else self._replies.entry(*found)
 
     def forget(self, nodeid: int, _end: int) -> None:
         """FORGET has no answer."""

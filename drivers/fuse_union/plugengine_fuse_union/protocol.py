@@ -135,7 +135,7 @@ LINK_IN: Final = Struct("=Q")  # oldnodeid
 READ_IN: Final = Struct("=QQIIQII")  # fh offset size read_flags lock_owner flags padding
 WRITE_IN: Final = Struct("=QQIIQII")  # fh offset size write_flags lock_owner flags padding
 WRITE_OUT: Final = Struct("=II")  # size padding
-RELEASE_IN: Final = Struct("=QIIQ")  # fh flags release_flags lock_owner
+RELEASE_IN: Final = Struct("=Q")  # fh; flags release_flags lock_owner follow
 FSYNC_IN: Final = Struct("=QII")  # fh fsync_flags padding
 SETXATTR_IN: Final = Struct("=IIII")  # size flags setxattr_flags padding (FUSE_SETXATTR_EXT)
 SETXATTR_IN_SHORT: Final = Struct("=II")  # size flags

@@ -61,9 +61,10 @@ class Replies:
         lifetime = 0 if node.twin else FOREVER
         return ATTR_OUT.pack(lifetime, 0, 0) + self.attributes(shown, self._union.status(shown))
 
-    def entry(self, node: Node) -> bytes:
+    def entry(self, node: Node, status: os.stat_result | None = None) -> bytes:
         """Return the answer to LOOKUP and whatever makes a name; counts a reference."""
-        status = self._union.status(node)
+        if status is None:
+            status = self._union.status(node)
         lifetime = 0 if node.twin else FOREVER
         nodeid = self._union.remember(node)
         return ENTRY.pack(nodeid, 0, FOREVER, lifetime, 0, 0) + self.attributes(node, status)

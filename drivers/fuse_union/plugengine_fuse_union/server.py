@@ -53,7 +53,7 @@ def serve(config: Mapping[str, Any], ready: Callable[[], None]) -> int:
         connection.negotiate(passthrough=bool(config.get("passthrough", True)))
         _register(connection)
         _detach_on_signal(target)
-        gc.collect()
+        gc.freeze()
         gc.disable()  # nodes are freed by hand; a collection over a hundred thousand of them would be felt
         ready()
         connection.serve()

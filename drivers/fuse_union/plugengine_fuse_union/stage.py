@@ -104,6 +104,8 @@ def remove_tree(dir_fd: int, name: bytes) -> None:
         return
     except IsADirectoryError:
         pass
+    else:
+        return
     fd = os.open(name, DIRECTORY_FLAGS, dir_fd=dir_fd)
     try:
         empty_directory(fd)

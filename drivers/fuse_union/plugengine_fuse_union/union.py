@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from plugengine_fuse_union import markers
@@ -59,6 +59,7 @@ class Union:
         self.stage = None if work is None or upper is None else Stage(work)
         self.root = self._open_root(upper_fd, lowers)
         self.remember(self.root)
+        self.on_drop: Callable[[Node], None] = _nothing  # told of nodes whose data nobody needs any more
         self.umask = 0
         os.umask(0)
 
@@ -129,6 +130,8 @@ class Union:
             node = node.parent
 
     def _detach(self, node: Node) -> None:
+        if node.opened is not None:
+            self.on_drop(node)
         self.nodes.pop(node.nodeid, None)
         for parent, name in ((node.parent, node.name), *(node.names or ())):
             if parent.children.get(name) is node:
@@ -222,6 +225,10 @@ class Union:
         if self.stage is None:
             raise refused(errno.EROFS)
         return self.stage
+
+
+def _nothing(_: Node) -> None:
+    """Stand in for a transport that keeps nothing."""
 
 
 def unpin(node: Node) -> None:

@@ -1,0 +1,58 @@
+"""A mount namespace for these tests, and worlds that are taken down after each."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plugengine.kernel.mount import MS_PRIVATE, MS_REC, mount
+from plugengine.kernel.process import CLONE_NEWNS, unshare
+from tests.conftest import need, need_root
+from tests.drivers.fuse_union.world import World
+
+MakeWorld = Callable[..., World]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _private_mounts() -> None:
+    need_root()
+    need(None if Path("/dev/fuse").exists() else "needs /dev/fuse")
+    unshare(CLONE_NEWNS)
+    mount(None, "/", None, MS_REC | MS_PRIVATE)
+
+
+@pytest.fixture
+def make_world() -> Iterator[MakeWorld]:
+    """Make worlds in a directory with a short name; their servers must not have complained."""
+    base = Path(tempfile.mkdtemp(prefix="pe-fu-"))
+    worlds: list[World] = []
+
+    def make(**kwargs: Any) -> World:
+        world = World(base / str(len(worlds)), **kwargs)
+        worlds.append(world)
+        return world
+
+    yield make
+    for world in worlds:
+        world.unmount()
+    complaints = "".join(world.complaints for world in worlds)
+    shutil.rmtree(base)
+    assert complaints == ""
+
+
+@pytest.fixture
+def world(make_world: MakeWorld) -> World:
+    """One layer with a few files, not mounted yet."""
+    world = make_world()
+    layer = world.layers[0]
+    (layer / "dir" / "sub").mkdir(parents=True)
+    (layer / "dir" / "a").write_text("a of the layer\n")
+    (layer / "dir" / "sub" / "deep").write_text("deep\n")
+    (layer / "file").write_text("file of the layer\n")
+    (layer / "link").symlink_to("file")
+    return world

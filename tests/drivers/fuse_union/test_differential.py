@@ -1,0 +1,85 @@
+"""The same random operations on fuse_union and on the kernel's overlayfs must have the same results."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.drivers.fuse_union.steps import OLD_NS, STEPS, Actor, Step, picture
+from tests.drivers.fuse_union.world import World
+
+PASSTHROUGH = [pytest.param("auto", id="passthrough"), pytest.param("off", id="served")]
+
+
+def fill(world: World) -> None:
+    """Put the same things into the layers: merged and opaque directories, whiteouts, links, types that differ."""
+    low, middle, top = world.layers
+    (low / "d" / "d").mkdir(parents=True)
+    (low / "d" / "a").write_text("low d/a")
+    (low / "d" / "b").write_text("low d/b")
+    (low / "d" / "d" / "e").write_text("low d/d/e")
+    (low / "a").write_text("low a" * 1000)
+    os.link(low / "a", low / "c")
+    (low / "e").mkdir()
+    (low / "e" / "a").write_text("low e/a")
+    (middle / "d").mkdir()
+    os.mknod(middle / "d" / "b", 0o020000, 0)
+    (middle / "d" / "\udcff").symlink_to("a")
+    (middle / "e").mkdir()
+    os.setxattr(middle / "e", "trusted.overlay.opaque", b"y")
+    (middle / "e" / "b").write_text("middle e/b")
+    (top / "d").mkdir()
+    os.setxattr(top / "d", "user.x", b"of the layer")
+    (top / "d" / "a").write_text("top d/a")
+    os.chown(top / "d" / "a", 1, 1)
+    os.chmod(top / "d" / "a", 0o4755)
+    os.mknod(top / "b", 0o010644)
+    for layer in world.layers:
+        for directory, names, files in os.walk(layer, topdown=False):
+            for name in (*names, *files):
+                os.utime(Path(directory, name), ns=(OLD_NS // 2, OLD_NS // 2), follow_symlinks=False)
+        os.utime(layer, ns=(OLD_NS // 2, OLD_NS // 2))
+
+
+@pytest.mark.parametrize("passthrough", PASSTHROUGH)
+@settings(max_examples=int(os.environ.get("PE_EXAMPLES", "60")), deadline=None, suppress_health_check=list(HealthCheck))
+@given(steps=st.lists(STEPS, min_size=5, max_size=40))
+def test_results_and_trees_are_those_of_overlayfs(passthrough: str, steps: list[Step]) -> None:
+    base = Path(tempfile.mkdtemp(prefix="pe-fu-"))
+    ours = World(base / "f", layers=3, options={"passthrough": passthrough})
+    theirs = World(base / "o", layers=3)
+    actors = [Actor(str(world.root)) for world in (ours, theirs)]
+    try:
+        for world in (ours, theirs):
+            fill(world)
+        ours.mount()
+        theirs.mount_overlay()
+        for step in steps:
+            if step.call == "remount":
+                for actor in actors:
+                    actor.close()
+                ours.remount()
+                theirs.remount()
+            else:
+                results = [actor.do(step) for actor in actors]
+                assert results[0] == results[1], step
+        assert picture(str(ours.root)) == picture(str(theirs.root))
+        for actor in actors:
+            actor.close()
+        ours.remount()
+        assert picture(str(ours.root)) == picture(str(theirs.root)), "after a remount"
+        ours.unmount()
+        assert picture(str(ours.mount_overlay().root)) == picture(str(theirs.root)), "our upper under overlayfs"
+        assert ours.complaints == ""
+    finally:
+        for actor in actors:
+            actor.close()
+        ours.unmount()
+        theirs.unmount()
+        shutil.rmtree(base)

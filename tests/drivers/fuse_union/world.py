@@ -1,0 +1,93 @@
+"""A union in a place of its own: layers, an upper directory, and a mount by fuse_union or the kernel's overlayfs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import plugengine_fuse_union as driver
+
+from plugengine import servers
+from plugengine.kernel.mount import MNT_DETACH, mount, umount2
+from plugengine.model import HostPath, StorageRequest, UserMap
+from plugengine.servers import ServerProcess
+
+
+class World:
+    """Everything of one union lies below `base`; the mount is at `root`."""
+
+    def __init__(
+        self,
+        base: Path,
+        *,
+        layers: int = 1,
+        options: Mapping[str, str] | None = None,
+        user_map: UserMap | None = None,
+        read_only: bool = False,
+    ) -> None:
+        self.base = base
+        self.layers = [base / f"l{number}" for number in range(layers)]  # lowest first
+        self.root = base / "m"
+        for path in (*self.layers, self.root, base / "s"):
+            path.mkdir(parents=True)
+        self.request = StorageRequest(
+            container_id="c",
+            chain=tuple(HostPath(str(path)) for path in self.layers),
+            directory=HostPath(str(base / "s")),
+            target=HostPath(str(self.root)),
+            options=options or {},
+            user_map=user_map,
+            read_only=read_only,
+        )
+        self.upper = base / "s" / "upper"
+        self.log = base / "log"
+        self.server: ServerProcess | None = None
+        self._overlay = False
+
+    def mount(self) -> World:
+        """Mount by fuse_union, as the engine does it."""
+        record = driver.pe_storage_prepare(self.request)
+        server = driver.pe_storage_mounts(self.request, record).server
+        assert server is not None
+        self.server = servers.start(server, log=HostPath(str(self.log)))
+        return self
+
+    def mount_overlay(self) -> World:
+        """Mount the same directories by the kernel's overlayfs."""
+        driver.pe_storage_prepare(self.request)
+        lowers = ":".join(str(path) for path in reversed(self.layers))
+        data = f"lowerdir={lowers},upperdir={self.upper},workdir={self.base}/s/work,redirect_dir=on"
+        mount("overlay", str(self.root), "overlay", 0, data)
+        self._overlay = True
+        return self
+
+    def unmount(self) -> None:
+        """Unmount whatever is mounted."""
+        if self.server is not None:
+            self.server.end()
+            self.server = None
+        if self._overlay:
+            umount2(str(self.root), MNT_DETACH)
+            self._overlay = False
+
+    def remount(self) -> None:
+        """Unmount and mount again, by the same driver."""
+        again = self.mount_overlay if self._overlay else self.mount
+        self.unmount()
+        again()
+
+    @property
+    def pid(self) -> int:
+        """The server's process."""
+        assert self.server is not None
+        return self.server.pid
+
+    @property
+    def complaints(self) -> str:
+        """What the server wrote to its log."""
+        return self.log.read_text() if self.log.exists() else ""
+
+    def in_upper(self, name: str) -> os.stat_result:
+        """Stat an entry of the upper directory."""
+        return os.lstat(self.upper / name)
