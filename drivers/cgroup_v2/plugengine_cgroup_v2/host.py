@@ -49,18 +49,23 @@ def reasons_of_this_host() -> list[str]:
 
 
 def reasons(found: Unified, mounted: list[Hierarchy]) -> list[str]:
-    """Return a sentence for each required controller that the unified hierarchy lacks."""
-    elsewhere = {name: each.mount_point for each in mounted for name in each.names}
-    return [
-        f"the unified hierarchy at {found.base} has no {name} controller: "
-        + (
-            f"cgroup v1 holds it at {elsewhere[name]}; booting with cgroup_no_v1=all frees it"
-            if name in elsewhere
-            else "its parent hands none down, or the kernel has none"
+    """Return which required controllers the unified hierarchy lacks: those version 1 holds, and those nobody has."""
+    elsewhere = {name for each in mounted for name in each.names}
+    lacking = [name for name in REQUIRED if name not in found.controllers]
+    held = [name for name in lacking if name in elsewhere]
+    absent = [name for name in lacking if name not in elsewhere]
+    lines = []
+    if held:
+        lines.append(
+            f"cgroup v1 holds the controllers {', '.join(held)}: booting with cgroup_no_v1=all frees them for the "
+            f"unified hierarchy at {found.base}"
         )
-        for name in REQUIRED
-        if name not in found.controllers
-    ]
+    if absent:
+        lines.append(
+            f"the unified hierarchy at {found.base} lacks the controllers {', '.join(absent)}: its parent hands them "
+            "not down, or the kernel has none"
+        )
+    return lines
 
 
 def _find(mounted: list[Hierarchy]) -> Unified | str:

@@ -103,8 +103,8 @@ def test_the_reasons_say_where_a_missing_controller_is(tmp_path: Path) -> None:
     unified = Unified("/sys/fs/cgroup/unified", frozenset({"cpu"}), "/sys/fs/cgroup/unified")
     mounted = [Hierarchy(1, ("memory",), "/sys/fs/cgroup/memory", "/sys/fs/cgroup/memory")]
     assert reasons(unified, mounted) == [
-        "the unified hierarchy at /sys/fs/cgroup/unified has no memory controller: cgroup v1 holds it at "
-        "/sys/fs/cgroup/memory; booting with cgroup_no_v1=all frees it",
-        "the unified hierarchy at /sys/fs/cgroup/unified has no pids controller: its parent hands none down, "
+        "cgroup v1 holds the controllers memory: booting with cgroup_no_v1=all frees them for the unified hierarchy at "
+        "/sys/fs/cgroup/unified",
+        "the unified hierarchy at /sys/fs/cgroup/unified lacks the controllers pids: its parent hands them not down, "
         "or the kernel has none",
     ]
