@@ -117,7 +117,9 @@ def _prepare(connection: sqlite3.Connection, path: HostPath, patience_s: float) 
             f"(schema {version}, known up to {VERSION})",
             hint="upgrade plugengine, or choose another root",
         )
-    connection.execute("PRAGMA synchronous = NORMAL")
+    # This one reads the schema too: seen with sqlite 3.40, "database is locked" while another process closes the
+    # last connection and folds the log back.
+    execute(connection, "PRAGMA synchronous = NORMAL", patience_s=patience_s)
     connection.execute("PRAGMA foreign_keys = ON")
     if version < VERSION:
         _migrate(connection, path, patience_s)

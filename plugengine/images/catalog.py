@@ -46,7 +46,7 @@ class Catalog:
         self._state = state
         self._files = files
 
-    def add(self, image: Complete, names: Iterable[str]) -> None:
+    def add(self, image: Complete, names: Iterable[str]) -> Image:
         """Write the rows of an image in one transaction; names that were another image's move here.
 
         The store is held by `StoreFiles.in_use`, so that rows may have gone since the layers were found or
@@ -67,6 +67,9 @@ class Catalog:
             )
             for name in names:
                 self._set_name(cursor, name, image.id)
+            # Read before anybody else can remove it again.
+            row = cursor.execute(f"SELECT {_COLUMNS} FROM images WHERE id = ?", (image.id,)).fetchone()  # noqa: S608
+            return self._image(row, self.names(image.id))
 
     def _better_manifest(self, cursor: sqlite3.Cursor, image: Complete) -> str:
         """One image may come with several manifests; one of our own never replaces another."""

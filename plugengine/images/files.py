@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from plugengine.errors import ImageError
 from plugengine.images.digest import digest_of, hex_of, is_digest
+from plugengine.locate import Locations
 from plugengine.model import HostPath
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ class StoreFiles:
 
     def ensure(self) -> None:
         """Make the directories; what holds image content is closed to others (setuid programs)."""
-        for path in (self.blobs, self.layers, self.tmp, self.sources):
+        Locations(self.root, self.root).ensure_root()
+        for path in (self.blobs, self.sources):
             os.makedirs(path, 0o700, exist_ok=True)
 
     def scratch(self) -> Scratch:

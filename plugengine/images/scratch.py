@@ -35,8 +35,11 @@ class Scratch:
         for _ in range(_TRIES):
             path = f"{self._tmp}/{PREFIX}{os.urandom(8).hex()}"
             os.mkdir(path, 0o700)
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            if _lock(fd) and os.path.exists(path):  # `collect` may come between mkdir and lock
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue  # `collect` came between mkdir and open
+            if _lock(fd) and os.path.exists(path):  # or before the lock
                 self.path, self._fd = HostPath(path), fd
                 return self
             os.close(fd)

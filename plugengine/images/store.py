@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from plugengine.errors import ImageError, NotFoundError, PlugengineError, UsageError
+from plugengine.errors import NotFoundError, PlugengineError, UsageError
 from plugengine.images.catalog import Catalog, Complete
 from plugengine.images.files import StoreFiles
 from plugengine.images.sources import BUNDLED, load_source, scheme_of
@@ -167,11 +167,7 @@ class ImageStore:
 
     def commit(self, image: Complete, names: Sequence[str]) -> Image:
         """Write the rows of an image whose files are complete, inside `adding`; the names leave other images."""
-        self.catalog.add(image, names)
-        stored = self.catalog.by_id(image.id)
-        if stored is None:
-            raise ImageError(f"image {image.id}: was removed as soon as it was added")
-        return stored
+        return self.catalog.add(image, names)
 
     # --- naming and removing ---
 
