@@ -10,7 +10,7 @@ from msgspec import Struct, field
 
 from plugengine.container import ContainerSpec, DriverChoice
 from plugengine.errors import ConflictError, NotFoundError, StateError, UsageError
-from plugengine.kernel.process import ProcessId
+from plugengine.kernel.process import ProcessId, boot_id
 from plugengine.names import check_name, near_miss, new_name
 
 TYPE_CHECKING = False
@@ -183,6 +183,17 @@ def update(
         if changes:
             sets = ", ".join(f"{column} = :{column}" for column in changes)
             cursor.execute(f"UPDATE containers SET {sets} WHERE id = :id", {**changes, "id": container_id})  # noqa: S608
+
+
+def change_owner(state: State, row: ContainerRow, old: ProcessId | None, new: ProcessId) -> bool:
+    """Give a container that still has the row's status and an old owner to a new one; False: it has not."""
+    with state.transaction() as cursor:
+        cursor.execute(
+            "UPDATE containers SET owner_pid = ?, owner_start = ?, boot_id = ? "
+            "WHERE id = ? AND status = ? AND owner_pid IS ? AND owner_start IS ?",
+            (*new, boot_id(), row.id, row.status, *(old or (None, None))),
+        )
+        return bool(cursor.rowcount == 1)
 
 
 def rename(state: State, container_id: str, name: str) -> None:

@@ -179,10 +179,9 @@ def _place(site: Site, container_id: str, mount: VolumeMount) -> PlacedMount:
         return PlacedMount(**common, source=_bind_source(mount))
     if mount.type != "volume":
         raise UsageError(f"mount type {mount.type}: not bind, volume or tmpfs")
-    name = mount.source or volumes.create(site.state, site.locations, anonymous=True).name
-    if mount.source:
-        volumes.ensure(site.state, site.locations, name)
-    volumes.use(site.state, name, container_id)
+    name = volumes.create(
+        site.state, site.locations, mount.source or None, anonymous=not mount.source, user=container_id
+    ).name
     source = volumes.path(site.locations, name, mount.subpath)
     return PlacedMount(
         **common, source=source, name=name, anonymous=not mount.source, fill=not mount.no_copy and not mount.subpath

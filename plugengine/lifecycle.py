@@ -6,8 +6,9 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -26,6 +27,9 @@ DEFAULT_STOP_S: Final = 10
 LIVE: Final = ("running", "paused", "stopping")
 STARTABLE: Final = ("created", "exited")
 _REMOVE_WAIT_S: Final = 15.0
+_START_WAIT_S: Final = 30.0
+_LOOK_AGAIN_S: Final = 0.02
+_KILL_AGAIN_S: Final = 0.5
 
 Log = Callable[[str], None]
 
@@ -54,7 +58,6 @@ def start(
     container_rows.update(
         site.state, row.id, status="starting", expect=STARTABLE, owner=ProcessId.of(os.getpid()), boot_id=boot_id()
     )
-    row = msgspec.structs.replace(row, status="starting")
     connection = _spawn(site, row, attach=streams is not None, debug=debug)
     try:
         if streams is None:
@@ -76,10 +79,11 @@ def _spawn(site: Site, row: ContainerRow, *, attach: bool, debug: bool) -> socke
     def prepare() -> None:
         import plugengine.monitor.supervisor  # noqa: F401 - the monitor's pages, shared
 
+    starting = msgspec.structs.replace(row, status="starting")
     try:
-        return spawn(site, row, attach=attach, debug=debug, prepare=prepare)
+        return spawn(site, starting, attach=attach, debug=debug, prepare=prepare)
     except BaseException:
-        container_rows.update(site.state, row.id, status="created", expect=("starting",), owner=None)
+        container_rows.update(site.state, row.id, status=row.status, expect=("starting",), owner=None)
         raise
 
 
@@ -87,16 +91,15 @@ def attach(site: Site, row: ContainerRow, streams: Streams) -> Outcome:
     """Connect to a running container's streams until it ends or the caller detaches."""
     if row.status == "paused":
         raise ConflictError(f"container {row.name}: is paused", hint=f"pe unpause {row.name}")
-    connection = connect(site, row)
-    connection.sendall(wire.pack_json(wire.REQUEST, {"op": "attach", "stdin": streams.stdin is not None}))
+    connection = ask(site, row, {"op": "attach", "stdin": streams.stdin is not None})
     try:
         return Session(connection, streams, tty=row.spec.tty).run()
     finally:
         connection.close()
 
 
-def connect(site: Site, row: ContainerRow) -> socket.socket:
-    """Return a connection to the monitor of a running container.
+def ask(site: Site, row: ContainerRow, request: Mapping[str, Any]) -> socket.socket:
+    """Return a connection to the monitor of a running container on which a request was sent.
 
     Raises:
         ConflictError: It does not run.
@@ -106,11 +109,19 @@ def connect(site: Site, row: ContainerRow) -> socket.socket:
         raise ConflictError(f"container {row.name}: is not running", hint=f"pe start {row.name}")
     directory, name = os.path.split(site.locations.monitor_socket(row.id))
     try:
-        return wire.connect(directory, name)
+        connection = wire.connect(directory, name)
+        try:
+            connection.sendall(wire.pack_json(wire.REQUEST, request))
+        except OSError:
+            connection.close()
+            raise
     except OSError as exc:
+        if container_rows.get(site.state, row.id).status not in LIVE:
+            raise ConflictError(f"container {row.name}: has just ended") from exc
         raise StateError(
             f"container {row.name}: its monitor does not answer: {exc.strerror}", hint="pe system check --repair"
         ) from exc
+    return connection
 
 
 def send_signal(site: Site, row: ContainerRow, number: int) -> None:  # noqa: ARG001
@@ -131,15 +142,19 @@ def send_signal(site: Site, row: ContainerRow, number: int) -> None:  # noqa: AR
 def kill(site: Site, row: ContainerRow, number: int) -> None:
     """Send a signal; SIGKILL also ends a paused container."""
     send_signal(site, row, number)
-    if number == signal.SIGKILL and row.status == "paused":
-        _freeze(site, row, frozen=False)
+    if number == signal.SIGKILL:
+        _thaw_if_paused(site, row)
 
 
 def stop(site: Site, row: ContainerRow, *, timeout_s: int | None = None, number: int | None = None) -> None:
     """End a container: its stop signal, then SIGKILL; returns when everything of it is taken back.
 
-    One that does not run is fine.
+    One that does not run is fine; one that is being started is waited for first.
+
+    Raises:
+        StateError: It is still there after it was killed.
     """
+    row = _settled(site, row)
     if row.status not in LIVE:
         return
     if number is None:
@@ -149,17 +164,56 @@ def stop(site: Site, row: ContainerRow, *, timeout_s: int | None = None, number:
     monitor = _monitor_pidfd(row)
     try:
         send_signal(site, row, number)
-        if row.status == "paused":
-            _freeze(site, row, frozen=False)
     except ConflictError:
         pass
-    if not _process_ended(row, None if timeout_s < 0 else timeout_s):
+    _thaw_if_paused(site, row)
+    ended = _process_ended(row, None if timeout_s < 0 else timeout_s) or _end_for_sure(site, row)
+    if monitor is not None and not _wait_pidfd(monitor, _REMOVE_WAIT_S):
+        ended = False
+    if not ended:
+        raise StateError(
+            f"container {row.name}: still there {_REMOVE_WAIT_S:.0f} s after it was killed",
+            hint="a process in a system call that does not end, or a driver that hangs; pe system check shows the rest",
+        )
+
+
+def _end_for_sure(site: Site, row: ContainerRow) -> bool:
+    """Kill the first process; somebody may pause it meanwhile, and a frozen process of version 1 does not die."""
+    for _attempt in range(int(_REMOVE_WAIT_S / _KILL_AGAIN_S)):
         try:
             send_signal(site, row, signal.SIGKILL)
         except ConflictError:
-            pass
-    if monitor is not None:
-        _wait_pidfd(monitor, _REMOVE_WAIT_S)
+            return True
+        _thaw_if_paused(site, row)
+        if _process_ended(row, _KILL_AGAIN_S):
+            return True
+    return False
+
+
+def _settled(site: Site, row: ContainerRow) -> ContainerRow:
+    """Return the row of a container once nobody is starting it any more.
+
+    Raises:
+        ConflictError: That takes too long.
+        NotFoundError: It was to be removed automatically, and has ended.
+    """
+    deadline = time.monotonic() + _START_WAIT_S
+    while row.status == "starting":
+        if time.monotonic() > deadline:
+            raise ConflictError(f"container {row.name}: is still starting after {_START_WAIT_S:.0f} s")
+        time.sleep(_LOOK_AGAIN_S)
+        row = container_rows.get(site.state, row.id)
+    return row
+
+
+def restart(site: Site, row: ContainerRow, *, timeout_s: int | None = None, number: int | None = None) -> None:
+    """Stop and start; one to be removed at its end stays for this time."""
+    row = _settled(site, row)
+    if row.spec.auto_remove and row.status in LIVE:
+        with ask(site, row, {"op": "keep"}) as connection:
+            session.read_event(connection)
+    stop(site, row, timeout_s=timeout_s, number=number)
+    start(site, container_rows.get(site.state, row.id), streams=None)
 
 
 def stop_signal(row: ContainerRow) -> int:
@@ -172,25 +226,34 @@ def stop_signal(row: ContainerRow) -> int:
 
 def wait(site: Site, row: ContainerRow) -> int:
     """Return the exit code of a container, waiting for its end."""
-    if row.status in LIVE or row.status == "starting":
+    row = _settled(site, row)
+    if row.status in LIVE:
         try:
-            connection = connect(site, msgspec.structs.replace(row, status="running"))
-        except StateError:
-            connection = None
-        if connection is not None:
-            with connection:
-                connection.sendall(wire.pack_json(wire.REQUEST, {"op": "wait"}))
+            with ask(site, row, {"op": "wait"}) as connection:
                 return int(session.read_event(connection)["code"])
-        row = container_rows.get(site.state, row.id)
+        except (ConflictError, StateError):
+            row = container_rows.get(site.state, row.id)  # it may have ended between our look and our question
+            if row.status in LIVE:
+                raise
     return row.state.exit_code or 0
 
 
 def pause(site: Site, row: ContainerRow) -> None:
-    """Freeze every process of a running container."""
+    """Freeze every process of a running container.
+
+    The row says so first: whoever is killed in between leaves a container that can be unpaused.
+    """
     if row.status != "running":
         raise ConflictError(f"container {row.name}: is {row.status}, not running")
-    _freeze(site, row, frozen=True)
     container_rows.update(site.state, row.id, status="paused", expect=("running",))
+    try:
+        _freeze(site, row, frozen=True)
+    except BaseException:
+        _say_running(site, row)
+        raise
+    if container_rows.get(site.state, row.id).status != "paused":
+        _freeze(site, row, frozen=False)
+        raise ConflictError(f"container {row.name}: somebody else let it go on, or ended it")
 
 
 def unpause(site: Site, row: ContainerRow) -> None:
@@ -199,6 +262,24 @@ def unpause(site: Site, row: ContainerRow) -> None:
         raise ConflictError(f"container {row.name}: is {row.status}, not paused")
     _freeze(site, row, frozen=False)
     container_rows.update(site.state, row.id, status="running", expect=("paused",))
+    _freeze(site, row, frozen=False)  # somebody who was still at pausing may have frozen it in between
+
+
+def _say_running(site: Site, row: ContainerRow) -> None:
+    try:
+        container_rows.update(site.state, row.id, status="running", expect=("paused",))
+    except (ConflictError, NotFoundError):
+        pass  # it has ended
+
+
+def _thaw_if_paused(site: Site, row: ContainerRow) -> None:
+    """Let a container that is to end go on; one that has ended meanwhile is fine."""
+    try:
+        if container_rows.get(site.state, row.id).status == "paused":
+            _freeze(site, row, frozen=False)
+    except PlugengineError:
+        if not _process_ended(row, 0):
+            raise
 
 
 def remove(site: Site, row: ContainerRow, *, force: bool, with_volumes: bool) -> None:
@@ -222,6 +303,7 @@ def remove(site: Site, row: ContainerRow, *, force: bool, with_volumes: bool) ->
         row.id,
         status="removing",
         expect=("created", "exited", "dead", "removing"),
+        records={**row.records, "remove_volumes": with_volumes},  # for whoever ends it if we are killed
         owner=ProcessId.of(os.getpid()),
         boot_id=boot_id(),
     )

@@ -54,15 +54,7 @@ def _abandoned(row: ContainerRow) -> bool:
 def _claim(site: Site, row: ContainerRow) -> bool:
     """Become the owner, unless somebody else was faster."""
     me = ProcessId.of(os.getpid())
-    assert me is not None  # noqa: S101 - we are alive
-    old_pid, old_start = (row.owner.pid, row.owner.start_time) if row.owner else (None, None)
-    with site.state.transaction() as cursor:
-        cursor.execute(
-            "UPDATE containers SET owner_pid = ?, owner_start = ?, boot_id = ? "
-            "WHERE id = ? AND status = ? AND owner_pid IS ? AND owner_start IS ?",
-            (me.pid, me.start_time, boot_id(), row.id, row.status, old_pid, old_start),
-        )
-        return bool(cursor.rowcount == 1)
+    return me is not None and container_rows.change_owner(site.state, row, row.owner, me)
 
 
 def _mend(site: Site, row: ContainerRow) -> Finding:
@@ -71,7 +63,8 @@ def _mend(site: Site, row: ContainerRow) -> Finding:
     if row.status not in ("creating", "removing"):
         _take_back(site, row, drivers, rebooted=row.boot_id != boot_id())
     if row.status in ("creating", "removing") or row.spec.auto_remove:
-        remove_container(site, row, drivers, with_volumes=row.status == "creating" or row.spec.auto_remove)
+        with_volumes = row.status == "creating" or row.spec.auto_remove or bool(row.records.get("remove_volumes"))
+        remove_container(site, row, drivers, with_volumes=with_volumes)
         return Finding(what=f"container {row.name}: was {row.status}, {why}; removed", repaired=True)
     was_up = row.status != "starting"
     state = msgspec.structs.replace(

@@ -32,13 +32,12 @@ def remove_container(site: Site, row: ContainerRow, drivers: DriverSet | None, *
         drivers.storage.remove(storage_request(site, row, current), current.get("storage"))
     upper.remove_tree(site.locations.container(row.id))
     shutil.rmtree(site.locations.run(row.id), ignore_errors=True)
-    anonymous = volumes.used_by(site.state, row.id, anonymous=True) if with_volumes else []
-    container_rows.delete(site.state, row.id)
-    for name in anonymous:
+    for name in volumes.used_by(site.state, row.id, anonymous=True) if with_volumes else ():
         try:
-            volumes.remove(site.state, site.locations, name)
+            volumes.remove(site.state, site.locations, name, user=row.id)
         except PlugengineError:
-            continue  # another container uses it by now
+            continue  # another container uses it too
+    container_rows.delete(site.state, row.id)
 
 
 def _stored_records(site: Site, row: ContainerRow) -> Mapping[str, Any]:

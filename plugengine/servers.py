@@ -65,10 +65,11 @@ def start(server: Server, *, log: HostPath) -> ServerProcess:
     """
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    parent = os.getpid()
     with connections_kept():
         pid = os.fork()
     if pid == 0:
-        _serve(server, write_end, log_fd)
+        _serve(server, write_end, log_fd, parent=parent)
     os.close(write_end)
     os.close(log_fd)
     pidfd = os.pidfd_open(pid)
@@ -90,10 +91,12 @@ def _last_line(log: HostPath) -> str:
     return lines[-1] if lines else "it said nothing"
 
 
-def _serve(server: Server, ready_fd: int, log_fd: int) -> NoReturn:
+def _serve(server: Server, ready_fd: int, log_fd: int, *, parent: int) -> NoReturn:
     code = 1
     try:
         credentials.set_pdeathsig(signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before it could be noticed
+            os._exit(code)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
         null = os.open(os.devnull, os.O_RDWR)

@@ -54,6 +54,7 @@ def create(
     labels: Mapping[str, str] | None = None,
     options: Mapping[str, str] | None = None,
     anonymous: bool = False,
+    user: str | None = None,
 ) -> Volume:
     """Make an empty volume; one of that name is returned as it is.
 
@@ -64,6 +65,7 @@ def create(
         labels: For the caller's own use.
         options: Likewise; none has a meaning yet.
         anonymous: It goes when its container is removed with its volumes.
+        user: The id of a container that uses it from the first moment; see `use`.
 
     Raises:
         UsageError: The name is not allowed.
@@ -81,6 +83,8 @@ def create(
         _insert(cursor, volume)
         # Inside, because another process may be removing the volume of that name, and renames it in a transaction.
         _make_directories(locations, volume.name)
+        if user is not None:
+            cursor.execute("INSERT OR IGNORE INTO volume_uses VALUES (?, ?)", (volume.name, user))
         return _decode(cursor.execute("SELECT * FROM volumes WHERE name = ?", (volume.name,)).fetchone())
 
 
@@ -114,8 +118,14 @@ def unused(state: State, *, anonymous_only: bool = False) -> list[Volume]:
     return [_decode(row) for row in rows]
 
 
-def remove(state: State, locations: Locations, name: str) -> None:
+def remove(state: State, locations: Locations, name: str, *, user: str = "") -> None:
     """Remove a volume and its data.
+
+    Args:
+        state: The state database.
+        locations: Where volumes are.
+        name: Its name.
+        user: The id of a container that is being removed itself: its use does not count.
 
     Raises:
         NotFoundError: There is none of that name.
@@ -125,8 +135,8 @@ def remove(state: State, locations: Locations, name: str) -> None:
     with state.transaction() as cursor:
         rows = cursor.execute(
             "SELECT coalesce(containers.name, container_id) AS user FROM volume_uses "
-            "LEFT JOIN containers ON containers.id = container_id WHERE volume = ? ORDER BY 1",
-            (name,),
+            "LEFT JOIN containers ON containers.id = container_id WHERE volume = ? AND container_id <> ? ORDER BY 1",
+            (name, user),
         ).fetchall()
         if rows:
             raise ConflictError(f"volume {name}: in use by container {', '.join(row['user'] for row in rows)}")

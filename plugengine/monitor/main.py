@@ -16,7 +16,7 @@ from plugengine import container_rows, wire
 from plugengine.container_rows import ContainerRow
 from plugengine.errors import ConflictError, PlugengineError
 from plugengine.kernel import credentials, files, mount, process
-from plugengine.kernel.process import ProcessId, boot_id
+from plugengine.kernel.process import ProcessId
 from plugengine.monitor.supervisor import Supervisor
 from plugengine.site import Site
 
@@ -164,7 +164,7 @@ def _settle(site: Site, row: ContainerRow, connection: socket.socket) -> socket.
 
 
 def _take_over(site: Site, row: ContainerRow, owner: ProcessId) -> None:
-    current = container_rows.get(site.state, row.id)
-    if current.owner != owner:
+    """Become the owner in the caller's place, in one transaction: it may have died, and another be mending."""
+    me = ProcessId.of(os.getpid())
+    if me is None or not container_rows.change_owner(site.state, row, owner, me):
         raise ConflictError(f"container {row.name}: somebody else took it over while it was starting")
-    container_rows.update(site.state, row.id, expect=("starting",), owner=ProcessId.of(os.getpid()), boot_id=boot_id())

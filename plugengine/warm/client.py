@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 VARIABLE = "PLUGENGINE_WARM"
 MAX_REQUEST = 1 << 20
+MAX_PATH = 107  # sun_path of unix(7), without its end
 # Passed on to the command; see signal(7). What stops or kills us is the kernel's.
 _PASSED = (1, 2, 3, 10, 12, 15, 28)  # HUP INT QUIT USR1 USR2 TERM WINCH
 
@@ -59,7 +60,7 @@ def _run_warm(argv: list[str], environ: Mapping[str, str]) -> int | None:
 
     key = current(environ)
     path = address(argv, environ, key)
-    if len(path) > 107:  # sun_path of unix(7)
+    if len(path) > MAX_PATH:
         return None
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0)
     try:

@@ -14,11 +14,13 @@ import sys
 from collections.abc import Callable
 from typing import Final, NoReturn
 
+from plugengine.kernel import credentials
 from plugengine.warm.client import MAX_REQUEST
 from plugengine.warm.key import current
 
 IDLE_S: Final = 60.0
 _STOP_CHECK_S: Final = 5.0
+_REQUEST_S: Final = 1.0  # a caller stopped in the middle of its request must not stop the others
 _FDS: Final = struct.Struct("4i")
 _CRED: Final = struct.Struct("3i")
 # What no command of a container's life needs.
@@ -37,6 +39,7 @@ class Server:
         self._poll = select.poll()
         self._served: dict[int, Served] = {}  # by pidfd and by connection
         self._sources: dict[str, int] = {}
+        self._inode = 0  # of our socket
 
     def run(self) -> None:
         """Serve; ends when idle, when its socket or its source files are replaced."""
@@ -80,6 +83,7 @@ class Server:
             old = os.umask(0o177)
             self._listener.bind(self._path)
             os.umask(old)
+            self._inode = os.stat(self._path).st_ino
             self._listener.listen(256)
             os.unlink(f"{self._path}.lock")
             return True
@@ -87,10 +91,14 @@ class Server:
             os.close(lock)
 
     def _owns_path(self) -> bool:
-        return os.path.exists(self._path)
+        """Tell whether the socket at our path is still the one we made."""
+        try:
+            return os.stat(self._path).st_ino == self._inode
+        except OSError:
+            return False
 
     def _is_current(self) -> bool:
-        return os.path.exists(self._path) and self._sources == _source_times()
+        return self._owns_path() and self._sources == _source_times()
 
     def _ready(self, fd: int) -> None:
         if fd == self._listener.fileno():
@@ -107,39 +115,55 @@ class Server:
             self._served.pop(fd, None)
 
     def _accept(self) -> None:
+        """Take one request; whatever is wrong with it or its caller ends the connection, never the server."""
         connection, _address = self._listener.accept()
+        connection.settimeout(_REQUEST_S)
+        descriptors: tuple[int, ...] = ()
+        served: Served | None = None
         try:
-            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CRED.size)
-            if _CRED.unpack(credentials)[1] != os.geteuid():
+            peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CRED.size)
+            if _CRED.unpack(peer)[1] != os.geteuid():
                 return
             request, descriptors = _receive_request(connection)
+            fields = request.split(b"\0")
+            if fields[0] == self._key and len(descriptors) == 4 and self._is_current():
+                served = self._fork(connection, fields, descriptors)
         except OSError:
-            return
-        fields = request.split(b"\0")
-        try:
-            if fields[0] != self._key or len(descriptors) != 4 or not self._is_current():
-                return
-            connection.send(b"+")
-            pid = os.fork()
-            if pid == 0:
-                self._serve(connection, fields, descriptors)
+            return  # the caller is gone, or there can be no more processes: it sees the end of the connection
         finally:
             for fd in descriptors:
                 os.close(fd)
-        served = Served(connection, pid)
-        for fd in (served.pidfd, connection.fileno()):
-            self._served[fd] = served
-            self._poll.register(fd, select.POLLIN)
+            if served is None:
+                connection.close()
+        if served is not None:
+            for fd in (served.pidfd, connection.fileno()):
+                self._served[fd] = served
+                self._poll.register(fd, select.POLLIN)
+
+    def _fork(self, connection: socket.socket, fields: list[bytes], descriptors: tuple[int, ...]) -> Served:
+        me = os.getpid()
+        # Before the fork: a caller that has not seen this runs the command itself.
+        connection.send(b"+")
+        pid = os.fork()
+        if pid == 0:
+            self._serve(connection, fields, descriptors, server=me)
+        return Served(connection, pid)
 
     def _forget(self, served: Served) -> None:
         for fd in (served.pidfd, served.connection.fileno()):
             if self._served.pop(fd, None) is not None:
                 self._poll.unregister(fd)
 
-    def _serve(self, connection: socket.socket, fields: list[bytes], descriptors: tuple[int, ...]) -> NoReturn:
+    def _serve(
+        self, connection: socket.socket, fields: list[bytes], descriptors: tuple[int, ...], *, server: int
+    ) -> NoReturn:
         """Be the command, in the forked child."""
         code = 1
         try:
+            # Nobody would pass signals on, nor tell the caller how it ended; he is told that it was killed.
+            credentials.set_pdeathsig(signal.SIGKILL)
+            if os.getppid() != server:
+                os._exit(code)
             self._listener.close()
             connection.close()
             for served in self._served.values():
@@ -310,8 +334,6 @@ def main(path: str) -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     os.chdir("/")
-    from plugengine.kernel import credentials
-
     credentials.set_name(b"pe-warm")
     text = os.environ.get("PLUGENGINE_WARM", "")
     Server(path, float(text) if text.replace(".", "", 1).isdigit() else IDLE_S).run()

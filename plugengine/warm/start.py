@@ -6,14 +6,14 @@ import os
 import sys
 from collections.abc import Mapping
 
-from plugengine.warm.client import address
+from plugengine.warm.client import MAX_PATH, address
 from plugengine.warm.key import current
 
 
 def start_server(argv: list[str], environ: Mapping[str, str]) -> None:
     """Start the server in the background, unless one is there; whatever prevents it is no error."""
     path = address(argv, environ, current(environ))
-    if os.path.exists(path) or len(path) > 107 or not os.path.isdir(os.path.dirname(path)):
+    if len(path) > MAX_PATH or not os.path.isdir(os.path.dirname(path)) or _is_served(path):
         return
     kept = {name: value for name, value in environ.items() if name.startswith(("PYTHON", "PLUGENGINE", "LC_", "LANG"))}
     kept["PATH"] = environ.get("PATH", os.defpath)
@@ -31,3 +31,17 @@ def start_server(argv: list[str], environ: Mapping[str, str]) -> None:
         return
     finally:
         os.close(null)
+
+
+def _is_served(path: str) -> bool:
+    """Tell whether somebody listens: a server that was killed leaves its socket behind."""
+    import _socket
+
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0)
+    try:
+        connection.connect(path)
+    except OSError:
+        return False
+    finally:
+        connection.close()
+    return True
