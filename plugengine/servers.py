@@ -97,6 +97,7 @@ def _serve(server: Server, ready_fd: int, log_fd: int, *, parent: int) -> NoRetu
         credentials.set_pdeathsig(signal.SIGKILL)
         if os.getppid() != parent:  # it ended before it could be noticed
             os._exit(code)
+        credentials.set_name(b"pe-server")
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
         null = os.open(os.devnull, os.O_RDWR)

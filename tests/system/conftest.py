@@ -74,7 +74,7 @@ class Leftovers:
                 name = (directory / "comm").read_text().strip()
                 words = (directory / "cmdline").read_bytes()
                 state = (directory / "stat").read_text().rsplit(")", 1)[1].split()[0]
-                log = os.readlink(directory / "fd/2") if name == "pe-monitor" else ""
+                log = os.readlink(directory / "fd/2") if name.startswith("pe-") else ""
             except OSError:
                 continue
             ours = os.fsencode(self._pe.run_root) in words or log.startswith(str(self._pe.root))

@@ -84,7 +84,7 @@ def process_named(pe: Pe, name: str) -> list[int]:
         try:
             if (directory / "comm").read_text().strip() != name:
                 continue
-            log = os.readlink(directory / "fd/2") if name == "pe-monitor" else ""
+            log = os.readlink(directory / "fd/2")
             words = (directory / "cmdline").read_bytes()
         except OSError:
             continue
