@@ -50,7 +50,12 @@ def apply_layer(
     Returns:
         The diff id and the size of the files.
     """
-    done = unpack(stream, directory, expected=expected, parents=parents, what=what, caps=caps, progress=progress)
+    from plugengine.locate import directory_error
+
+    try:
+        done = unpack(stream, directory, expected=expected, parents=parents, what=what, caps=caps, progress=progress)
+    except OSError as exc:
+        raise directory_error(f"apply {what} in", exc, directory) from exc
     return done.diff_id, done.size_bytes
 
 

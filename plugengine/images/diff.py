@@ -8,7 +8,8 @@ import stat
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol
 
-from plugengine.errors import ImageError
+from plugengine.errors import ImageError, NotFoundError
+from plugengine.images.caps import DEFAULT
 from plugengine.images.overlayform import (
     OPAQUE_NAME,
     OPAQUE_VALUE,
@@ -66,9 +67,13 @@ def diff_layer(upper: HostPath, out: Writable | None = None, *, user_map: UserMa
 
     Raises:
         ImageError: Something in the directory cannot be said in a layer.
+        NotFoundError: There is no such directory.
     """
     sink = _Sink(out)
-    root_fd = os.open(upper, _OPEN_DIRECTORY)
+    try:
+        root_fd = os.open(upper, _OPEN_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError) as exc:
+        raise NotFoundError(f"directory {upper}: {os.strerror(exc.errno or 0).lower()}") from exc
     try:
         _Writer(sink, user_map).write_tree(root_fd)
     finally:
@@ -115,6 +120,9 @@ class _Writer:
                     continue
                 child = self._write_entry(parent_fd, prefix, name)
                 if child is not None:
+                    if len(stack) > DEFAULT.depth:
+                        os.close(child)
+                        raise ImageError(f"directory {shown(name)}: more than {DEFAULT.depth} directories deep")
                     stack.append((child, prefix + name + b"/", _names(child)))
         finally:
             for held, _, _ in stack:

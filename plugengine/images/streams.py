@@ -15,6 +15,7 @@ CHUNK = 256 << 10
 
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"  # RFC 8878, 3.1.1
+_SKIPPABLE = b"\x2a\x4d\x18"  # RFC 8878, 3.1.2; pzstd begins its files with such a frame
 _BZIP2 = b"BZh"
 _XZ = b"\xfd7zXZ\x00"
 _ZSTD_WINDOW_BYTES = 128 << 20  # what `zstd --ultra -22` may use; more is refused
@@ -143,7 +144,7 @@ def _read_at_least(source: Readable, size: int) -> bytes:
 def _recognise(first: bytes) -> tuple[str, Callable[[Readable, str], Readable]]:
     if first.startswith(_GZIP):
         return "gzip", _Gzip
-    if first.startswith(_ZSTD):
+    if first.startswith(_ZSTD) or (first[1:4] == _SKIPPABLE and first[0] & 0xF0 == 0x50):
         return "zstd", _zstd
     if first.startswith(_BZIP2):
         return "bzip2", _bzip2

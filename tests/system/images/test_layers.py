@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugengine.errors import ImageError
+from plugengine.errors import ImageError, NotFoundError
 from plugengine.images.apply import apply_layer
 from plugengine.images.diff import diff_layer
 from plugengine.model import HostPath, IdRange, UserMap
@@ -263,6 +263,22 @@ def test_a_renamed_or_data_less_file_of_an_upper_is_refused(tmp_path: Path, name
     os.setxattr(tmp_path / "d", name, b"/x")
     with pytest.raises(ImageError, match=f"file d/: has {name}, which a layer cannot hold"):
         diff_layer(HostPath(str(tmp_path)))
+
+
+def test_a_tree_deeper_than_any_layer_is_refused(tmp_path: Path) -> None:
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(300):
+        os.mkdir("d", dir_fd=here)
+        here, above = os.open("d", os.O_RDONLY, dir_fd=here), here
+        os.close(above)
+    os.close(here)
+    with pytest.raises(ImageError, match="more than 256 directories deep"):
+        diff_layer(HostPath(str(tmp_path)))
+
+
+def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=f"directory {tmp_path}/none: no such file or directory"):
+        diff_layer(HostPath(f"{tmp_path}/none"))
 
 
 def test_owners_are_shifted_back_into_the_guest(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 import lzma
+import struct
 import tracemalloc
 from collections.abc import Callable
 
@@ -65,6 +66,12 @@ def test_a_source_that_gives_one_byte_at_a_time_is_read(kind: str) -> None:
 def test_several_streams_one_after_another_are_one(kind: str) -> None:
     packed = KINDS[kind](b"first ") + KINDS[kind](b"second")
     assert read_all(io.BytesIO(packed)) == b"first second"
+
+
+def test_frames_that_zstd_skips_are_skipped_wherever_they_are() -> None:
+    skipped = struct.pack("<II", 0x184D2A50, 10) + b"x" * 10  # RFC 8878, 3.1.2
+    packed = KINDS["zstd"](b"hello ")
+    assert read_all(io.BytesIO(skipped + packed + skipped + packed + skipped)) == b"hello hello "
 
 
 @pytest.mark.parametrize("kind", ["gzip", "xz"])
