@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -29,6 +29,9 @@ from plugengine.model import (
 from plugengine.names import new_id
 from plugengine.removal import remove_container
 from plugengine.site import Site
+
+# docker's minimum as well: with less the kernel kills the first process while it is being set up.
+LEAST_MEMORY: Final = 6 << 20
 
 
 class PlacedMount(Struct, frozen=True, kw_only=True):
@@ -81,7 +84,11 @@ def create(site: Site, spec: ContainerSpec) -> ContainerRow:
 
 
 def check_spec(drivers: DriverSet, chosen: DriverChoice, spec: ContainerSpec) -> None:
-    """Raise for an option or flag that the chosen drivers do not have."""
+    """Raise for an option or flag that the chosen drivers do not have, or that lets nothing start."""
+    if spec.limits.memory_bytes is not None and 0 <= spec.limits.memory_bytes < LEAST_MEMORY:
+        raise UsageError(
+            f"--memory {spec.limits.memory_bytes}: less than a container needs to start", hint="at least 6m"
+        )
     for driver, given in (
         (drivers.storage, chosen.storage_options),
         (drivers.network, chosen.network_options),

@@ -37,8 +37,9 @@ class Engine:
         environ: Where the variables are read from.
         short_lived: This process ends with its last command, so that a monitor may be its direct child, which saves
             two milliseconds; in a process that lives on such children would stay as zombies.
+        mend: Mend what processes killed since the last command have left behind; `check` only tells of it.
 
-    Opening mends what processes killed since the last command have left behind. One object may be used by one thread
+    One object may be used by one thread
     at a time; many processes may work on the same roots.
 
     Raises:
@@ -53,6 +54,7 @@ class Engine:
         *,
         environ: Mapping[str, str] | None = None,
         short_lived: bool = False,
+        mend: bool = True,
     ) -> None:
         if os.geteuid() != 0:
             raise NotSupportedError("engine: needs root", hint="run it as root, for example with sudo")
@@ -60,7 +62,8 @@ class Engine:
         locations = Locations.from_environment(environ, root=root, run_root=run_root)
         locations.ensure()
         self.site = Site(locations, environ=environ, short_lived=short_lived)
-        self._mend()
+        if mend:
+            self._mend()
 
     def close(self) -> None:
         """Close the state database; running containers are not touched."""
@@ -176,9 +179,11 @@ class Engine:
 
     def restart(self, reference: str, *, timeout_s: int | None = None, signal: str | None = None) -> None:
         """Stop and start."""
-        row = self.get(reference)
-        self.stop(row.id, timeout_s=timeout_s, signal=signal)
-        self.start(row.id)
+        from plugengine import lifecycle
+        from plugengine.guest import signal_number
+
+        number = None if signal is None else signal_number(signal)
+        lifecycle.restart(self.site, self.get(reference), timeout_s=timeout_s, number=number)
 
     def remove(self, reference: str, *, force: bool = False, volumes: bool = False) -> None:
         """Remove a container, with `volumes` also its anonymous volumes."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from plugengine import session, wire
+from plugengine import session
 from plugengine.container import ExecSpec
 from plugengine.container_rows import ContainerRow
 from plugengine.errors import ConflictError, UsageError
-from plugengine.lifecycle import connect
+from plugengine.lifecycle import ask
 from plugengine.model import encode
 from plugengine.session import Outcome, Session, Streams
 from plugengine.site import Site
@@ -18,9 +18,8 @@ def run_exec(site: Site, row: ContainerRow, spec: ExecSpec, *, streams: Streams 
         raise UsageError(f"exec in {row.name}: no command")
     if row.status == "paused":
         raise ConflictError(f"container {row.name}: is paused", hint=f"pe unpause {row.name}")
-    connection = connect(site, row)
+    connection = ask(site, row, {"op": "exec", "spec": encode(spec)})
     try:
-        connection.sendall(wire.pack_json(wire.REQUEST, {"op": "exec", "spec": encode(spec)}))
         if streams is None or spec.detach:
             reply = session.read_event(connection)
             if reply.get("event") == "error":

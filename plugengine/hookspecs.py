@@ -75,6 +75,7 @@ class StorageSpec:
         """Return how the root filesystem comes to be at `request.target`; called before each start; pure.
 
         The core performs the mounts in its monitor's private mount namespace and starts the server, and undoes both.
+        The record is what `prepare` returned; empty for a dry run, where nothing was prepared.
         """
 
     @hookspec(firstresult=True)

@@ -157,7 +157,9 @@ def _make_directory(path: HostPath, mode: int) -> None:
         os.mkdir(path, mode)
     except FileExistsError:
         _restrict(path, mode)
-    except FileNotFoundError:
+    except FileNotFoundError as exc:
+        if os.path.isdir(os.path.dirname(path)):
+            raise directory_error("make directory", exc, path) from exc  # a filesystem like proc, where nothing is made
         _make_parents(os.path.dirname(path))
         _make_directory(path, mode)
     except OSError as exc:

@@ -122,6 +122,7 @@ class _Planner:
         self._config = msgspec.convert(row.records.get("config") or {}, ImageConfig)
         user_map = row.records.get("user_map")
         self._user_map = msgspec.convert(user_map, UserMap) if user_map else None
+        self._net_owner: ContainerRow | None = None
         self._modes = self._resolve_modes()
         self._host_net = Capability.HOST_NAMESPACE in drivers.network.info.capabilities
         if self._host_net and self._modes.get("net", "private") == "private":
@@ -146,7 +147,8 @@ class _Planner:
         steps.append(JoinCgroupStep(self._spec.oom_score_adj))
         if not self._modes.get("net", "private").startswith("container:"):
             steps.append(self._network_step())
-        steps.append(WriteFilesStep(self._write_files))
+        if self._net_owner is None:
+            steps.append(WriteFilesStep(self._write_files))
         steps.append(CommandStep(plan_guest(launch.guest), self._argv()))
         return StartPlan(steps=tuple(steps), warnings=settings.unsupported)
 
@@ -164,11 +166,15 @@ class _Planner:
             if other.status not in ("running", "paused") or not other.state.pid:
                 raise ConflictError(f"--{name} {mode}: container {other.name} is {other.status}, not running")
             modes[name] = f"container:{other.state.pid}"
+            if name == "net":
+                self._net_owner = other
         return modes
 
     def _pick_hostname(self) -> str:
         if self._spec.hostname:
             return self._spec.hostname
+        if self._net_owner is not None:
+            return self._net_owner.spec.hostname or self._net_owner.id[:12]
         if self._modes.get("uts", "private") != "private" or self._modes.get("net") == "host":
             return os.uname().nodename
         return self._row.id[:12]
@@ -264,7 +270,9 @@ class _Planner:
             config=self._config,
             hostname=self._hostname,
             etc_files={
-                GuestPath(f"/etc/{name}"): self._site.locations.etc(self._row.id, name) for name in guestfiles.NAMES
+                # Whoever shares a network shares the names that belong to it, as with docker.
+                GuestPath(f"/etc/{name}"): self._site.locations.etc((self._net_owner or self._row).id, name)
+                for name in guestfiles.NAMES
             },
             mounts=tuple(_resolved(mount) for mount in self._mounts),
             devices=self._spec.devices,

@@ -118,7 +118,10 @@ def read_event(connection: socket.socket, *, log: Callable[[str], None] | None =
     """
     decoder = wire.Decoder()
     while True:
-        data = connection.recv(CHUNK)
+        try:
+            data = connection.recv(CHUNK)
+        except ConnectionResetError:
+            data = b""
         if not data:
             raise StateError("monitor: ended without a word", hint="pe system check shows what is left")
         for kind, payload in decoder.feed(data):

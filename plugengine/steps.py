@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from plugengine import mounting, servers
 from plugengine.drivers import DriverSet
-from plugengine.errors import PlugengineError
+from plugengine.errors import DriverError, PlugengineError
 from plugengine.kernel.mount import MNT_DETACH, umount2
 from plugengine.model import (
     Attachment,
@@ -310,7 +310,13 @@ class NetworkStep(Struct, frozen=True):
         address = self.lease()
         record = live.drivers.network.create(self.network)
         self.keep_record(record)
-        netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as exc:
+            raise DriverError(
+                f"container {self.container_id}: its first process was killed before it could be connected",
+                hint="if it has a memory limit, it may be too low to start anything",
+            ) from exc
         try:
             return live.drivers.network.attach(
                 NetworkRequest(

@@ -144,17 +144,19 @@ def explain(report: Report, process: ProcessPlan, plan: GuestPlan | None = None)
         what = f"{what} {os.fsdecode(process.cwd)}"
     if report.stage == STAGE_LIMITS and process.rlimits:
         what = f"{what} {' '.join(rlimit_name(number) for number, _soft, _hard in process.rlimits)}"
-    return DriverError(f"{what}: {report.text}")
+    full = report.stage == STAGE_FORK and report.number == errno.EAGAIN
+    return DriverError(f"{what}: {report.text}", hint="its --pids-limit is reached" if full else None)
 
 
 def _command_error(report: Report, name: str) -> PlugengineError:
+    text = report.text.removesuffix(f" ({name})")
     if report.number == errno.ENOENT:
         hint = None if "/" in name else "it is in no directory of the container's PATH"
         if report.stage == STAGE_EXEC:
             hint = "the file is there, but not the loader it was linked with (readelf -l shows which)"
-        return CommandNotFoundError(f"run {name}: {report.text}", hint=hint)
+        return CommandNotFoundError(f"run {name}: {text}", hint=hint)
     hint = "the file is for another machine, or no program at all" if report.number == errno.ENOEXEC else None
-    return NotExecutableError(f"run {name}: {report.text}", hint=hint)
+    return NotExecutableError(f"run {name}: {text}", hint=hint)
 
 
 def exit_code(stage: int, exc: BaseException) -> int:

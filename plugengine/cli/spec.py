@@ -170,6 +170,14 @@ def _network(values: Values) -> dict[str, Any]:
         raise FlagError("--mac-address", values["mac_address"], f"not with --network {mode or network}")
     if mode and values["hostname"]:
         raise FlagError("--hostname", values["hostname"], f"not with --network {mode}: it has a name already")
+    for flag in ("ip", "dns", "add_host"):
+        if mode and values[flag]:
+            shown = values[flag] if flag == "ip" else " ".join(values[flag])
+            raise FlagError(f"--{flag.replace('_', '-')}", shown, f"not with --network {mode}: its settings are shared")
+    if values["uts"] and values["uts"] != "private":
+        for flag in ("hostname", "domainname"):
+            if values[flag]:
+                raise FlagError(f"--{flag}", values[flag], f"not with --uts {values['uts']}: it has a name already")
     return {
         "network": network,
         "network_options": parse_pairs("--net-opt", values["net_opt"], example="mtu=1400"),

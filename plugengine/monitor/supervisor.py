@@ -51,6 +51,7 @@ class Supervisor:
         self._waiters: list[Client] = []
         self._server: socket.socket | None = None
         self._error = ""
+        self._keep = False
         self._started_ns = 0
 
     def run(self) -> int:
@@ -62,7 +63,7 @@ class Supervisor:
         try:
             self._start()
         except Exception as exc:
-            error = self._as_ours(exc)
+            error = self._as_ours(exc, doing="start")
             self._failed(error)
             raise error from exc
         self._emit("start")
@@ -70,15 +71,15 @@ class Supervisor:
         self._loop.run()
         return 0
 
-    def _as_ours(self, exc: Exception) -> PlugengineError:
+    def _as_ours(self, exc: Exception, *, doing: str) -> PlugengineError:
         """Return an error a caller can be told; an unexpected one leaves its traceback in the monitor's log."""
         if isinstance(exc, PlugengineError):
             return exc
         traceback.print_exception(exc)
         if isinstance(exc, OSError):
-            return PlugengineError(f"start container {self._row.name}: {exc}")
+            return PlugengineError(f"{doing} container {self._row.name}: {exc}")
         return PlugengineError(
-            f"start container {self._row.name}: {type(exc).__name__}: {exc}",
+            f"{doing} container {self._row.name}: {type(exc).__name__}: {exc}",
             hint=f"a bug of plugengine; {self._site.locations.monitor_log(self._row.id)} shows where",
         )
 
@@ -203,25 +204,17 @@ class Supervisor:
         operations: dict[str, Callable[[Client, dict[str, Any]], None]] = {
             "attach": self._op_attach,
             "exec": self._op_exec,
+            "keep": self._op_keep,
             "resize": self._op_resize,
             "signal": self._op_signal,
             "wait": self._op_wait,
         }
-        operation = operations.get(str(request.get("op")))
         try:
-            if operation is None:
-                raise UsageError(f"monitor: unknown operation {request.get('op')}")
-            operation(client, request)
-        except PlugengineError as exc:
-            client.send(
-                wire.pack_json(
-                    wire.REPLY,
-                    {"event": "error", "class": type(exc).__name__, "message": exc.message, "hint": exc.hint},
-                )
-            )
-        except (KeyError, ValueError, TypeError, msgspec.ValidationError) as exc:
-            message = f"monitor: damaged request: {exc}"
-            client.send(wire.pack_json(wire.REPLY, {"event": "error", "class": "UsageError", "message": message}))
+            operations.get(str(request.get("op")), self._op_unknown)(client, request)
+        except Exception as exc:  # noqa: BLE001 - what one client asks for must not end the container
+            error = self._as_ours(exc, doing=str(request.get("op")))
+            event = {"event": "error", "class": type(error).__name__, "message": error.message, "hint": error.hint}
+            client.send(wire.pack_json(wire.REPLY, event))
 
     def _op_attach(self, client: Client, request: dict[str, Any]) -> None:
         assert self._main is not None  # noqa: S101 - served only then
@@ -240,6 +233,14 @@ class Supervisor:
 
     def _op_wait(self, client: Client, _request: dict[str, Any]) -> None:
         self._waiters.append(client)
+
+    def _op_unknown(self, _client: Client, request: dict[str, Any]) -> None:
+        raise UsageError(f"monitor of container {self._row.name}: unknown operation {request.get('op')}")
+
+    def _op_keep(self, client: Client, _request: dict[str, Any]) -> None:
+        """Leave the container there when it ends, to be started again."""
+        self._keep = True
+        client.send(wire.pack_json(wire.REPLY, {"event": "kept"}))
 
     def _op_exec(self, client: Client, request: dict[str, Any]) -> None:
         spec = msgspec.convert(request["spec"], ExecSpec)
@@ -306,7 +307,7 @@ class Supervisor:
             return 0
 
     def _record_end(self, process: GuestProcess, *, oom: bool) -> None:
-        if self._row.spec.auto_remove:
+        if self._row.spec.auto_remove and not self._keep:
             try:
                 remove_container(self._site, self._row, self._drivers, with_volumes=True)
             except PlugengineError as exc:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -90,7 +89,7 @@ def pe_storage_prepare(request: StorageRequest) -> Record:
 @hookimpl
 def pe_storage_mounts(request: StorageRequest, record: Record) -> Rootfs:
     """Return the server that mounts the union."""
-    options: Mapping[str, str] = record["options"]
+    options: Mapping[str, str] = record.get("options") or _validated(request.options)
     config: dict[str, object] = {
         "target": request.target,
         "lowers": list(reversed(request.chain)),
@@ -167,6 +166,8 @@ def _validated(options: Mapping[str, str]) -> dict[str, str]:
     values = {option.name: option.default or "" for option in _OPTIONS}
     for name, value in options.items():
         if name not in values:
+            import difflib
+
             near = difflib.get_close_matches(name, values, n=1)
             meant = f"did you mean {near[0]}? " if near else ""
             raise UsageError(

@@ -28,7 +28,8 @@ def start(
     if not (attach or interactive):
 
         def begin(reference: str) -> str:
-            app.engine.start(reference, debug=app.debug, log=app.log, warn=app.warn)
+            if app.engine.get(reference).status != "running":  # to start what runs is no error, as with docker
+                app.engine.start(reference, debug=app.debug, log=app.log, warn=app.warn)
             return reference
 
         return app.each(containers, begin)

@@ -45,8 +45,8 @@ def test_the_code_of_the_command_comes_back(monitor: Monitor) -> None:
 @pytest.mark.parametrize(
     ("command", "error", "code"),
     [
-        ("nonesuch", "run nonesuch: No such file or directory (nonesuch)", 127),
-        ("/etc/passwd", "run /etc/passwd: Permission denied (/etc/passwd)", 126),
+        ("nonesuch", "run nonesuch: No such file or directory", 127),
+        ("/etc/passwd", "run /etc/passwd: Permission denied", 126),
     ],
 )
 def test_a_command_that_cannot_run_says_why(monitor: Monitor, command: str, error: str, code: int) -> None:

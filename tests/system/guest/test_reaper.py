@@ -22,7 +22,7 @@ def test_the_command_is_the_second_process_and_its_code_is_passed_on(monitor: Mo
 
 def test_a_command_that_cannot_run_is_reported_and_its_code_passed_on(monitor: Monitor) -> None:
     done = monitor.run("nonesuch", init=True)
-    assert (done.error, done.code) == ("run nonesuch: No such file or directory (nonesuch)", 127)
+    assert (done.error, done.code) == ("run nonesuch: No such file or directory", 127)
 
 
 def test_orphans_are_reaped(monitor: Monitor) -> None:

@@ -1,0 +1,79 @@
+"""Two commands on one container at once, and answers where docker users expect docker's."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+
+from tests.conftest import Pe
+from tests.system.conftest import Start
+from tests.system.test_life_cycle import FOREVER, NONE, inspect, status
+
+
+def test_restart_keeps_a_container_that_is_to_be_removed_at_its_end(pe: Pe, start: Start) -> None:
+    name = start("--rm", *NONE, "--name", "again", *FOREVER)
+    pe("restart", "-t", "0", "again", check=True)
+    assert (status(pe, "again"), inspect(pe, "again")["Id"]) == ("running", name)
+    pe("stop", "-t", "0", "again", check=True)
+    assert pe("inspect", "again").returncode != 0, "its next end is the last one"
+
+
+def test_starting_what_runs_is_no_error(pe: Pe, start: Start) -> None:
+    start(*NONE, "--name", "up", *FOREVER)
+    pid = inspect(pe, "up")["State"]["Pid"]
+    assert pe("start", "up", check=True).stdout == "up\n"
+    assert inspect(pe, "up")["State"]["Pid"] == pid
+
+
+def test_a_container_paused_while_it_is_stopped_is_stopped(pe: Pe, start: Start) -> None:
+    start(*NONE, "--name", "held", "host:base", "sh", "-c", "trap '' TERM; while :; do sleep 0.05; done")
+    with pe.popen("stop", "-t", "1", "held") as stop:
+        time.sleep(0.3)
+        pe("pause", "held", check=True)
+        assert stop.wait(10) == 0
+    assert status(pe, "held") == "exited"
+
+
+def test_the_same_command_from_many_at_once_leaves_a_consistent_container(pe: Pe) -> None:
+    pe("create", *NONE, "--name", "busy", *FOREVER, check=True)
+    for command in (("start",), ("pause",), ("unpause",), ("stop", "-t", "0"), ("start",), ("rm", "-f")):
+        crowd = [pe.popen(*command, "busy", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(4)]
+        errors = [each.communicate()[1] for each in crowd]
+        assert any(each.returncode == 0 for each in crowd), (command, errors)
+        assert "internal error" not in "".join(errors), errors
+        assert "Traceback" not in "".join(errors), errors
+    assert pe("ps", "-aq").stdout == ""
+
+
+def test_exec_while_a_container_ends_says_so_and_disturbs_nothing(pe: Pe, start: Start) -> None:
+    for _ in range(5):
+        start(*NONE, "--name", "brief", "host:base", "sleep", "0.3")
+        seen = ""
+        while "no such" not in seen and "not running" not in seen and "has just ended" not in seen:
+            done = pe("exec", "brief", "true")
+            seen = done.stderr
+            assert "internal error" not in seen, seen
+        pe("wait", "brief", check=True)
+        assert inspect(pe, "brief")["State"]["ExitCode"] == 0
+        pe("rm", "brief", check=True)
+
+
+def test_a_dry_run_takes_no_step_whatever_the_storage_driver(pe: Pe) -> None:
+    for driver in ("overlay", "fuse_union"):
+        done = pe("run", "--dry-run", "--storage", driver, *NONE, *FOREVER, check=True)
+        assert "run sleep 1000" in done.stdout
+    assert pe("ps", "-aq").stdout == ""
+
+
+def test_a_memory_limit_too_low_to_start_anything_is_refused(pe: Pe) -> None:
+    done = pe("run", *NONE, "-m", "1k", *FOREVER)
+    assert (done.returncode, done.stderr) == (
+        125,
+        "pe: --memory 1024: less than a container needs to start\nhint: at least 6m\n",
+    )
+    assert pe("ps", "-aq").stdout == ""
+
+
+def test_a_root_where_nothing_can_be_made_is_an_error(pe: Pe) -> None:
+    done = pe("--root", "/proc/nope", "ps")
+    assert (done.returncode, "pe: make directory /proc/nope: no such file" in done.stderr) == (125, True), done.stderr
