@@ -96,25 +96,38 @@ def read_config(environ: Mapping[str, str]) -> dict[str, str]:
     return {kind: str(name) for kind, name in drivers.items()}
 
 
-def defaults(registry: Registry, host: Host, configured: Mapping[str, str], *, cache: HostPath) -> dict[str, str]:
-    """Return the default driver of each kind that has one; probing is remembered until something is installed."""
-    key = [registry.fingerprint(), host.root, dict(configured)]
+class Survey(Struct, frozen=True, kw_only=True):
+    """What probing all drivers of a host found; kept until something is installed or the host restarts."""
+
+    key: str
+    defaults: dict[str, str]  # by kind
+    unsupported: tuple[str, ...]  # "kind name"
+
+
+def survey(registry: Registry, host: Host, configured: Mapping[str, str], *, cache: HostPath) -> Survey:
+    """Return the default driver of each kind that has one, and the drivers that do not work here."""
+    key = f"{registry.fingerprint()} {host.root} {sorted(configured.items())}"
     try:
         with open(cache, "rb") as stream:
-            stored = msgspec.json.decode(stream.read())
-        if stored["key"] == key:
-            return dict(stored["names"])
-    except (OSError, ValueError, KeyError, TypeError):
+            stored = msgspec.json.decode(stream.read(), type=Survey)
+        if stored.key == key:
+            return stored
+    except (OSError, msgspec.DecodeError):
         pass
-    names = {line.kind: line.name for line in status(registry, host, configured) if line.default}
+    lines = status(registry, host, configured)
+    found = Survey(
+        key=key,
+        defaults={line.kind: line.name for line in lines if line.default},
+        unsupported=tuple(f"{line.kind} {line.name}" for line in lines if not line.supported),
+    )
     temporary = f"{cache}.{os.getpid()}"
     try:
-        with open(temporary, "wb") as stream:
-            stream.write(msgspec.json.encode({"key": key, "names": names}))
+        with open(temporary, "wb") as file:
+            file.write(msgspec.json.encode(found))
         os.replace(temporary, cache)
     except OSError:
         pass
-    return names
+    return found
 
 
 def choose(
@@ -131,8 +144,11 @@ def choose(
     for kind, name in asked.items():
         if name is not None:
             registry.find(kind, name)
-    standard = defaults(registry, host, configured, cache=cache) if None in asked.values() else {}
-    names = {kind: name or standard.get(kind) or _none(registry, host, kind) for kind, name in asked.items()}
+    known = survey(registry, host, configured, cache=cache)
+    for kind, name in asked.items():
+        if f"{kind} {name}" in known.unsupported:
+            _refuse_unsupported(registry, host, kind, str(name))
+    names = {kind: name or known.defaults.get(kind) or _none(registry, host, kind) for kind, name in asked.items()}
     return DriverChoice(
         storage=names["storage"],
         network=names["network"],
@@ -141,6 +157,13 @@ def choose(
         storage_options=spec.storage_options,
         network_options=spec.network_options,
     )
+
+
+def _refuse_unsupported(registry: Registry, host: Host, kind: str, name: str) -> None:
+    """Probe once more, since what was missing may be there by now, and raise with the reasons if it is not."""
+    reasons = open_driver(registry, kind, name).probe(host)
+    if reasons:
+        raise NotSupportedError(f"{kind} driver {name}: does not work on this host", hint="; ".join(reasons))
 
 
 def _none(registry: Registry, host: Host, kind: str) -> str:

@@ -101,6 +101,7 @@ class StorageRequest(Struct, frozen=True, kw_only=True):
     options: Mapping[str, str] = field(default_factory=dict)
     user_map: UserMap | None = None
     read_only: bool = False
+    ephemeral: bool = False  # removed when it stops (--rm): nothing of it need survive a crash of the host
 
 
 class Mount(Struct, frozen=True, kw_only=True):
