@@ -135,6 +135,7 @@ def storage_request(site: Site, row: ContainerRow, records: Mapping[str, Any]) -
         target=site.locations.rootfs(row.id),
         options=row.choice.storage_options,
         user_map=msgspec.convert(user_map, UserMap) if user_map else None,
+        ephemeral=row.spec.auto_remove,
         read_only=False,  # the guest sees a read-only mount; the engine itself still makes mount points
     )
 
