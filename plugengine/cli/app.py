@@ -33,10 +33,14 @@ class App:
         Raises:
             PlugengineError: Not root, or a root is unusable.
         """
+        return self.open_engine()
+
+    def open_engine(self, *, mend: bool = True) -> Engine:
+        """Open the engine, unless it is open; without `mend` what the dead have left stays to be looked at."""
         if self._engine is None:
             from plugengine.engine import Engine
 
-            self._engine = Engine(self._root, self._run_root, environ=self.environ, short_lived=True)
+            self._engine = Engine(self._root, self._run_root, environ=self.environ, short_lived=True, mend=mend)
         return self._engine
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from plugengine.cli.parse.fault import CommandLineError
 def check(app: App, *, repair: bool) -> int:
     """Report what killed processes and crashes left behind; 1 if something is left to mend."""
     left = 0
-    for finding in app.engine.check(repair=repair):
+    for finding in app.open_engine(mend=False).check(repair=repair):
         app.line(f"{'repaired' if finding.repaired else 'found'}: {finding.what}")
         left += not finding.repaired
     if left and not repair:
