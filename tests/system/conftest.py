@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sqlite3
 import subprocess
 import time
@@ -13,7 +14,7 @@ from typing import TypeVar
 
 import pytest
 
-from tests.conftest import Pe
+from tests.conftest import Pe, need
 
 T = TypeVar("T")
 
@@ -129,6 +130,8 @@ def _nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     if "pe_env" not in request.fixturenames:
         yield
         return
+    alone = {name for _, name in socket.if_nameindex() if not name.startswith("pe")} == {"lo"}
+    need(None if alone else "needs a network namespace of its own: run it under .ci/isolated")
     leftovers = Leftovers(request.getfixturevalue("pe_env"))
     before = leftovers.now()
     yield

@@ -55,7 +55,7 @@ class Plan:
         if self.gateway.first != self.subnet.first:
             raise UsageError(f"network {network.name}: gateway {network.gateway} is not in {network.subnet}")
         self.mac = parse_mac(mac_of(network.gateway))
-        self.mtu = _mtu(network)
+        self.mtu = parse_mtu(f"network {network.name}", network.options.get("mtu", str(DEFAULT_MTU)))
         self.internal = _switch(network, "internal")
 
 
@@ -179,10 +179,14 @@ def _failed(plan: Plan, exc: OSError) -> DriverError | ConflictError:
     return DriverError(f"make network {plan.name}: {exc.strerror} ({exc.filename})", hint=hint)
 
 
-def _mtu(network: Network) -> int:
-    text = network.options.get("mtu", str(DEFAULT_MTU))
+def parse_mtu(whose: str, text: str) -> int:
+    """Return the value of an option `mtu`.
+
+    Raises:
+        UsageError: No link can be so.
+    """
     if not text.isdecimal() or not MIN_MTU <= int(text) <= MAX_MTU:
-        raise UsageError(f"network {network.name}: mtu {text!r} is not a number from {MIN_MTU} to {MAX_MTU}")
+        raise UsageError(f"{whose}: mtu {text!r} is not a number from {MIN_MTU} to {MAX_MTU}")
     return int(text)
 
 

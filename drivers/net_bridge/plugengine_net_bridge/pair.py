@@ -25,15 +25,16 @@ _ENDING = "peend%d"  # the host's end of a pair whose other end goes with its na
 class Pair:
     """What a pair is to be; pure."""
 
-    __slots__ = ("address", "host_name", "mac", "mark", "netns", "plan")
+    __slots__ = ("address", "host_name", "mac", "mark", "mtu", "netns", "plan")
 
-    def __init__(self, plan: Plan, container_id: str, *, netns: int, address: Prefix, mac: bytes) -> None:
+    def __init__(self, plan: Plan, container_id: str, *, netns: int, address: Prefix, mac: bytes, mtu: int) -> None:
         self.plan = plan
         self.host_name = veth_name(container_id, plan.label)
         self.mark = container_mark(container_id, plan.label)
         self.netns = netns
         self.address = address
         self.mac = mac
+        self.mtu = mtu
 
 
 def make(host: NetlinkSocket, pair: Pair) -> tuple[str, int | None]:
@@ -87,7 +88,7 @@ def _new_veth(host: NetlinkSocket, pair: Pair, bridge_index: int) -> str:
             rtnl.new_veth(
                 pair.host_name,
                 master=bridge_index,
-                mtu=pair.plan.mtu,
+                mtu=pair.mtu,
                 peer=name,
                 peer_mac=pair.mac,
                 netns=pair.netns,

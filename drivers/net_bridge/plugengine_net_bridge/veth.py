@@ -9,7 +9,7 @@ from plugengine.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkS
 from plugengine.model import Attachment, Interface, NetworkStats
 
 from plugengine_net_bridge import links, pair, rtnl, sysctl
-from plugengine_net_bridge.bridge import Plan
+from plugengine_net_bridge.bridge import Plan, parse_mtu
 from plugengine_net_bridge.names import format_mac, label, mac_of, owner, parse_mac, veth_name
 from plugengine_net_bridge.pair import Pair
 from plugengine_net_bridge.rtnl import Prefix
@@ -38,7 +38,7 @@ def attach(request: NetworkRequest) -> Attachment:
         name=name,
         mac=format_mac(wanted.mac),
         addresses=(wanted.address.text,),
-        mtu=plan.mtu,
+        mtu=wanted.mtu,
         host_name=wanted.host_name,
     )
     return Attachment(
@@ -118,7 +118,17 @@ def _pair(plan: Plan, request: NetworkRequest) -> Pair:
         mac = parse_mac(request.mac or mac_of(address.address))
     except ValueError as exc:
         raise UsageError(f"{whose}: {exc}") from None
-    return Pair(plan, request.container_id, netns=request.netns, address=address, mac=mac)
+    mtu = _own_mtu(plan, whose, request)
+    return Pair(plan, request.container_id, netns=request.netns, address=address, mac=mac, mtu=mtu)
+
+
+def _own_mtu(plan: Plan, whose: str, request: NetworkRequest) -> int:
+    """Return the MTU of one connection: its own option, else the network's; the other options are the network's."""
+    for option in request.options:
+        if option != "mtu" and request.options[option] != request.network.options.get(option):
+            raise UsageError(f"{whose}: option {option} is for the whole network", hint="a container may choose: mtu")
+    text = request.options.get("mtu")
+    return plan.mtu if text is None else parse_mtu(whose, text)
 
 
 def _publish(host: NetlinkSocket, wanted: Pair, container_id: str, wanted_ports: tuple[Port, ...]) -> tuple[Port, ...]:
