@@ -31,7 +31,8 @@ LAYERS = [
 
 
 # What a driver may import: the contract, the kernel's door, and the tools the bundled drivers share.
-PUBLIC_MODULES = {"hookspecs", "model", "errors", "kernel", "upper", "copying", "removing", "cgroupfs", "cgroup_limits"}
+PUBLIC_MODULES = {"hookspecs", "model", "errors", "kernel", "mounting"}
+PUBLIC_MODULES |= {"upper", "copying", "removing", "cgroupfs", "cgroup_limits"}
 PUBLIC_NAMES = set(plugengine.__all__)
 
 
