@@ -73,11 +73,8 @@ def pe_storage_prepare(request: StorageRequest) -> Record:
     """Make the upper and the work directory."""
     options = _validated(request.options)
     try:
-        for name, mode in ((_UPPER, 0o755), (_WORK, 0o700)):
-            path = os.path.join(request.directory, name)
-            os.makedirs(path, exist_ok=True)
-            os.chmod(path, mode)
-        if request.chain:
+        _make(os.path.join(request.directory, _WORK), 0o700)
+        if _make(os.path.join(request.directory, _UPPER), 0o755) and request.chain:
             _copy_root(request.chain[-1], os.path.join(request.directory, _UPPER))
     except OSError as exc:
         raise DriverError(
@@ -148,6 +145,16 @@ def _upper(request: StorageRequest) -> HostPath:
 
 def _rows(ranges: Iterable[IdRange]) -> list[list[int]]:
     return [[each.guest, each.host, each.size] for each in ranges]
+
+
+def _make(path: str, mode: int) -> bool:
+    """Make a directory with this mode whatever the umask; False: it was there, and stays as it is."""
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        return False
+    os.chmod(path, mode)
+    return True
 
 
 def _copy_root(layer: HostPath, upper: str) -> None:

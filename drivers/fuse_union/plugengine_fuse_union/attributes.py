@@ -23,10 +23,10 @@ _CLOCK_REALTIME_COARSE: Final = 5  # linux/time.h; Python has no name for it
 
 def set_owner(union: Union, node: Node, uid: int, gid: int) -> None:
     """Change the owner (ids of the kernel, -1 leaves one); as chown(2) does, setuid and capabilities go."""
-    copy_up(union, node)
     if union.owners is not None:
         uid = uid if uid == -1 else union.owners.uid_to_disk(uid)
         gid = gid if gid == -1 else union.owners.gid_to_disk(gid)
+    copy_up(union, node)
     if node.fd >= 0:
         fchownat(node.fd, b"", uid, gid, 0)
         return

@@ -12,6 +12,7 @@ from plugengine_fuse_union import protocol
 from plugengine_fuse_union.errors import refused
 from plugengine_fuse_union.nodes import path_of
 from plugengine_fuse_union.protocol import BODY, IN_HEADER, OUT_HEADER, Opcode
+from plugengine_fuse_union.pruning import Pruner
 
 if TYPE_CHECKING:
     from plugengine_fuse_union.union import Union
@@ -34,6 +35,7 @@ _WANTED: Final = (
     | protocol.FUSE_ATOMIC_O_TRUNC
     | protocol.FUSE_BIG_WRITES
     | protocol.FUSE_DONT_MASK
+    | protocol.FUSE_HAS_IOCTL_DIR
     | protocol.FUSE_DO_READDIRPLUS
     | protocol.FUSE_READDIRPLUS_AUTO
     | protocol.FUSE_ASYNC_DIO
@@ -120,7 +122,8 @@ class Connection:
     def serve(self) -> None:
         """Answer requests until the filesystem is unmounted."""
         vector = [self.buffer]
-        descriptors = self.union.descriptors
+        descriptors, nodes = self.union.descriptors, self.union.nodes
+        pruner = Pruner(self.fd, self.union) if self.minor >= protocol.PRUNE_MINOR else None
         while True:
             try:
                 end = os.readv(self.fd, vector)
@@ -133,6 +136,8 @@ class Connection:
             self._answer(end)
             if descriptors.is_full():
                 descriptors.trim()
+            if pruner is not None and len(nodes) > pruner.threshold:
+                pruner.check()
 
     def _answer(self, end: int) -> None:
         _, opcode, unique, nodeid, self.uid, self.gid, _, _, _ = IN_HEADER.unpack_from(self.buffer)

@@ -28,13 +28,17 @@ Maker = Callable[[int, bytes], None]  # makes an entry, given the directory's de
 
 
 class Caller:
-    """Who asks: what is made belongs to them."""
+    """Who asks: what is made belongs to them.
+
+    Raises:
+        OSError: EOVERFLOW: the ids, which are the kernel's, have no place on the disk.
+    """
 
     __slots__ = ("gid", "uid", "umask")
 
-    def __init__(self, uid: int, gid: int, umask: int = 0) -> None:
-        self.uid = uid  # ids of the kernel
-        self.gid = gid
+    def __init__(self, union: Union, uid: int, gid: int, umask: int = 0) -> None:
+        self.uid = uid if union.owners is None else union.owners.uid_to_disk(uid)
+        self.gid = gid if union.owners is None else union.owners.gid_to_disk(gid)
         self.umask = umask
 
 
@@ -76,7 +80,7 @@ def tmpfile(union: Union, parent: DirNode, mode: int, caller: Caller) -> tuple[N
     _prepare(union, parent, caller)
     fd = os.open(b".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, stat.S_IMODE(mode), dir_fd=union.upper_fd(parent))
     try:
-        status = _own_open(union, union.upper_fd(parent), fd, caller)
+        status = _own_open(union.upper_fd(parent), fd, caller)
         node = Node(parent, b"", stat.S_IFREG, union.number(status.st_ino, 0), upper=True)
         node.gone = True
         node.fd = os.dup(fd)
@@ -138,7 +142,7 @@ def _make(union: Union, parent: DirNode, name: bytes, caller: Caller, make: Make
         _require_whiteout(dir_fd, name)
         status = _make_over_whiteout(union, dir_fd, name, caller, make)
     else:
-        status = _own(union, dir_fd, dir_fd, name, caller)
+        status = _own(dir_fd, dir_fd, name, caller)
     kind = stat.S_IFMT(status.st_mode)
     ino = union.number(status.st_ino, 0)
     node = (DirNode if kind == stat.S_IFDIR else Node)(parent, name, kind, ino, upper=True)
@@ -175,7 +179,7 @@ def _make_over_whiteout(union: Union, dir_fd: int, name: bytes, caller: Caller, 
     nest, nest_fd = stage.nest_like(dir_fd, os.fstat(dir_fd))
     try:
         make(nest_fd, name)
-        status = _own(union, dir_fd, nest_fd, name, caller)
+        status = _own(dir_fd, nest_fd, name, caller)
         if stat.S_ISDIR(status.st_mode):
             markers.set_marker(nest_fd, name, markers.OPAQUE, markers.YES)
             renameat2(nest_fd, name, dir_fd, name, RENAME_EXCHANGE)
@@ -188,10 +192,10 @@ def _make_over_whiteout(union: Union, dir_fd: int, name: bytes, caller: Caller, 
         os.rmdir(nest, dir_fd=stage.fd)
 
 
-def _own(union: Union, parent_fd: int, dir_fd: int, name: bytes, caller: Caller) -> os.stat_result:
+def _own(parent_fd: int, dir_fd: int, name: bytes, caller: Caller) -> os.stat_result:
     """Give a new entry to the caller; the group of a setgid directory has been passed on by the filesystem."""
     status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-    uid, gid = _disk_owner(union, parent_fd, caller)
+    uid, gid = _owner(parent_fd, caller)
     if uid == status.st_uid and gid in {-1, status.st_gid}:
         return status
     os.chown(name, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
@@ -200,18 +204,15 @@ def _own(union: Union, parent_fd: int, dir_fd: int, name: bytes, caller: Caller)
     return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
 
 
-def _own_open(union: Union, parent_fd: int, fd: int, caller: Caller) -> os.stat_result:
+def _own_open(parent_fd: int, fd: int, caller: Caller) -> os.stat_result:
     status = os.fstat(fd)
-    uid, gid = _disk_owner(union, parent_fd, caller)
+    uid, gid = _owner(parent_fd, caller)
     os.chown(fd, uid, gid)
     os.chmod(fd, stat.S_IMODE(status.st_mode))
     return os.fstat(fd)
 
 
-def _disk_owner(union: Union, parent_fd: int, caller: Caller) -> tuple[int, int]:
-    uid, gid = caller.uid, caller.gid
-    if union.owners is not None:
-        uid, gid = union.owners.uid_to_disk(uid), union.owners.gid_to_disk(gid)
-    if uid == 0 and gid == 0:
+def _owner(parent_fd: int, caller: Caller) -> tuple[int, int]:
+    if caller.uid == 0 and caller.gid == 0:
         return 0, -1  # made as root: the group is root's, or the setgid directory's
-    return uid, -1 if os.fstat(parent_fd).st_mode & stat.S_ISGID else gid
+    return caller.uid, -1 if os.fstat(parent_fd).st_mode & stat.S_ISGID else caller.gid

@@ -89,7 +89,7 @@ class FileRequests:
         return entry + self._handles.open(node, flags, privileged=True, fd=fd)
 
     def _caller(self, umask: int) -> Caller:
-        return Caller(self._connection.uid, self._connection.gid, umask)
+        return Caller(self._union, self._connection.uid, self._connection.gid, umask)
 
     def release(self, nodeid: int, _end: int) -> bytes:
         """RELEASE: the last descriptor of one open is closed."""

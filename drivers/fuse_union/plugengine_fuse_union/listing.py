@@ -84,7 +84,7 @@ def listing(union: Union, node: DirNode) -> Listing:
     """Return the entries of a directory, read from the layers where they are not known."""
     if node.listing is None:
         node.listing = Listing(iter([]) if node.gone else _merge(union, node))
-        union.listed(node)
+        union.listed(node, len(node.listing))
     return node.listing
 
 

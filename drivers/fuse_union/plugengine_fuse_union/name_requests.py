@@ -59,7 +59,7 @@ class NameRequests:
             self._union.forget(number, count)
 
     def _caller(self, umask: int = 0) -> Caller:
-        return Caller(self._connection.uid, self._connection.gid, umask)
+        return Caller(self._union, self._connection.uid, self._connection.gid, umask)
 
     def mknod(self, nodeid: int, end: int) -> bytes:
         """MKNOD."""

@@ -20,6 +20,7 @@ from plugengine_fuse_union.connection import Connection
 from plugengine_fuse_union.directory_requests import DirectoryRequests
 from plugengine_fuse_union.file_requests import FileRequests
 from plugengine_fuse_union.handles import Handles
+from plugengine_fuse_union.ioctl_requests import IoctlRequests
 from plugengine_fuse_union.name_requests import NameRequests
 from plugengine_fuse_union.owners import Owners, Range
 from plugengine_fuse_union.union import Union
@@ -43,13 +44,14 @@ def serve(config: Mapping[str, Any], ready: Callable[[], None]) -> int:
     Returns:
         The exit code of the process.
     """
-    union = _open_union(config)
-    fd = open_fuse()
     target = str(config["target"])
-    flags = MS_RDONLY if config.get("read_only") or union.stage is None else 0
-    mount_fuse(target, fd, options=_MOUNT_OPTIONS, flags=flags, source=_SUBTYPE, subtype=_SUBTYPE)
     try:
-        connection = Connection(fd, union)
+        connection = _mount(config, target)
+    except OSError as exc:
+        what = "" if exc.filename is None else f" ({os.fsdecode(exc.filename)})"
+        sys.stderr.write(f"fuse_union: mount on {target}: {exc.strerror}{what}\n")
+        return 1
+    try:
         connection.negotiate(passthrough=bool(config.get("passthrough", True)))
         _register(connection)
         _detach_on_signal(target)
@@ -61,6 +63,14 @@ def serve(config: Mapping[str, Any], ready: Callable[[], None]) -> int:
         _detach(target)
         raise
     return 0
+
+
+def _mount(config: Mapping[str, Any], target: str) -> Connection:
+    union = _open_union(config)
+    fd = open_fuse()
+    flags = MS_RDONLY if config.get("read_only") or union.stage is None else 0
+    mount_fuse(target, fd, options=_MOUNT_OPTIONS, flags=flags, source=_SUBTYPE, subtype=_SUBTYPE)
+    return Connection(fd, union)
 
 
 def _open_union(config: Mapping[str, Any]) -> Union:
@@ -98,6 +108,7 @@ def _register(connection: Connection) -> None:
     connection.register(AttributeRequests(connection).handlers())
     connection.register(DirectoryRequests(connection).handlers())
     connection.register(FileRequests(connection, handles).handlers())
+    connection.register(IoctlRequests(connection).handlers())
 
 
 def _detach_on_signal(target: str) -> None:

@@ -20,6 +20,7 @@ ROOT_ID: Final = 1
 # st_ino of other filesystems than the upper's get the filesystem's index in their top byte, as overlayfs' xino.
 _DEVICE_SHIFT: Final = 56
 _LISTINGS_KEPT: Final = 16
+_ENTRIES_KEPT: Final = 8_192
 
 
 class Union:
@@ -51,7 +52,8 @@ class Union:
         self.nodes: dict[int, Node] = {}
         self.links: dict[int, Node] = {}  # upper files with several names, by their own inode number
         self._next_id = ROOT_ID
-        self._listed: deque[DirNode] = deque()
+        self._listed: deque[tuple[DirNode, int]] = deque()
+        self._listed_entries = 0
         self._devices: dict[int, int] = {}
         upper_fd = -1 if upper is None else os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         if upper_fd >= 0:
@@ -143,11 +145,14 @@ class Union:
             node.successor.twin = False
             self.forget(node.successor.nodeid, 1)
 
-    def listed(self, node: DirNode) -> None:
-        """Keep the listing just made, and let the oldest one go."""
-        self._listed.append(node)
-        if len(self._listed) > _LISTINGS_KEPT:
-            self._listed.popleft().listing = None
+    def listed(self, node: DirNode, entries: int) -> None:
+        """Keep the listing just made, and let the oldest ones go."""
+        self._listed.append((node, entries))
+        self._listed_entries += entries
+        while len(self._listed) > _LISTINGS_KEPT or (self._listed_entries > _ENTRIES_KEPT and len(self._listed) > 1):
+            oldest, count = self._listed.popleft()
+            self._listed_entries -= count
+            oldest.listing = None
 
     # --- descriptors
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,24 @@ from tests.conftest import need, need_root
 from tests.drivers.fuse_union.world import World
 
 MakeWorld = Callable[..., World]
+
+
+def as_user(uid: int, act: Callable[[], object]) -> None:
+    """Do something in a child that has become an ordinary user; its exception is this process's failure."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.setgroups([])
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+            act()
+            code = 0
+        except BaseException:  # noqa: BLE001 - the last frame of this process
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,7 +59,7 @@ def make_world() -> Iterator[MakeWorld]:
 
     yield make
     for world in worlds:
-        world.unmount()
+        world.close()
     complaints = "".join(world.complaints for world in worlds)
     shutil.rmtree(base)
     assert complaints == ""

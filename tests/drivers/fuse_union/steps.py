@@ -218,7 +218,9 @@ def picture(root: str) -> dict[str, Any]:
         elif stat.S_ISREG(status.st_mode):
             with open(at, "rb") as stream:
                 content = stream.read()
-        xattrs = {name: os.getxattr(at, name, follow_symlinks=False) for name in os.listxattr(at, follow_symlinks=False)}
+        xattrs = {
+            name: os.getxattr(at, name, follow_symlinks=False) for name in os.listxattr(at, follow_symlinks=False)
+        }
         seen[path] = (*shown(status), content, xattrs)
         pending += [f"{path}/{name}" for name in names]
     return seen

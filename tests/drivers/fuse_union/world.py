@@ -44,6 +44,7 @@ class World:
         self.log = base / "log"
         self.server: ServerProcess | None = None
         self._overlay = False
+        self._tmpfs = False
 
     def mount(self) -> World:
         """Mount by fuse_union, as the engine does it."""
@@ -61,6 +62,17 @@ class World:
         mount("overlay", str(self.root), "overlay", 0, data)
         self._overlay = True
         return self
+
+    def mount_storage_tmpfs(self, options: str) -> None:
+        """Put the upper directory on a small filesystem of its own."""
+        mount("tmpfs", str(self.base / "s"), "tmpfs", 0, options)
+        self._tmpfs = True
+
+    def close(self) -> None:
+        """Unmount everything."""
+        self.unmount()
+        if self._tmpfs:
+            umount2(str(self.base / "s"), MNT_DETACH)
 
     def unmount(self) -> None:
         """Unmount whatever is mounted."""
