@@ -16,7 +16,9 @@ from tests.system.guest.conftest import Container, Monitor, wait_until_gone
 
 
 def test_the_command_is_the_second_process_and_its_code_is_passed_on(monitor: Monitor) -> None:
-    done = monitor.sh("echo $$; cat /proc/1/comm; exit 9", init=True)
+    # The first process turns into init while its child runs already.
+    wait = "for i in $(seq 500); do [ $(cat /proc/1/comm) = init ] && break; sleep 0.01; done"
+    done = monitor.sh(f"echo $$; {wait}; cat /proc/1/comm; exit 9", init=True)
     assert (done.lines, done.code) == (["2", "init"], 9)
 
 
