@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ from plugengine.state import connections_kept
 from plugengine.steps import Live, join_cgroup
 
 _GO: Final = b"+"
+_DEADLINE_S: Final = 60  # a guest that hangs must not hold its monitor, which serves others, for ever
 # include/uapi/linux/sched.h, by the name of the link below /proc/PID/ns; see setns(2)
 _NS_TYPES: Final = {
     "ipc": process.CLONE_NEWIPC,
@@ -104,8 +106,18 @@ class Child:
         os.write(self._go_fd, _GO)
         os.close(self._go_fd)
         self._go_fd = -1
+        poll = select.poll()
+        poll.register(self._report_fd, select.POLLIN)
         try:
-            while (report := inside.read_report(self._report_fd)) is not None:
+            while True:
+                if not poll.poll(_DEADLINE_S * 1000):
+                    raise DriverError(
+                        f"run {os.fsdecode(self._plan.argv[0])}: not running after {_DEADLINE_S} s",
+                        hint="a filesystem of the container or of its mounts does not answer",
+                    )
+                report = inside.read_report(self._report_fd)
+                if report is None:
+                    break
                 self._take(report)
         finally:
             os.close(self._report_fd)
