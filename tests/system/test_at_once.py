@@ -77,3 +77,13 @@ def test_a_memory_limit_too_low_to_start_anything_is_refused(pe: Pe) -> None:
 def test_a_root_where_nothing_can_be_made_is_an_error(pe: Pe) -> None:
     done = pe("--root", "/proc/nope", "ps")
     assert (done.returncode, "pe: make directory /proc/nope: no such file" in done.stderr) == (125, True), done.stderr
+
+
+def test_logs_of_both_streams_keep_their_order_where_both_go_to_one_place(pe: Pe) -> None:
+    script = "echo 1; sleep 0.1; echo 2 >&2; sleep 0.1; echo 3; sleep 0.1; echo 4 >&2"
+    pe("run", "--name", "mixed", *NONE, "host:base", "sh", "-c", script, check=True)
+    done = subprocess.run(
+        pe.command("logs", "mixed"), env=pe.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True
+    )
+    assert done.stdout == b"1\n2\n3\n4\n"
+    pe("rm", "mixed", check=True)

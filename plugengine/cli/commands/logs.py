@@ -38,6 +38,7 @@ def logs(
     first = None if since is None else parse_moment("--since", since, now_ns=now)
     last = None if until is None else parse_moment("--until", until, now_ns=now)
     outputs = {"stdout": sys.stdout.buffer, "stderr": sys.stderr.buffer}
+    output = sys.stdout.buffer
     for line in app.engine.logs(container, tail=None if lines is not None and lines < 0 else lines, follow=follow):
         if first is not None or last is not None:
             moment = parse_date(line.time) or 0
@@ -45,8 +46,10 @@ def logs(
                 continue
             if last is not None and moment > last:
                 return
-        output = outputs.get(line.stream, sys.stdout.buffer)
+        if outputs.get(line.stream, sys.stdout.buffer) is not output:
+            output.flush()  # both may lead to one terminal: lines stay in their order
+            output = outputs.get(line.stream, sys.stdout.buffer)
         prefix = f"{line.time} " if timestamps else ""
         output.write(f"{prefix}{line.log}".encode("utf-8", "surrogateescape"))
-        if follow or line.stream == "stderr":
+        if follow:
             output.flush()
