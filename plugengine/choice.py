@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from plugengine.container import ContainerSpec, DriverChoice
 from plugengine.drivers import open_driver
-from plugengine.errors import NotSupportedError, PlugengineError, UsageError
+from plugengine.errors import NotFoundError, NotSupportedError, PlugengineError, UsageError
 from plugengine.model import Capability, Host, HostPath
 from plugengine.plugins import Registry
 
@@ -136,14 +136,15 @@ def choose(
     """Return the drivers of a container.
 
     Raises:
-        NotFoundError, ConflictError: A name the caller gave is not installed, or offered twice.
+        NotFoundError, ConflictError: A name the caller or the configuration gave is not installed, or offered twice.
         NotSupportedError: No driver of a kind works here; the message has each one's reason.
         UsageError: An option no driver knows.
     """
-    asked = {"storage": spec.storage, "network": spec.network, "cgroup": spec.cgroup, "namespace": spec.namespace}
+    given = {"storage": spec.storage, "network": spec.network, "cgroup": spec.cgroup, "namespace": spec.namespace}
+    asked = {kind: name or configured.get(kind) for kind, name in given.items()}
     for kind, name in asked.items():
         if name is not None:
-            registry.find(kind, name)
+            _check_installed(registry, kind, name, configured=given[kind] is None)
     known = survey(registry, host, configured, cache=cache)
     for kind, name in asked.items():
         if f"{kind} {name}" in known.unsupported:
@@ -157,6 +158,15 @@ def choose(
         storage_options=spec.storage_options,
         network_options=spec.network_options,
     )
+
+
+def _check_installed(registry: Registry, kind: str, name: str, *, configured: bool) -> None:
+    try:
+        registry.find(kind, name)
+    except NotFoundError as exc:
+        if not configured:
+            raise
+        raise NotFoundError(exc.message, hint=f"the configuration file names it; {exc.hint}") from exc
 
 
 def _refuse_unsupported(registry: Registry, host: Host, kind: str, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from pathlib import Path
 
 from tests.conftest import Pe
 from tests.system.conftest import Start
@@ -87,3 +88,13 @@ def test_logs_of_both_streams_keep_their_order_where_both_go_to_one_place(pe: Pe
     )
     assert done.stdout == b"1\n2\n3\n4\n"
     pe("rm", "mixed", check=True)
+
+
+def test_a_configured_driver_that_is_not_installed_is_named_with_its_source(pe: Pe, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('[drivers]\nstorage = "overlya"\n')
+    environ = {**pe.environ, "PLUGENGINE_CONFIG": str(config)}
+    done = subprocess.run(pe.command("run", *NONE, *FOREVER), env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (125, "pe: storage driver overlya: not installed")
+    assert "configuration file names it" in done.stderr
+    assert "did you mean overlay?" in done.stderr
