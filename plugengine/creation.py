@@ -27,7 +27,7 @@ from plugengine.model import (
     encode,
 )
 from plugengine.names import new_id
-from plugengine.removal import remove_container
+from plugengine.removal import remove_half_made
 from plugengine.site import Site
 
 # docker's minimum as well: with less the kernel kills the first process while it is being set up.
@@ -78,7 +78,7 @@ def create(site: Site, spec: ContainerSpec) -> ContainerRow:
         records = _furnish(site, row, image, drivers)
         container_rows.update(site.state, row.id, status="created", expect=("creating",), records=records, owner=None)
     except BaseException:
-        remove_container(site, row, drivers, with_volumes=True)
+        remove_half_made(site, row, drivers)
         raise
     return msgspec.structs.replace(row, status="created", records=records, owner=None)
 

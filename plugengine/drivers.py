@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from plugengine.errors import DriverError, DriverLoadError, NoSpaceError, NotSupportedError, PlugengineError
+from plugengine.errors import (
+    ConflictError,
+    DriverError,
+    DriverLoadError,
+    NoSpaceError,
+    NotSupportedError,
+    PlugengineError,
+)
 from plugengine.model import (
     Attachment,
     Capability,
@@ -30,7 +37,7 @@ from plugengine.model import (
     StorageRequest,
     Usage,
 )
-from plugengine.plugins import Registry, new_manager
+from plugengine.plugins import Registry, new_manager, register
 
 if TYPE_CHECKING:
     import pluggy
@@ -68,7 +75,7 @@ class Driver:
         except OSError as exc:
             kind = NoSpaceError if exc.errno in (28, 122) else DriverError  # ENOSPC, EDQUOT
             raise kind(f"{where}: {exc.filename or ''}{': ' if exc.filename else ''}{exc.strerror}") from exc
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
             raise DriverError(
                 f"{where}: {type(exc).__name__}: {exc}", hint="a bug of the driver; --debug shows where"
             ) from exc
@@ -248,13 +255,25 @@ class DriverSet:
 
     def __init__(self, registry: Registry, *, storage: str, network: str, cgroup: str, namespace: str) -> None:
         chosen = [("storage", storage), ("network", network), ("cgroup", cgroup), ("namespace", namespace)]
-        observers = [("hooks", name) for name in registry.names("hooks")]
-        manager = new_manager(registry, [*chosen, *observers])
+        manager = new_manager(registry, chosen)
+        self.problems = _add_observers(manager, registry)
         self.storage = StorageDriver(manager, storage)
         self.network = NetworkDriver(manager, network)
         self.cgroup = CgroupDriver(manager, cgroup)
         self.namespace = NamespaceDriver(manager, namespace)
-        self.observe: Callable[..., Any] | None = manager.hook.pe_event if observers else None
+        observed = len(self.problems) < len(registry.names("hooks"))
+        self.observe: Callable[..., Any] | None = manager.hook.pe_event if observed else None
+
+
+def _add_observers(manager: pluggy.PluginManager, registry: Registry) -> tuple[str, ...]:
+    """Register every observer that can be; say why the others cannot: they are nobody's choice and stop nothing."""
+    problems: list[str] = []
+    for name in registry.names("hooks"):
+        try:
+            register(manager, registry, "hooks", name)
+        except (ConflictError, DriverLoadError) as exc:
+            problems.append(exc.message)
+    return tuple(problems)
 
 
 def open_driver(registry: Registry, group: str, name: str) -> Driver:

@@ -150,7 +150,7 @@ class _Planner:
         if self._net_owner is None:
             steps.append(WriteFilesStep(self._write_files))
         steps.append(CommandStep(plan_guest(launch.guest), self._argv()))
-        return StartPlan(steps=tuple(steps), warnings=settings.unsupported)
+        return StartPlan(steps=tuple(steps), warnings=(*settings.unsupported, *self._drivers.problems))
 
     # --- what others answered --------------------------------------------------------------------------------
 

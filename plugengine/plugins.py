@@ -101,7 +101,7 @@ class Registry:
             module: Any = __import__(module_name, fromlist=["__name__"])
             for part in filter(None, attribute.split(".")):
                 module = getattr(module, part)
-        except Exception as exc:
+        except (Exception, SystemExit) as exc:
             raise DriverLoadError(
                 f"{group} driver {name} of {entry.source}: import: {type(exc).__name__}: {exc}",
                 hint=f"reinstall or remove {entry.distribution}; --debug shows where it failed",
@@ -119,17 +119,33 @@ def new_manager(registry: Registry, plugins: Iterable[tuple[str, str]]) -> plugg
 
     manager = pluggy.PluginManager(PROJECT)
     for group, name in plugins:
-        plugin = registry.load(group, name)
-        source = registry.find(group, name).source
-        manager.add_hookspecs(SPECS[group])
-        try:
-            manager.register(plugin, name=f"{group}:{name}")
-            manager.check_pending()
-        except pluggy.PluginValidationError as exc:
-            raise DriverLoadError(f"{group} driver {name} of {source}: {exc}") from exc
-        if group != "hooks":
-            _check_version(manager, group, name, source)
+        register(manager, registry, group, name)
     return manager
+
+
+def register(manager: pluggy.PluginManager, registry: Registry, group: str, name: str) -> None:
+    """Add one plugin to a manager.
+
+    Raises:
+        DriverLoadError: As `new_manager`; the manager is as it was.
+    """
+    import pluggy
+
+    plugin = registry.load(group, name)
+    source = registry.find(group, name).source
+    manager.add_hookspecs(SPECS[group])
+    try:
+        manager.register(plugin, name=f"{group}:{name}")
+        manager.check_pending()
+    except pluggy.PluginValidationError as exc:
+        if manager.is_registered(plugin):
+            manager.unregister(plugin)
+        raise DriverLoadError(
+            f"{group} driver {name} of {source}: {' '.join(str(exc).split())}",
+            hint=f"a fault of {source.split()[0]}: its hooks must be those of plugengine.hookspecs",
+        ) from exc
+    if group != "hooks":
+        _check_version(manager, group, name, source)
 
 
 def _check_version(manager: pluggy.PluginManager, group: str, name: str, source: str) -> None:

@@ -21,7 +21,7 @@ from plugengine.inspection import attachment_of
 from plugengine.kernel.process import ProcessId, boot_id, is_alive, open_pidfd
 from plugengine.lifecycle import usable_drivers
 from plugengine.model import CgroupRequest, HostPath
-from plugengine.removal import remove_container
+from plugengine.removal import remove_container, remove_half_made
 from plugengine.site import Site
 
 _END_S: Final = 5.0
@@ -60,10 +60,13 @@ def _claim(site: Site, row: ContainerRow) -> bool:
 def _mend(site: Site, row: ContainerRow) -> Finding:
     drivers = usable_drivers(site, row)
     why = "the host was restarted" if row.boot_id != boot_id() else "its monitor was killed"
-    if row.status not in ("creating", "removing"):
+    if row.status == "creating":
+        remove_half_made(site, row, drivers)
+        return Finding(what=f"container {row.name}: was creating, {why}; removed", repaired=True)
+    if row.status != "removing":
         _take_back(site, row, drivers, rebooted=row.boot_id != boot_id())
-    if row.status in ("creating", "removing") or row.spec.auto_remove:
-        with_volumes = row.status == "creating" or row.spec.auto_remove or bool(row.records.get("remove_volumes"))
+    if row.status == "removing" or row.spec.auto_remove:
+        with_volumes = row.spec.auto_remove or bool(row.records.get("remove_volumes"))
         remove_container(site, row, drivers, with_volumes=with_volumes)
         return Finding(what=f"container {row.name}: was {row.status}, {why}; removed", repaired=True)
     was_up = row.status != "starting"

@@ -40,6 +40,19 @@ def remove_container(site: Site, row: ContainerRow, drivers: DriverSet | None, *
     container_rows.delete(site.state, row.id)
 
 
+def remove_half_made(site: Site, row: ContainerRow, drivers: DriverSet | None) -> None:
+    """Remove a container whose making failed, also against its storage driver, which may be why it failed.
+
+    What cannot be removed stays with the row for the next command, and is not what the caller is to be told.
+    """
+    for usable in (drivers, None):
+        try:
+            remove_container(site, row, usable, with_volumes=True)
+        except PlugengineError:
+            continue
+        return
+
+
 def _stored_records(site: Site, row: ContainerRow) -> Mapping[str, Any]:
     """Return the records as they are by now; none when the row is gone."""
     try:

@@ -24,7 +24,7 @@ from plugengine.model import Event, encode
 from plugengine.monitor.loop import READ, Loop
 from plugengine.monitor.streams import Client, GuestProcess
 from plugengine.plan import StartPlan, make_plan
-from plugengine.removal import remove_container
+from plugengine.removal import remove_container, remove_half_made
 from plugengine.site import Site
 from plugengine.steps import Live, Runner
 
@@ -143,7 +143,7 @@ class Supervisor:
         if self._server is not None:
             self._server.close()
         if self._row.spec.auto_remove:
-            remove_container(self._site, self._row, self._drivers, with_volumes=True)
+            remove_half_made(self._site, self._row, self._drivers)
             return
         state = msgspec.structs.replace(
             self._row.state, exit_code=error.exit_code, error=error.message, pid=0, finished_ns=time.time_ns()

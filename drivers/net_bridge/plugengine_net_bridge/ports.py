@@ -223,7 +223,10 @@ def _check_taken(entry: Entry, taken: dict[tuple[str, str, int], str]) -> None:
         return
     container_id, _ = split_owner(holder)
     whose = "the same container" if holder == entry.owner else f"container {container_id}"
-    raise ConflictError(f"publish port {_name(entry.port)}: it is published by {whose}")
+    raise ConflictError(
+        f"publish port {_name(entry.port)}: it is published by {whose}",
+        hint=f"choose another port, or end that container: pe stop {container_id[:12]}",
+    )
 
 
 def _check_host(entry: Entry) -> None:

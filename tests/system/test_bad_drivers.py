@@ -1,0 +1,183 @@
+"""Broken packages of strangers: each is named with its distribution, and nobody else suffers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Pe
+from tests.system.packages import Package, install
+from tests.system.test_bad_input import ENGINE, NONE, assert_refused
+
+STORAGE = """
+from plugengine.hookspecs import API_VERSION, hookimpl
+from plugengine.model import DriverInfo
+
+@hookimpl
+def pe_storage_info():
+    return DriverInfo(api_version=API_VERSION, summary="a test's", rank=-1)
+
+@hookimpl
+def pe_storage_probe(host):
+    return ()
+"""
+NETWORK = """
+from plugengine.hookspecs import API_VERSION, hookimpl
+from plugengine.model import DriverInfo
+
+@hookimpl
+def pe_network_info():
+    return DriverInfo(api_version=API_VERSION, summary="a test's", rank=-1)
+
+@hookimpl
+def pe_network_probe(host):
+    return ()
+
+@hookimpl
+def pe_network_create(network):
+    return {}
+
+@hookimpl
+def pe_network_detach(network, container_id, attachment):
+    return True
+"""
+PREPARE = """
+@hookimpl
+def pe_storage_prepare(request):
+"""
+
+
+def storage(name: str, source: str) -> Package:
+    return Package(name=f"pe-test-{name}", source=source, points={f"plugengine.storage:{name}": f"pe_test_{name}"})
+
+
+BROKEN = [
+    storage("torn", "import no_such_library\n"),
+    storage("leaving", "import sys; sys.exit('enough')\n"),
+    storage("empty", "'no hooks'\n"),
+    storage("misspelt", STORAGE + "\n@hookimpl\ndef pe_storage_prepair(request):\n    return {}\n"),
+    storage("mistaken", STORAGE + "\n@hookimpl\ndef pe_storage_prepare(request, colour):\n    return {}\n"),
+    storage("future", STORAGE.replace("API_VERSION, summary", "(9, 0), summary")),
+    storage("odd", STORAGE + PREPARE + "    return 7\n"),
+    storage("raising", STORAGE + PREPARE + "    return 1 // 0\n"),
+    storage("quitting", STORAGE + PREPARE + "    raise SystemExit(0)\n"),
+    storage("unable", STORAGE.replace("return ()", "return ('the moon is full',)")),
+    storage("lazy", STORAGE),
+    Package(
+        name="pe-test-tangled",
+        source=NETWORK + "\n@hookimpl\ndef pe_network_attach(request):\n    raise ValueError('tangled up')\n",
+        points={"plugengine.network:tangled": "pe_test_tangled"},
+    ),
+]
+TORN_OBSERVER = Package(
+    name="pe-test-watcher", source="import no_such_library\n", points={"plugengine.hooks:watcher": "pe_test_watcher"}
+)
+RAISING_OBSERVER = Package(
+    name="pe-test-loud",
+    source="from plugengine.hookspecs import hookimpl\n\n@hookimpl\ndef pe_event(event):\n    raise ValueError('loud')\n",
+    points={"plugengine.hooks:loud": "pe_test_loud"},
+)
+PRETENDER = Package(
+    name="pe-test-pretender", source=STORAGE, points={"plugengine.storage:overlay": "pe_test_pretender"}, version="6.6"
+)
+
+
+class Plugged(Pe):
+    """The real `pe` with more packages on its path."""
+
+    path: Path
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {**super().environ, "PYTHONPATH": str(self.path), "PLUGENGINE_WARM": "0"}
+
+
+def plug(pe: Pe, path: Path, packages: list[Package]) -> Plugged:
+    install(packages, path)
+    plugged = Plugged(pe.root, pe.run_root)
+    plugged.path = path
+    return plugged
+
+
+@pytest.fixture(scope="module")
+def broken(pe_env: Pe, tmp_path_factory: pytest.TempPathFactory) -> Plugged:
+    """An environment with all of the broken drivers installed."""
+    return plug(pe_env, tmp_path_factory.mktemp("broken") / "packages", BROKEN)
+
+
+@pytest.mark.parametrize(
+    ("name", "parts", "hint"),
+    [
+        ("torn", ["pe-test-torn 1.2", "import", "no_such_library"], "reinstall or remove pe-test-torn"),
+        ("leaving", ["pe-test-leaving 1.2", "import", "SystemExit: enough"], "reinstall or remove"),
+        ("empty", ["pe-test-empty 1.2", "pe_storage_info"], ""),
+        ("misspelt", ["pe-test-misspelt 1.2", "pe_storage_prepair"], "plugengine.hookspecs"),
+        ("mistaken", ["pe-test-mistaken 1.2", "colour"], "plugengine.hookspecs"),
+        ("future", ["pe-test-future 1.2", "API 9.0"], "install a release of pe-test-future made for API 1"),
+        ("odd", ["storage driver odd", "prepare", "int, not dict"], ""),
+        ("raising", ["storage driver raising", "prepare", "ZeroDivisionError"], "a bug of the driver"),
+        ("quitting", ["storage driver quitting", "prepare", "SystemExit"], "a bug of the driver"),
+        ("unable", ["storage driver unable", "does not work on this host"], "the moon is full"),
+        ("lazy", ["storage driver lazy", "prepare is not implemented"], ""),
+    ],
+)
+def test_a_broken_driver_is_refused_when_it_is_chosen(
+    broken: Plugged, pe: Pe, name: str, parts: list[str], hint: str
+) -> None:
+    assert_refused(broken("run", "--rm", *NONE, "--storage", name, "host:base", "true"), ENGINE, *parts, hint=hint)
+
+
+def test_a_driver_that_fails_in_the_middle_of_a_start_has_everything_before_it_undone(broken: Plugged, pe: Pe) -> None:
+    done = broken("run", "--rm", "--network", "tangled", "host:base", "true")
+    assert_refused(done, ENGINE, "network driver tangled", "attach", "ValueError: tangled up", hint="bug of the driver")
+
+
+def test_broken_drivers_that_are_not_chosen_disturb_nobody(broken: Plugged, pe: Pe) -> None:
+    done = broken("run", "--rm", *NONE, "host:base", "echo", "well", check=True)
+    assert (done.stdout, done.stderr) == ("well\n", "")
+    broken("ps", check=True)
+    assert broken("system", "check").returncode == 0
+
+
+def test_broken_drivers_are_lines_of_pe_drivers_and_the_others_are_as_ever(broken: Plugged, pe: Pe) -> None:
+    done = broken("drivers", "--format", "json", check=True)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    found = {line["Name"]: line for line in lines if line["Kind"] == "storage"}
+    for name in ("torn", "leaving", "empty", "misspelt", "mistaken", "future", "unable"):
+        line = found[name]
+        assert (line["Distribution"], line["Version"], line["Supported"]) == (f"pe-test-{name}", "1.2", "no")
+        assert line["Reasons"]
+        assert not line["Default"]
+    known = [json.loads(line) for line in pe("drivers", "--format", "json", check=True).stdout.splitlines()]
+    assert [line for line in lines if line["Distribution"] == "plugengine"] == known
+
+
+def test_a_name_two_packages_offer_is_nobodys_and_both_are_named(pe: Pe, tmp_path: Path) -> None:
+    plugged = plug(pe, tmp_path / "packages", [PRETENDER])
+    done = plugged("run", "--rm", *NONE, "--storage", "overlay", "host:base", "true")
+    assert_refused(done, ENGINE, "overlay", "pe-test-pretender 6.6 and plugengine", hint="uninstall one of them")
+    assert plugged("run", "--rm", *NONE, "--storage", "fuse_union", "host:base", "echo", "well").stdout == "well\n"
+    assert plugged("run", "--rm", *NONE, "host:base", "echo", "well").stdout == "well\n", "the next best is the default"
+    lines = [json.loads(line) for line in plugged("drivers", "--format", "json", check=True).stdout.splitlines()]
+    twice = [line for line in lines if line["Name"] == "overlay"]
+    assert {line["Distribution"] for line in twice} == {"plugengine", "pe-test-pretender"}
+    assert {line["Supported"] for line in twice} == {"no"}
+
+
+def test_an_observer_that_cannot_be_imported_is_a_warning_and_one_that_raises_is_not_heard(
+    pe: Pe, tmp_path: Path
+) -> None:
+    plugged = plug(pe, tmp_path / "packages", [TORN_OBSERVER, RAISING_OBSERVER])
+    done = plugged("run", "--rm", *NONE, "host:base", "echo", "well", check=True)
+    assert done.stdout == "well\n"
+    assert "warning: hooks driver watcher of pe-test-watcher 1.2: import" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_an_installed_driver_is_there_at_once_and_gone_when_it_is_removed(pe: Pe, tmp_path: Path) -> None:
+    assert_refused(pe("run", "--rm", *NONE, "--storage", "lazy", "host:base"), ENGINE, "not installed")
+    plugged = plug(pe, tmp_path / "packages", [storage("lazy", STORAGE)])
+    assert "lazy" in plugged("drivers", "-q", check=True).stdout.split()
+    assert "lazy" not in pe("drivers", "-q", check=True).stdout.split()
