@@ -7,12 +7,17 @@ import gc
 import os
 import signal
 from collections.abc import Iterable
+from typing import Final
 
 from plugengine.child.report import EXIT_FAILED
 from plugengine.kernel import credentials
 from plugengine.kernel.attributes import statx
 from plugengine.kernel.files import AT_FDCWD, CLOSE_RANGE_LAST, close_range
 from plugengine.kernel.keyring import join_session_keyring
+from plugengine.kernel.process import default_action
+
+# signal(7): glibc refuses to change them, but its posix_spawn(3), which made an ancestor of ours, ignores them.
+_OF_THE_C_LIBRARY: Final = (32, 33)
 
 FileId = tuple[int, int, int | None]  # device, inode, mount
 
@@ -72,7 +77,9 @@ def reset_signals() -> None:
             if signal.getsignal(number) is not signal.SIG_DFL:
                 signal.signal(number, signal.SIG_DFL)
         except (OSError, ValueError):
-            pass  # SIGKILL, SIGSTOP, and the real-time signals the C library keeps for itself
+            pass  # SIGKILL, SIGSTOP, and those below
+    for number in _OF_THE_C_LIBRARY:
+        default_action(number)
 
 
 def leave_keys() -> None:

@@ -8,6 +8,7 @@ from ctypes import (
     Structure,
     addressof,
     byref,
+    c_char_p,
     c_int,
     c_long,
     c_size_t,
@@ -105,6 +106,9 @@ _prctl = declare("prctl", c_int, c_ulong, c_ulong, c_ulong, c_ulong)
 _pidfd_open = declare_syscall("pidfd_open", c_int, c_uint)
 _pidfd_send_signal = declare_syscall("pidfd_send_signal", c_int, c_int, c_void_p, c_uint)
 _pidfd_getfd = declare_syscall("pidfd_getfd", c_int, c_int, c_uint)
+_rt_sigaction = declare_syscall("rt_sigaction", c_int, c_char_p, c_void_p, c_size_t)
+_DEFAULT_ACTION = bytes(4 * sizeof(c_long))  # struct sigaction of the kernel: SIG_DFL, no flags, nothing masked
+_SIGSET_BYTES = 8  # of the kernel's sigset_t: 64 signals
 
 _before_fork = pythonapi["PyOS_BeforeFork"]
 _after_fork_child = pythonapi["PyOS_AfterFork_Child"]
@@ -191,6 +195,12 @@ def _tid_address() -> int:
     if _prctl(PR_GET_TID_ADDRESS, addressof(place), 0, 0, 0) != 0:
         return 0
     return place.value
+
+
+def default_action(signal: int) -> None:
+    """rt_sigaction(2) with SIG_DFL, also for the signals the C library keeps to itself."""
+    if _rt_sigaction(signal, _DEFAULT_ACTION, None, _SIGSET_BYTES) != 0:
+        raise os_error(get_errno(), "rt_sigaction", f"signal {signal}")
 
 
 def setns(fd: int, nstype: int = 0) -> None:

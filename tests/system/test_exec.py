@@ -164,3 +164,11 @@ def test_twenty_commands_at_once_all_answer(pe: Pe, box: str) -> None:
     assert all(each.returncode == 0 for each in running)
     assert time.monotonic() - started < 30
     assert json.loads(pe("inspect", box, check=True).stdout)[0]["State"]["Running"]
+
+
+def test_every_signal_has_its_default_action_and_none_is_blocked(pe: Pe, box: str) -> None:
+    look = ("grep", "-E", "Sig(Blk|Ign)", "/proc/self/status")
+    wanted = "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n"
+    assert pe("exec", box, *look, check=True).stdout == wanted
+    assert pe("run", "--rm", *NONE, "host:base", *look, check=True).stdout == wanted
+    assert pe("run", "--rm", *NONE, "--init", "host:base", *look, check=True).stdout == wanted

@@ -66,6 +66,30 @@ def test_memory_and_swap_together_are_limited_or_the_host_is_blamed(pe: Pe) -> N
     assert told or done.stdout in (f"{96 << 20}\n", f"{32 << 20}\n")
 
 
+@pytest.mark.parametrize(
+    ("flags", "files", "value"),
+    [
+        (("--memory-reservation", "20m"), "memory/memory.soft_limit_in_bytes memory.low", str(20 << 20)),
+        (("--cpu-period", "50000", "--cpu-quota", "20000"), "cpu/cpu.cfs_quota_us cpu.max", "20000"),
+        (("--cpus", "1.5"), "cpu/cpu.cfs_quota_us cpu.max", "150000"),
+        (("--cpuset-mems", "0"), "cpuset/cpuset.mems cpuset.mems", "0"),
+        (("--pids-limit", "33"), "pids/pids.max pids.max", "33"),
+    ],
+    ids=["reservation", "quota", "cpus", "memory nodes", "pids"],
+)
+def test_a_limit_is_what_the_kernel_was_told(pe: Pe, flags: tuple[str, ...], files: str, value: str) -> None:
+    done = pe(*RUN, *flags, "host:base", "sh", "-c", f"cd /sys/fs/cgroup; cat {files} 2>/dev/null")
+    assert done.stdout.split()[0] == value
+    assert done.stderr == ""
+
+
+def test_groups_lie_below_the_parent_given(pe: Pe, start: Start) -> None:
+    description = inspect(pe, start(*NONE, "--cgroup-parent", "plugengine-test/web", "host:base", "sleep", "1000"))
+    pid = description["State"]["Pid"]
+    lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    assert any(line.endswith(f"/plugengine-test/web/{description['Id']}") for line in lines)
+
+
 # --- processors --------------------------------------------------------------------------------------------
 
 
