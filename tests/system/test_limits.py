@@ -41,6 +41,12 @@ def test_a_memory_hog_is_killed_at_its_limit_and_the_caller_is_told(pe: Pe) -> N
         pe("rm", "hog", check=True)
 
 
+def test_a_detached_container_that_ran_out_of_memory_says_so_later(pe: Pe, start: Start) -> None:
+    name = start(*NONE, "-m", "32m", "host:base", "tail", "/dev/zero")
+    assert pe("wait", name, check=True).stdout == "137\n"
+    assert inspect(pe, name)["State"]["OOMKilled"] is True
+
+
 def test_what_stays_below_the_limit_lives(pe: Pe) -> None:
     script = "head -c 20m /dev/zero | tail -c 20m | wc -c"
     assert pe(*RUN, "-m", "64m", "host:base", "sh", "-c", script, check=True).stdout == f"{20 << 20}\n"

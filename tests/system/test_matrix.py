@@ -62,6 +62,13 @@ def test_run_says_hello(pe: Pe, storage: str, network: str) -> None:
     assert (done.stdout, done.stderr) == ("hello\n", "")
 
 
+def test_control_group_and_namespace_drivers_are_chosen_by_name_too(pe: Pe, start: Start) -> None:
+    for cgroup in supported("cgroup"):
+        name = start("--net", "none", "--cgroup", cgroup, "--namespace", "linux", "host:base", "sleep", "1000")
+        drivers = json.loads(pe("inspect", name, check=True).stdout)[0]["Drivers"]
+        assert (drivers["cgroup"], drivers["namespace"]) == (cgroup, "linux")
+
+
 def test_one_image_in_two_containers_with_two_storage_drivers_at_once(pe: Pe, start: Start) -> None:
     boxes = {name: start("--net", "none", "--storage", name, "host:base", "sleep", "1000") for name in STORAGE}
     for name, box in boxes.items():

@@ -100,6 +100,12 @@ def test_the_hostname_is_the_short_id_or_the_one_given(pe: Pe, start: Start) -> 
     assert [line.split()[1] for line in hosts.splitlines() if line.startswith("10.")] == ["box"]
 
 
+def test_the_domain_name_is_set(pe: Pe) -> None:
+    words = ("cat", "/proc/sys/kernel/hostname", "/proc/sys/kernel/domainname")
+    done = pe(*RUN, "-h", "box", "--domainname", "example.org", "host:base", *words, check=True)
+    assert done.stdout == "box.example.org\nexample.org\n"
+
+
 def test_the_hosts_name_survives(pe: Pe) -> None:
     before = os.uname().nodename
     pe(*RUN, "--cap-add", "SYS_ADMIN", "host:base", "hostname", "other", check=True)

@@ -215,3 +215,87 @@ def test_exec_enters_the_user_namespace_too(pe: Pe, start: Start) -> None:
         pe("exec", name, "sh", "-c", "readlink /proc/1/ns/user", check=True).stdout
         != os.readlink("/proc/self/ns/user") + "\n"
     )
+
+
+# --- a driver that cannot show mapped owners ---------------------------------------------------------------
+
+COPYING_DRIVER = '''
+"""Storage by `cp -a`: every container has a copy of the lowest layer; knows nothing of user namespaces."""
+import os
+import subprocess
+
+from plugengine import API_VERSION, DriverInfo, Mount, Rootfs, Usage, hookimpl
+
+
+@hookimpl
+def pe_storage_info():
+    return DriverInfo(api_version=API_VERSION, summary="a copy for each container")
+
+
+@hookimpl
+def pe_storage_probe(host):
+    return []
+
+
+@hookimpl
+def pe_storage_prepare(request):
+    subprocess.run(["cp", "-a", f"{request.chain[0]}/.", f"{request.directory}/tree"], check=True)
+    return {}
+
+
+@hookimpl
+def pe_storage_mounts(request, record):
+    return Rootfs(mounts=(Mount(fstype="bind", source=f"{request.directory}/tree", target=request.target),))
+
+
+@hookimpl
+def pe_storage_usage(request, record):
+    return Usage(size_bytes=0, inodes=0)
+
+
+@hookimpl
+def pe_storage_remove(request, record):
+    subprocess.run(["rm", "-rf", f"{request.directory}/tree"], check=True)
+    return True
+
+
+@hookimpl
+def pe_storage_gc(host, valid_ids):
+    return []
+'''
+
+
+@pytest.fixture
+def copying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Install a driver of somebody else's, as pip would, where PYTHONPATH leads."""
+    (tmp_path / "copying_storage.py").write_text(COPYING_DRIVER)
+    info = tmp_path / "copying_storage-2.5.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: copying-storage\nVersion: 2.5\n")
+    (info / "entry_points.txt").write_text("[plugengine.storage]\ncopying = copying_storage\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return "copying"
+
+
+def test_owners_are_changed_once_for_a_driver_that_cannot_map_them(pe: Pe, accounts: str, copying: str) -> None:
+    words = ("run", "--storage", copying, "--userns", "500000:600000:65536", *NONE, "--name", "shifted", accounts)
+    look = "stat -c '%n %u:%g %a' /data/hers /data/set-id /etc/passwd; touch /new; id -u"
+    lines = ["/data/hers 1000:1001 644", "/data/set-id 1000:1001 6755", "/etc/passwd 0:0 644", "0"]
+    first = pe(*words, "sh", "-c", look)
+    try:
+        assert first.stderr == ""
+        assert first.stdout.splitlines() == lines
+        second = pe("start", "-a", "shifted", check=True)
+        assert second.stdout.splitlines() == lines, "not a second time"
+        container = json.loads(pe("inspect", "shifted", check=True).stdout)[0]["Id"]
+        found = list((pe.root / "containers" / container).rglob("tree/data/hers"))
+        assert [(path.stat().st_uid, path.stat().st_gid) for path in found] == [(501000, 601001)]
+    finally:
+        pe("rm", "-f", "shifted")
+
+
+def test_a_driver_of_somebody_else_is_listed_with_its_distribution(pe: Pe, copying: str) -> None:
+    rows = [json.loads(line) for line in pe("drivers", "--format", "json", check=True).stdout.splitlines()]
+    row = next(row for row in rows if row["Name"] == copying)
+    assert (row["Kind"], row["Distribution"], row["Version"]) == ("storage", "copying-storage", "2.5")
+    assert pe(*RUN, "--storage", copying, "host:base", "echo", "hello", check=True).stdout == "hello\n"
