@@ -76,7 +76,7 @@ TORN_OBSERVER = Package(
 )
 RAISING_OBSERVER = Package(
     name="pe-test-loud",
-    source="from plugengine.hookspecs import hookimpl\n\n@hookimpl\ndef pe_event(event):\n    raise ValueError('loud')\n",
+    source="from plugengine.hookspecs import hookimpl\n@hookimpl\ndef pe_event(event): raise ValueError(0)\n",
     points={"plugengine.hooks:loud": "pe_test_loud"},
 )
 PRETENDER = Package(
