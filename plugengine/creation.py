@@ -99,6 +99,8 @@ def check_spec(drivers: DriverSet, chosen: DriverChoice, spec: ContainerSpec) ->
         _need(drivers.network, Capability.PORTS, "--publish")
     if spec.ip and not joined:
         _need(drivers.network, Capability.ADDRESSES, "--ip")
+    if spec.mac_address and not joined:
+        _need(drivers.network, Capability.ADDRESSES, "--mac-address")
     if spec.userns not in ("", "host"):
         _need(drivers.namespace, Capability.USER_NAMESPACE, "--userns")
 

@@ -39,8 +39,11 @@ from plugengine.security import capabilities, seccomp
 from plugengine.site import Site
 from plugengine.state import connections_kept
 from plugengine.steps import Live, join_cgroup
+from plugengine.streams import Pipes, Stdio
 
 _GO: Final = b"+"
+# A process of the container can send SIGSTOP to one that joins it: its monitor must not wait for that for ever.
+_BECOME_S: Final = 60.0
 _DEADLINE_S: Final = 60  # a guest that hangs must not hold its monitor, which serves others, for ever
 # include/uapi/linux/sched.h, by the name of the link below /proc/PID/ns; see setns(2)
 _NS_TYPES: Final = {
@@ -51,14 +54,6 @@ _NS_TYPES: Final = {
     "cgroup": process.CLONE_NEWCGROUP,
     "time": process.CLONE_NEWTIME,
 }
-
-
-class Stdio(Struct, frozen=True, kw_only=True):
-    """The monitor's ends of a process's standard streams."""
-
-    stdin: int | None
-    outputs: dict[int, int]  # descriptor: wire.STDOUT or wire.STDERR
-    tty: bool
 
 
 class Launch(Struct, frozen=True, kw_only=True):
@@ -80,7 +75,7 @@ class Child:
         *,
         go_fd: int,
         report_fd: int,
-        pipes: _Pipes,
+        pipes: Pipes,
         plan: ProcessPlan,
         guest: GuestPlan | None,
     ) -> None:
@@ -178,42 +173,31 @@ class Child:
         self._pipes.close()
 
 
-class _Pipes:
-    """Standard streams without a terminal: pipes, or /dev/null for a stdin nobody will write to."""
+class _Held:
+    """What ties a child to us until it is let go: the pipe it waits at, the socket it reports on, its streams."""
 
-    def __init__(self, *, tty: bool, interactive: bool) -> None:
-        self.guest: tuple[int, int, int] | None = None
-        self._stdin: int | None = None
-        self._outputs: dict[int, int] = {}
-        if tty:
-            return
-        if interactive:
-            read_end, self._stdin = os.pipe2(os.O_CLOEXEC)
-        else:
-            read_end = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        out_read, out_write = os.pipe2(os.O_CLOEXEC)
-        error_read, error_write = os.pipe2(os.O_CLOEXEC)
-        self._outputs = {out_read: wire.STDOUT, error_read: wire.STDERR}
-        self.guest = (read_end, out_write, error_write)
+    def __init__(self, plan: ProcessPlan, *, interactive: bool) -> None:
+        self._plan = plan
+        self._pipes = Pipes(tty=plan.tty, interactive=interactive)
+        self.streams = self._pipes.guest
+        self.gate, self._go = os.pipe2(os.O_CLOEXEC)
+        self._ours, self.reports = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
-    def close_guest_ends(self) -> None:
-        """Close what only the process inside should hold."""
-        for fd in self.guest or ():
-            os.close(fd)
-        self.guest = None
+    def __enter__(self) -> _Held:
+        return self
 
-    def take(self) -> Stdio:
-        """Hand our ends over."""
-        taken = Stdio(stdin=self._stdin, outputs=self._outputs, tty=False)
-        self._stdin, self._outputs = None, {}
-        return taken
+    def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
+        os.close(self.gate)
+        self.reports.close()
+        if kind is not None:
+            os.close(self._go)
+            self._ours.close()
+            self._pipes.close()
 
-    def close(self) -> None:
-        """Close everything not handed over."""
-        self.close_guest_ends()
-        for fd in (*self._outputs, *(() if self._stdin is None else (self._stdin,))):
-            os.close(fd)
-        self._stdin, self._outputs = None, {}
+    def child(self, pid: int, pidfd: int, guest: GuestPlan | None = None) -> Child:
+        """Return the child; our ends are its from now on."""
+        report_fd = self._ours.detach()
+        return Child(pid, pidfd, go_fd=self._go, report_fd=report_fd, pipes=self._pipes, plan=self._plan, guest=guest)
 
 
 def clone_first(launch: Launch, live: Live) -> Child:
@@ -233,37 +217,26 @@ def clone_first(launch: Launch, live: Live) -> Child:
         )
     finally:
         os.close(root)
-    pipes = _Pipes(tty=plan.tty, interactive=request.spec.interactive)
-    go_read, go_write = os.pipe2(os.O_CLOEXEC)
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        with (
-            open_sources(guest) as sources,
-            _entrance(live) as (cgroup_fd, tasks),
-            _joined(launch.namespaces),
-            connections_kept(),
-        ):
-            pid, pidfd = process.clone3(launch.namespaces.clone_flags & ~CLONE_NEWTIME, cgroup_fd=cgroup_fd)
-            if pid == 0:
-                inside.become_init(
-                    guest,
-                    plan,
-                    sources=sources,
-                    go_fd=go_read,
-                    report_fd=theirs.fileno(),
-                    stdio=pipes.guest,
-                    unshare_flags=launch.namespaces.unshare_flags,
-                    enter=tasks,
-                )
-    except BaseException:
-        os.close(go_write)
-        ours.close()
-        pipes.close()
-        raise
-    finally:
-        os.close(go_read)
-        theirs.close()
-    return Child(pid, pidfd, go_fd=go_write, report_fd=ours.detach(), pipes=pipes, plan=plan, guest=guest)
+    with (
+        _Held(plan, interactive=request.spec.interactive) as held,
+        open_sources(guest) as sources,
+        _entrance(live) as (cgroup_fd, tasks),
+        _joined(launch.namespaces),
+        connections_kept(),
+    ):
+        pid, pidfd = process.clone3(launch.namespaces.clone_flags & ~CLONE_NEWTIME, cgroup_fd=cgroup_fd)
+        if pid == 0:
+            inside.become_init(
+                guest,
+                plan,
+                sources=sources,
+                go_fd=held.gate,
+                report_fd=held.reports.fileno(),
+                stdio=held.streams,
+                unshare_flags=launch.namespaces.unshare_flags,
+                enter=tasks,
+            )
+    return held.child(pid, pidfd, guest)
 
 
 def _with_cgroups(launch: Launch, live: Live) -> GuestRequest:
@@ -376,31 +349,23 @@ def start_exec(site: Site, row: ContainerRow, live: Live, spec: ExecSpec) -> Chi
 
 
 def _fork_exec(live: Live, plan: ProcessPlan, spec: ExecSpec, *, pidfd: int, namespaces: int) -> Child:
-    pipes = _Pipes(tty=plan.tty, interactive=spec.interactive)
-    go_read, go_write = os.pipe2(os.O_CLOEXEC)
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        with _entrance(live) as (cgroup_fd, tasks), connections_kept():
-            pid, child_pidfd = process.clone3(0, cgroup_fd=cgroup_fd)
-            if pid == 0:
-                inside.become_exec(
-                    plan,
-                    pidfd=pidfd,
-                    namespaces=namespaces,
-                    go_fd=go_read,
-                    report_fd=theirs.fileno(),
-                    stdio=pipes.guest,
-                    enter=tasks,
-                )
-    except BaseException:
-        os.close(go_write)
-        ours.close()
-        pipes.close()
-        raise
-    finally:
-        os.close(go_read)
-        theirs.close()
-    child = Child(pid, child_pidfd, go_fd=go_write, report_fd=ours.detach(), pipes=pipes, plan=plan, guest=None)
+    with (
+        _Held(plan, interactive=spec.interactive) as held,
+        _entrance(live) as (cgroup_fd, tasks),
+        connections_kept(),
+    ):
+        pid, child_pidfd = process.clone3(0, cgroup_fd=cgroup_fd)
+        if pid == 0:
+            inside.become_exec(
+                plan,
+                pidfd=pidfd,
+                namespaces=namespaces,
+                go_fd=held.gate,
+                report_fd=held.reports.fileno(),
+                stdio=held.streams,
+                enter=tasks,
+            )
+    child = held.child(pid, child_pidfd)
     try:
         join_cgroup(live, pid)
         child.release()

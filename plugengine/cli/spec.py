@@ -163,16 +163,13 @@ def _network(values: Values) -> dict[str, Any]:
     network, mode = parse_network("--network", values["network"] or "")
     ports = tuple(port for text in values["publish"] for port in parse_publish("--publish", text))
     exposed = [pair for text in values["expose"] for pair in parse_expose("--expose", text)]
-    joined = mode or network == "host"
     if mode and (ports or values["publish_all"]):
         raise FlagError("--network", mode, "ports are published by the container that owns the network")
-    if joined and values["mac_address"]:
-        raise FlagError("--mac-address", values["mac_address"], f"not with --network {mode or network}")
     if mode and values["hostname"]:
         raise FlagError("--hostname", values["hostname"], f"not with --network {mode}: it has a name already")
-    for flag in ("ip", "dns", "add_host"):
+    for flag in ("ip", "mac_address", "dns", "add_host"):
         if mode and values[flag]:
-            shown = values[flag] if flag == "ip" else " ".join(values[flag])
+            shown = values[flag] if isinstance(values[flag], str) else " ".join(values[flag])
             raise FlagError(f"--{flag.replace('_', '-')}", shown, f"not with --network {mode}: its settings are shared")
     if values["uts"] and values["uts"] != "private":
         for flag in ("hostname", "domainname"):

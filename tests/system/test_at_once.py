@@ -98,3 +98,22 @@ def test_a_configured_driver_that_is_not_installed_is_named_with_its_source(pe: 
     assert (done.returncode, done.stderr.splitlines()[0]) == (125, "pe: storage driver overlya: not installed")
     assert "configuration file names it" in done.stderr
     assert "did you mean overlay?" in done.stderr
+
+
+def test_a_network_without_addresses_of_its_own_refuses_a_mac_address(pe: Pe) -> None:
+    done = pe("run", "--net", "host", "--mac-address", "02:00:00:00:00:01", *FOREVER)
+    assert done.returncode == 125
+    assert "--mac-address: network driver host does not claim" in done.stderr
+
+
+def test_a_container_that_stops_what_joins_it_cannot_hold_its_end_up(pe: Pe, start: Start) -> None:
+    """A process in a container may send SIGSTOP to one that joins it before that has become its command."""
+    stopper = "import os, signal\nwhile True:\n  for p in os.listdir('/proc'):\n    if p.isdigit() and int(p) > 1:\n"
+    stopper += "      os.kill(int(p), signal.SIGSTOP)\n"
+    start(*NONE, "--name", "trap", "host:python", "python3", "-c", stopper)
+    caught = [pe.popen("exec", "trap", "true", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(3)]
+    time.sleep(0.3)
+    pe("stop", "-t", "0", "trap", check=True)
+    for each in caught:
+        assert each.communicate(timeout=10)[1] is not None
+    assert status(pe, "trap") == "exited"

@@ -179,7 +179,7 @@ def test_exposed_ports_are_published_with_all() -> None:
         pytest.param("--net container:web --ip 10.88.0.9", "--ip 10.88.0.9: not with", id="ip of another"),
         pytest.param("--uts host -h x", "--hostname x: not with --uts host", id="name of the host"),
         pytest.param("--uts container:web --domainname x", "--domainname x: not with", id="domain of another"),
-        pytest.param("--net host --mac-address 02:00:00:00:00:01", "not with --network host", id="mac of the host"),
+        pytest.param("--net container:web --mac-address 02:00:00:00:00:01", "not with --network", id="mac of another"),
         pytest.param("--env-file /no/such", "--env-file /no/such: no such file", id="env file"),
         pytest.param("--rm=maybe", "--rm maybe", id="switch"),
     ],
