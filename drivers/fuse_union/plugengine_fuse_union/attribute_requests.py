@@ -120,7 +120,7 @@ class AttributeRequests:
         else:
             size, flags = protocol.SETXATTR_IN_SHORT.unpack_from(self._connection.buffer, BODY)
             start, extra = BODY + protocol.SETXATTR_IN_SHORT.size, 0
-        value = bytes(self._connection.buffer[end - size : end])
+        value = self._connection.buffer[end - size : end]
         name = os.fsdecode(self._connection.name(start, end - size))
         node = self._node(nodeid)
         xattrs.set_value(self._union, node, name, value, flags)

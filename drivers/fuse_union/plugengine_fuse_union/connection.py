@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import sys
 from collections.abc import Callable
@@ -25,7 +26,6 @@ _MAX_PAGES: Final = _MAX_WRITE // _PAGE
 _MAX_BACKGROUND: Final = 64
 _CONGESTION: Final = 48
 _EXACT_TIME_NS: Final = 1
-_OPCODES: Final = 8192  # CUSE and virtiofs have some of thousands
 _NODEID_BYTES: Final = 8
 # One stacked filesystem: ours. Backing files must then lie on a plain one, and an overlay fits on top of us.
 _STACK_DEPTH: Final = 1
@@ -65,17 +65,18 @@ class Connection:
     def __init__(self, fd: int, union: Union) -> None:
         self.fd = fd
         self.union = union
-        self.buffer = bytearray(_MAX_WRITE + _PAGE)
+        # Memory that exists only as far as requests reach: half a millisecond and a megabyte less than a bytearray.
+        self.buffer = mmap.mmap(-1, _MAX_WRITE + _PAGE)
         self.flags = 0  # INIT flags agreed on
         self.minor = 0
         self.uid = 0  # of the process that made the current request
         self.gid = 0
-        self._handlers: list[Handler] = [_unknown] * _OPCODES
+        self._handlers: dict[int, Handler] = {}
 
     def register(self, handlers: dict[Opcode, Handler]) -> None:
         """Add handlers; an opcode without one is answered ENOSYS, which the kernel remembers for some."""
         for opcode, handler in handlers.items():
-            self._handlers[opcode] = handler
+            self._handlers[int(opcode)] = handler
 
     def negotiate(self, *, passthrough: bool) -> None:
         """Answer INIT, the first request.
@@ -117,7 +118,7 @@ class Connection:
 
     def name(self, start: int, end: int) -> bytes:
         """Return the NUL-terminated string at the end of a request."""
-        return bytes(self.buffer[start : end - 1])
+        return self.buffer[start : end - 1]
 
     def serve(self) -> None:
         """Answer requests until the filesystem is unmounted."""
@@ -142,7 +143,7 @@ class Connection:
     def _answer(self, end: int) -> None:
         _, opcode, unique, nodeid, self.uid, self.gid, _, _, _ = IN_HEADER.unpack_from(self.buffer)
         try:
-            answer = self._handlers[opcode](nodeid, end)
+            answer = self._handlers.get(opcode, _unknown)(nodeid, end)
             if answer is None:
                 return
             message = OUT_HEADER.pack(OUT_HEADER.size + len(answer), 0, unique) + answer

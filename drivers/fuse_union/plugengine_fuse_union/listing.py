@@ -82,10 +82,11 @@ def _cookie(name: bytes) -> int:
 
 def listing(union: Union, node: DirNode) -> Listing:
     """Return the entries of a directory, read from the layers where they are not known."""
-    if node.listing is None:
-        node.listing = Listing(iter([]) if node.gone else _merge(union, node))
-        union.listed(node, len(node.listing))
-    return node.listing
+    if node.listing is not None:
+        return node.listing
+    made = Listing(iter([]) if node.gone else _merge(union, node))
+    union.keep_listing(node, made)
+    return made
 
 
 def list_names(union: Union, node: DirNode) -> list[bytes]:

@@ -7,7 +7,7 @@ import os
 import stat
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from plugengine_fuse_union import markers
 from plugengine_fuse_union.errors import refused
@@ -15,6 +15,9 @@ from plugengine_fuse_union.layers import DIRECTORY_FLAGS, Descriptors, LayerDir,
 from plugengine_fuse_union.nodes import DirNode, Node
 from plugengine_fuse_union.owners import Owners
 from plugengine_fuse_union.stage import Stage
+
+if TYPE_CHECKING:
+    from plugengine_fuse_union.listing import Listing
 
 ROOT_ID: Final = 1
 # st_ino of other filesystems than the upper's get the filesystem's index in their top byte, as overlayfs' xino.
@@ -52,7 +55,7 @@ class Union:
         self.nodes: dict[int, Node] = {}
         self.links: dict[int, Node] = {}  # upper files with several names, by their own inode number
         self._next_id = ROOT_ID
-        self._listed: deque[tuple[DirNode, int]] = deque()
+        self._listed: deque[tuple[DirNode, Listing, int]] = deque()
         self._listed_entries = 0
         self._devices: dict[int, int] = {}
         upper_fd = -1 if upper is None else os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -145,14 +148,16 @@ class Union:
             node.successor.twin = False
             self.forget(node.successor.nodeid, 1)
 
-    def listed(self, node: DirNode, entries: int) -> None:
-        """Keep the listing just made, and let the oldest ones go."""
-        self._listed.append((node, entries))
-        self._listed_entries += entries
+    def keep_listing(self, node: DirNode, made: Listing) -> None:
+        """Keep a listing just made with its directory, and let the oldest ones go."""
+        node.listing = made
+        self._listed.append((node, made, len(made)))
+        self._listed_entries += len(made)
         while len(self._listed) > _LISTINGS_KEPT or (self._listed_entries > _ENTRIES_KEPT and len(self._listed) > 1):
-            oldest, count = self._listed.popleft()
+            oldest, stale, count = self._listed.popleft()
             self._listed_entries -= count
-            oldest.listing = None
+            if oldest.listing is stale:
+                oldest.listing = None
 
     # --- descriptors
 

@@ -55,11 +55,13 @@ STEPS = st.one_of(
     _step("removexattr", _path, st.sampled_from(["user.x", "trusted.y"])),
     _step("listdir", _path),
     _step("hold", _slot, _path),
+    _step("hold_reading", _slot, _path),
     _step("write_held", _slot, _CONTENT),
     _step("read_held", _slot),
     _step("stat_held", _slot),
     _step("punch_held", _slot),
     _step("drop", _slot),
+    _step("drop", _slot.map(lambda slot: slot + 10)),
     _step("remount"),
 )
 
@@ -168,6 +170,12 @@ class Actor:
         self._drop(slot)
         self._held[slot] = fd
 
+    def _hold_reading(self, slot: int, path: str) -> None:
+        """Hold a reader, whose content is not compared: see `supersede` in the driver."""
+        fd = self._open(path, os.O_RDONLY)
+        self._drop(slot + 10)
+        self._held[slot + 10] = fd
+
     def _write_held(self, slot: int, content: bytes) -> int | None:
         return os.pwrite(self._held[slot], content, 7) if slot in self._held else None
 
@@ -175,7 +183,7 @@ class Actor:
         return os.pread(self._held[slot], 10000, 0) if slot in self._held else None
 
     def _stat_held(self, slot: int) -> Any:
-        return shown(os.fstat(self._held[slot])) if slot in self._held else None
+        return [shown(os.fstat(self._held[held])) if held in self._held else None for held in (slot, slot + 10)]
 
     def _punch_held(self, slot: int) -> None:
         if slot in self._held:

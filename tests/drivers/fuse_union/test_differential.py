@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import tempfile
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.drivers.fuse_union.conftest import MakeWorld
 from tests.drivers.fuse_union.steps import OLD_NS, STEPS, Actor, Step, picture
 from tests.drivers.fuse_union.world import World
 
@@ -83,3 +85,56 @@ def test_results_and_trees_are_those_of_overlayfs(passthrough: str, steps: list[
         ours.unmount()
         theirs.unmount()
         shutil.rmtree(base)
+
+
+def test_what_many_processes_did_at_once_is_the_same_after_a_remount(make_world: MakeWorld) -> None:
+    world = make_world(layers=3)
+    fill(world)
+    world.mount()
+    children = []
+    for seed in range(4):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                act_at_random(str(world.root), seed)
+            finally:
+                os._exit(0)
+        children.append(pid)
+    for pid in children:
+        os.waitpid(pid, 0)
+    # A test of the server's state, so look at it before anything is forgotten.
+    before = picture(str(world.root))
+    world.remount()
+    assert picture(str(world.root)) == before
+    world.unmount()
+    assert picture(str(world.mount_overlay().root)) == before
+
+
+def act_at_random(root: str, seed: int) -> None:
+    """Rename, write, link, remove … in one small set of names, without looking what is there."""
+    chance = random.Random(seed)
+    actor = Actor(root)
+    for _ in range(1500):
+        first, second = ("/".join(chance.choices("abcde", k=chance.randint(1, 3))) for _ in range(2))
+        step = chance.choice(
+            [
+                Step("write", (first, bytes([seed]) * 100, 0)),
+                Step("write", (first, b"x" * 9000, 100)),
+                Step("rewrite", (first, b"new")),
+                Step("rename", (first, second, 0)),
+                Step("rename", (first, second, 0)),
+                Step("rename", (first, second, 2)),
+                Step("mkdir", (first, 0o755)),
+                Step("unlink", (first,)),
+                Step("rmdir", (first,)),
+                Step("link", (first, second)),
+                Step("chmod", (first, 0o640)),
+                Step("symlink", (first, second)),
+                Step("listdir", (first,)),
+                Step("hold", (seed % 3, first)),
+                Step("hold_reading", (seed % 3, first)),
+                Step("write_held", (seed % 3, b"held")),
+            ]
+        )
+        actor.do(step)
+    actor.close()
