@@ -76,7 +76,10 @@ def test_init_holds_no_descriptor_and_no_capability_but_kill(monitor: Monitor) -
             time.sleep(0.01)
         with open(f"/proc/{container.pid}/status") as stream:
             effective = next(line.split()[1] for line in stream if line.startswith("CapEff"))
-        descriptors = os.listdir(f"/proc/{container.pid}/fd")
+        deadline = time.monotonic() + 5
+        # The command may be ready before its init has become one.
+        while (descriptors := os.listdir(f"/proc/{container.pid}/fd")) and time.monotonic() < deadline:
+            time.sleep(0.01)
         container.kill()
         container.finish()
         return descriptors, effective
