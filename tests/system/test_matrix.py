@@ -23,7 +23,7 @@ def installed() -> list[dict[str, Any]]:
     pe = Path(sys.executable).parent / "pe"
     with tempfile.TemporaryDirectory(prefix="pe-drivers-") as base:
         roots = {"PLUGENGINE_ROOT": f"{base}/root", "PLUGENGINE_RUN_ROOT": f"{base}/run", "PLUGENGINE_WARM": "0"}
-        line = [pe, "drivers", "--format", "json"]
+        line = [str(pe), "drivers", "--format", "json"]
         done = subprocess.run(line, capture_output=True, text=True, check=False, env={**os.environ, **roots})
     return [json.loads(line) for line in done.stdout.splitlines()]
 
