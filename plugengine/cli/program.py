@@ -17,6 +17,7 @@ from plugengine.errors import PlugengineError
 
 INTERRUPTED: Final = 130  # 128 + SIGINT
 BROKEN_PIPE: Final = 141  # 128 + SIGPIPE
+_SHOWN = 40  # characters on each side of what is wrong
 COMPLETION_VARIABLE: Final = "_PE_COMPLETE"
 USAGE: Final = 2
 INTERNAL: Final = 125
@@ -86,6 +87,12 @@ def _guard(app: App, argv: list[str]) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         raise
+    except UnicodeEncodeError as exc:
+        if app.debug:
+            _print_traceback()
+        word = exc.object[max(0, exc.start - _SHOWN) : exc.start + _SHOWN]
+        app.complain(f"{word!a}: is not UTF-8", hint="records are kept as JSON, so names and words must be UTF-8")
+        return USAGE
     except Exception as exc:  # noqa: BLE001 - the last frame; the traceback is kept
         _print_traceback()
         app.complain(f"internal error: {type(exc).__name__}: {exc}", hint="this is a bug of pe; please report it")

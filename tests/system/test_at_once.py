@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -117,3 +118,12 @@ def test_a_container_that_stops_what_joins_it_cannot_hold_its_end_up(pe: Pe, sta
     for each in caught:
         assert each.communicate(timeout=10)[1] is not None
     assert status(pe, "trap") == "exited"
+
+
+def test_words_that_are_not_utf8_are_refused_by_name(pe: Pe, start: Start) -> None:
+    start(*NONE, "--name", "utf", *FOREVER)
+    for words in (["run", *NONE, "host:base", "echo"], ["exec", "utf", "echo"], ["inspect"]):
+        command = [os.fsencode(word) for word in pe.command(*words)]
+        done = subprocess.run([*command, b"a\xff"], env=pe.environ, capture_output=True, check=False)
+        assert (done.returncode, b"'a\\udcff': is not UTF-8" in done.stderr) == (2, True), done.stderr
+    assert status(pe, "utf") == "running"
