@@ -344,6 +344,8 @@ def start_exec(site: Site, row: ContainerRow, live: Live, spec: ExecSpec) -> Chi
             os.close(root)
         namespaces = inside.namespaces_of(row.state.pid)
         return _fork_exec(live, plan_exec(request, spec), spec, pidfd=pidfd, namespaces=namespaces)
+    except (FileNotFoundError, ProcessLookupError) as exc:
+        raise ConflictError(f"container {row.name}: has just ended") from exc
     finally:
         os.close(pidfd)
 

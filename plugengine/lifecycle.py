@@ -210,8 +210,11 @@ def restart(site: Site, row: ContainerRow, *, timeout_s: int | None = None, numb
     """Stop and start; one to be removed at its end stays for this time."""
     row = _settled(site, row)
     if row.spec.auto_remove and row.status in LIVE:
-        with ask(site, row, {"op": "keep"}) as connection:
-            session.read_event(connection)
+        try:
+            with ask(site, row, {"op": "keep"}) as connection:
+                session.read_event(connection)
+        except (ConflictError, StateError):
+            pass  # it has just ended, and is gone
     stop(site, row, timeout_s=timeout_s, number=number)
     start(site, container_rows.get(site.state, row.id), streams=None)
 
@@ -248,8 +251,10 @@ def pause(site: Site, row: ContainerRow) -> None:
     container_rows.update(site.state, row.id, status="paused", expect=("running",))
     try:
         _freeze(site, row, frozen=True)
-    except BaseException:
+    except BaseException as exc:
         _say_running(site, row)
+        if isinstance(exc, PlugengineError) and _process_ended(row, 0):
+            raise ConflictError(f"container {row.name}: has just ended") from exc
         raise
     if container_rows.get(site.state, row.id).status != "paused":
         _freeze(site, row, frozen=False)

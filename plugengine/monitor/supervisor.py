@@ -244,6 +244,8 @@ class Supervisor:
 
     def _op_exec(self, client: Client, request: dict[str, Any]) -> None:
         spec = msgspec.convert(request["spec"], ExecSpec)
+        name = container_rows.get(self._site.state, self._row.id).name  # it may have another one by now
+        self._row = msgspec.structs.replace(self._row, name=name)
         child = start_exec(self._site, self._row, self._live, spec)
         process = self._adopt(child, log=None, ended=self._exec_ended)
         process.exec_id = os.urandom(32).hex()
