@@ -265,9 +265,9 @@ def unpause(site: Site, row: ContainerRow) -> None:
     """Let a paused container go on."""
     if row.status != "paused":
         raise ConflictError(f"container {row.name}: is {row.status}, not paused")
-    _freeze(site, row, frozen=False)
+    _thaw(site, row)
     container_rows.update(site.state, row.id, status="running", expect=("paused",))
-    _freeze(site, row, frozen=False)  # somebody who was still at pausing may have frozen it in between
+    _thaw(site, row)  # somebody who was still at pausing may have frozen it in between
 
 
 def _say_running(site: Site, row: ContainerRow) -> None:
@@ -278,10 +278,18 @@ def _say_running(site: Site, row: ContainerRow) -> None:
 
 
 def _thaw_if_paused(site: Site, row: ContainerRow) -> None:
-    """Let a container that is to end go on; one that has ended meanwhile is fine."""
+    """Let a container that is to end go on; one that is gone is fine."""
     try:
         if container_rows.get(site.state, row.id).status == "paused":
-            _freeze(site, row, frozen=False)
+            _thaw(site, row)
+    except NotFoundError:
+        return
+
+
+def _thaw(site: Site, row: ContainerRow) -> None:
+    """Let a container go on; one that has ended meanwhile is fine."""
+    try:
+        _freeze(site, row, frozen=False)
     except PlugengineError:
         if not _process_ended(row, 0):
             raise
