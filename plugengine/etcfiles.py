@@ -30,7 +30,7 @@ def contents(
     spec: ContainerSpec,
     *,
     hostname: str,
-    address: str = "",
+    addresses: Sequence[str] = (),
     gateway: str | None = None,
     dns: Sequence[str] = (),
     host_network: bool = False,
@@ -40,7 +40,7 @@ def contents(
     Args:
         spec: What the caller asked for.
         hostname: Of the container.
-        address: Its own, empty without a network.
+        addresses: Its own, without a prefix length.
         gateway: The host as the container sees it.
         dns: Resolvers of the network, unless the caller gave some.
         host_network: The container is in the host's network namespace.
@@ -48,30 +48,27 @@ def contents(
     Raises:
         UsageError: See `hosts` and `resolv_conf`.
     """
-    if host_network and gateway is None:
-        gateway = _LOCALHOST
-    return {
-        "hosts": os.fsencode(
-            hosts(
-                hostname,
-                domainname=spec.domainname,
-                addresses=(address,) if address else (),
-                extra_hosts=spec.extra_hosts,
-                gateway=gateway,
-                base=_read("/etc/hosts") if host_network else None,
-            )
-        ),
-        "hostname": os.fsencode(hostname_file(hostname, domainname=spec.domainname)),
-        "resolv.conf": os.fsencode(
-            resolv_conf(
-                _host_resolvers(host_network=host_network),
-                dns=spec.dns or dns,
-                search=spec.dns_search,
-                options=spec.dns_options,
-                keep_loopback=host_network,
-            )
-        ),
+    names = hosts(
+        hostname,
+        domainname=spec.domainname,
+        addresses=addresses,
+        extra_hosts=spec.extra_hosts,
+        gateway=_LOCALHOST if host_network and gateway is None else gateway,
+        base=_read("/etc/hosts") if host_network else None,
+    )
+    resolvers = resolv_conf(
+        _host_resolvers(host_network=host_network),
+        dns=spec.dns or dns,
+        search=spec.dns_search,
+        options=spec.dns_options,
+        keep_loopback=host_network,
+    )
+    found = {
+        "hosts": names,
+        "hostname": hostname_file(hostname, domainname=spec.domainname),
+        "resolv.conf": resolvers,
     }
+    return {name: os.fsencode(content) for name, content in found.items()}
 
 
 def _host_resolvers(*, host_network: bool) -> str:

@@ -42,9 +42,8 @@ from plugengine.steps import Live, join_cgroup
 from plugengine.streams import Pipes, Stdio
 
 _GO: Final = b"+"
-# A process of the container can send SIGSTOP to one that joins it: its monitor must not wait for that for ever.
-_BECOME_S: Final = 60.0
-_DEADLINE_S: Final = 60  # a guest that hangs must not hold its monitor, which serves others, for ever
+# A guest that hangs, or sends SIGSTOP to what joins it, must not hold its monitor, which serves others, for ever.
+_DEADLINE_S: Final = 60
 # include/uapi/linux/sched.h, by the name of the link below /proc/PID/ns; see setns(2)
 _NS_TYPES: Final = {
     "ipc": process.CLONE_NEWIPC,
@@ -108,7 +107,7 @@ class Child:
                 if not poll.poll(_DEADLINE_S * 1000):
                     raise DriverError(
                         f"run {os.fsdecode(self._plan.argv[0])}: not running after {_DEADLINE_S} s",
-                        hint="a filesystem of the container or of its mounts does not answer",
+                        hint="a filesystem of the container does not answer, or a process in it stopped the new one",
                     )
                 report = inside.read_report(self._report_fd)
                 if report is None:

@@ -110,17 +110,14 @@ class Reporter:
         self._socket.sendmsg([_LAYOUT.pack(kind, stage, number, 0) + text], ancillary, socket.MSG_NOSIGNAL)
 
 
-def read_report(fd: int, *, timeout_s: float | None = None) -> Report | None:
+def read_report(fd: int) -> Report | None:
     """Read one message on the parent's end; None once the child has become the command, or has died.
 
     Raises:
         BlockingIOError: The descriptor is non-blocking and there is no message.
-        TimeoutError: There was none for that long.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd)
     try:
-        if timeout_s is not None:
-            connection.settimeout(timeout_s)
         data, ancillary, _flags, _address = connection.recvmsg(
             _LAYOUT.size + _TEXT_BYTES, socket.CMSG_SPACE(_DESCRIPTOR.size), socket.MSG_CMSG_CLOEXEC
         )

@@ -39,7 +39,6 @@ Values = Mapping[str, Any]
 _T = TypeVar("_T")
 
 PULL: Final = ("missing", "always", "never")
-STREAMS: Final = ("stdin", "stdout", "stderr")
 _MOST_INT: Final = 2**31 - 1
 _MOST_PIDS: Final = 2**22  # include/linux/threads.h: PID_MAX_LIMIT
 _QUOTA_US: Final = (1000, 2**63 - 1)

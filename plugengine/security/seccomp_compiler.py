@@ -50,7 +50,6 @@ _AUDIT_ARCH = {"x86_64": 0xC000003E, "i386": 0x40000003, "aarch64": 0xC00000B7}
 
 # arch/x86/include/uapi/asm/unistd.h: calls of the x32 ABI come under the same AUDIT_ARCH, with this bit
 _X32_SYSCALL_BIT = 0x40000000
-_NUMBER_END = 1 << 32
 
 _INSTRUCTION = struct.Struct("<HBBI")
 

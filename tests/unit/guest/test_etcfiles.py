@@ -133,7 +133,7 @@ def test_a_stub_resolver_is_recognised(content: str, only: bool) -> None:
 
 def test_all_three_come_together_by_name() -> None:
     spec = ContainerSpec(image="x", dns=("10.0.0.1",), extra_hosts=("gw:host-gateway",))
-    files = contents(spec, hostname="web", address="10.88.0.2", gateway="10.88.0.1")
+    files = contents(spec, hostname="web", addresses=("10.88.0.2",), gateway="10.88.0.1")
     assert set(files) == {"hosts", "hostname", "resolv.conf"}
     assert files["hosts"].endswith(b"10.88.0.1\tgw\n10.88.0.2\tweb\n")
     assert files["resolv.conf"].startswith(b"nameserver 10.0.0.1\n")
