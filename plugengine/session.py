@@ -261,7 +261,10 @@ class Session:
                 select.select([], [fd], [])
             except OSError as exc:
                 if exc.errno not in (errno.EPIPE, errno.EIO):
-                    raise
+                    raise PlugengineError(
+                        f"write the container's output to descriptor {fd}: {exc.strerror}",
+                        hint="the container runs on; pe logs has its output",
+                    ) from exc
                 # Nobody reads any more: leave, as a program in a pipe would (128 + SIGPIPE).
                 self._outcome = Outcome(exit_code=128 + signal.SIGPIPE, detached=True)
                 return

@@ -23,6 +23,7 @@ _PASSED = (1, 2, 3, 10, 12, 15, 28)  # HUP INT QUIT USR1 USR2 TERM WINCH
 
 def main() -> NoReturn:
     """Run `pe` with the arguments and environment of this process, and exit with its exit code."""
+    _open_closed_streams()
     environ = os.environ
     if environ.get(VARIABLE) != "0" and os.geteuid() == 0:
         code = _run_warm(sys.argv[1:], environ)
@@ -41,6 +42,14 @@ def main() -> NoReturn:
 
             start_server(sys.argv[1:], environ)
     sys.exit(code)
+
+
+def _open_closed_streams() -> None:
+    """Put /dev/null where a standard descriptor is closed: the next file opened would take its number."""
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(fd, mode, closefd=False))  # noqa: SIM115 - for as long as we live
 
 
 def address(argv: list[str], environ: Mapping[str, str], key: bytes) -> str:

@@ -127,3 +127,20 @@ def test_words_that_are_not_utf8_are_refused_by_name(pe: Pe, start: Start) -> No
         done = subprocess.run([*command, b"a\xff"], env=pe.environ, capture_output=True, check=False)
         assert (done.returncode, b"'a\\udcff': is not UTF-8" in done.stderr) == (2, True), done.stderr
     assert status(pe, "utf") == "running"
+
+
+def test_closed_and_full_outputs_are_no_bug_of_ours(pe: Pe) -> None:
+    run = " ".join(pe.command("run", "--rm", *NONE, "host:base"))
+
+    def shell(script: str) -> tuple[int, str]:
+        done = subprocess.run(["sh", "-c", script], env=pe.environ, capture_output=True, text=True, check=False)
+        return done.returncode, done.stderr
+
+    for _ in range(2):  # the second time from a prepared process
+        assert shell(f"{run} sh -c 'echo x; exit 4' >&-") == (4, "")
+        assert shell(f"{run} sh -c 'echo x; exit 4' <&- >&- 2>&-") == (4, "")
+        code, said = shell(f"{run} sh -c 'echo x; exit 4' > /dev/full")
+        assert (code, said.splitlines()[0]) == (
+            125,
+            "pe: write the container's output to descriptor 1: No space left on device",
+        )
