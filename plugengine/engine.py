@@ -37,6 +37,7 @@ class Engine:
         environ: Where the variables are read from.
         short_lived: This process ends with its last command, so that a monitor may be its direct child, which saves
             two milliseconds; in a process that lives on such children would stay as zombies.
+        expect_start: A container will be started at once: its monitor is forked ahead, to settle meanwhile.
         mend: Mend what processes killed since the last command have left behind; `check` only tells of it.
 
     One object may be used by one thread
@@ -55,6 +56,7 @@ class Engine:
         environ: Mapping[str, str] | None = None,
         short_lived: bool = False,
         mend: bool = True,
+        expect_start: bool = False,
     ) -> None:
         if os.geteuid() != 0:
             raise NotSupportedError("engine: needs root", hint="run it as root, for example with sudo")
@@ -62,11 +64,18 @@ class Engine:
         locations = Locations.from_environment(environ, root=root, run_root=run_root)
         locations.ensure()
         self.site = Site(locations, environ=environ, short_lived=short_lived)
+        if expect_start:
+            from plugengine.monitor.spare import fork_spare
+
+            self.site.spare = fork_spare(self.site)
         if mend:
             self._mend()
 
     def close(self) -> None:
         """Close the state database; running containers are not touched."""
+        if self.site.spare is not None:
+            self.site.spare.close()
+            self.site.spare = None
         self.site.state.close()
 
     def __enter__(self) -> Engine:

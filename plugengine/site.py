@@ -17,6 +17,7 @@ from plugengine.state import State
 
 if TYPE_CHECKING:
     from plugengine.images.store import ImageStore
+    from plugengine.monitor.spare import Spare
 
 
 class Site:
@@ -27,6 +28,7 @@ class Site:
         self.locations = locations
         self.environ = environ
         self.state = State(locations.root)
+        self.spare: Spare | None = None  # a monitor forked ahead
         self.registry = Registry(cache=HostPath(f"{locations.run_root}/drivers.json"))
         self._sets: dict[tuple[str, ...], DriverSet] = {}
 

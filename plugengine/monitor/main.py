@@ -42,6 +42,9 @@ def spawn(site: Site, row: ContainerRow, *, attach: bool, debug: bool, prepare: 
     owner = ProcessId.of(os.getpid())
     assert owner is not None  # noqa: S101 - we are alive
     try:
+        spare, site.spare = site.spare, None
+        if spare is not None and spare.hand_over(row, theirs, owner=owner, attach=attach, debug=debug):
+            return ours
         if threading.active_count() > 1:
             _spawn_alone(site, row, theirs, owner=owner, attach=attach, debug=debug)
         else:
@@ -102,11 +105,22 @@ def serve(
     site: Site, row: ContainerRow, connection: socket.socket, *, owner: ProcessId, attach: bool, debug: bool
 ) -> NoReturn:
     """Be the monitor of a container, in a process of its own that nobody waits for; never returns."""
+    try:
+        site.state.close()  # its descriptors are about to be closed
+        connection = cut_ties(connection)
+        supervise(site, row, connection, owner=owner, attach=attach, debug=debug)
+    finally:
+        os._exit(1)
+
+
+def supervise(
+    site: Site, row: ContainerRow, connection: socket.socket, *, owner: ProcessId, attach: bool, debug: bool
+) -> NoReturn:
+    """Take the container over from its caller, and see it through to its end; for a process without other ties."""
     code = 1
     supervisor: Supervisor | None = None
     try:
-        site.state.close()  # its descriptors are about to be closed
-        connection = _settle(site, row, connection)
+        _open_log(site, row)
         try:
             _take_over(site, row, owner)
             supervisor = Supervisor(site, row, connection, attach=attach, debug=debug)
@@ -133,18 +147,17 @@ def report(connection: socket.socket, exc: PlugengineError) -> None:
         pass
 
 
-def _settle(site: Site, row: ContainerRow, connection: socket.socket) -> socket.socket:
-    """Cut every tie to the caller: session, descriptors, directory, signals, mounts."""
+def cut_ties(connection: socket.socket) -> socket.socket:
+    """Leave the caller's session, descriptors, directory, signals and mounts; return what `connection` is then."""
     # What the caller left behind must not be freed here: its descriptors' numbers are used again.
     gc.freeze()
     os.setsid()
     os.umask(0o022)
     os.chdir("/")
-    log = os.open(site.locations.monitor_log(row.id), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     null = os.open(os.devnull, os.O_RDWR)
     kept = os.dup(connection.detach())
-    for target, source in ((0, null), (1, null), (2, log)):
-        os.dup2(source, target, inheritable=False)
+    for target in (0, 1, 2):
+        os.dup2(null, target, inheritable=False)
     if kept != 3:
         os.dup2(kept, 3, inheritable=False)
     files.close_range(4)
@@ -161,6 +174,13 @@ def _settle(site: Site, row: ContainerRow, connection: socket.socket) -> socket.
     process.unshare(process.CLONE_NEWNS)
     mount.mount("none", "/", "", mount.MS_REC | mount.MS_SLAVE)
     return socket.socket(fileno=3)
+
+
+def _open_log(site: Site, row: ContainerRow) -> None:
+    """Let this process's words, of which there should be none, go to the container's directory."""
+    log = os.open(site.locations.monitor_log(row.id), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    os.dup2(log, 2, inheritable=False)
+    os.close(log)
 
 
 def _take_over(site: Site, row: ContainerRow, owner: ProcessId) -> None:

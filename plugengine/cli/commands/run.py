@@ -41,6 +41,7 @@ def run(app: App, words: tuple[str, ...], **values: Any) -> int:
         raise CommandLineError("--detach: not together with --attach")
     if values["dry_run"]:
         return _describe(app, spec)
+    app.open_engine(expect_start=True)
     if values["detach"]:
         return _run_detached(app, spec, values["cidfile"])
     streams = make_streams(
