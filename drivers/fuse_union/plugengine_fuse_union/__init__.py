@@ -80,7 +80,7 @@ def pe_storage_prepare(request: StorageRequest) -> Record:
         raise DriverError(
             f"prepare storage of {request.container_id} in {request.directory}: {os.strerror(exc.errno or 0).lower()}"
         ) from exc
-    return {"options": options}
+    return {"options": options, "stored_owners": "guest"}
 
 
 @hookimpl

@@ -120,11 +120,15 @@ class Connection:
         """Return the NUL-terminated string at the end of a request."""
         return self.buffer[start : end - 1]
 
-    def serve(self) -> None:
-        """Answer requests until the filesystem is unmounted."""
+    def serve(self, *, most_nodes: int) -> None:
+        """Answer requests until the filesystem is unmounted.
+
+        Args:
+            most_nodes: When there are more, the kernel is asked to forget files that nobody uses.
+        """
         vector = [self.buffer]
         descriptors, nodes = self.union.descriptors, self.union.nodes
-        pruner = Pruner(self.fd, self.union) if self.minor >= protocol.PRUNE_MINOR else None
+        pruner = Pruner(self.fd, self.union, most_nodes) if self.minor >= protocol.PRUNE_MINOR else None
         while True:
             try:
                 end = os.readv(self.fd, vector)

@@ -78,10 +78,7 @@ def _copy_leaf(union: Union, stage: Stage, node: Node, size: int | None) -> None
         if stat.S_ISREG(status.st_mode):
             _copy_file(union, node, status, stage.fd, name, size)
         else:
-            _copy_special(dir_fd, source_name, status, stage.fd, name)
-        transfer.copy_times(status, stage.fd, name)
-        if status.st_nlink == 1:
-            markers.set_inode(stage.fd, name, node.ino)
+            _copy_special(node, status, (dir_fd, source_name), (stage.fd, name))
         if node.gone:
             _keep_without_name(stage, node, name)
             follow_copy_up(union, node)
@@ -111,12 +108,15 @@ def _copy_file(union: Union, node: Node, status: os.stat_result, stage_fd: int, 
         copy = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=stage_fd)
         try:
             wanted = status.st_size if size is None else min(size, status.st_size)
-            transfer.copy_data(source, copy, wanted)
+            union.copier.copy(source, copy, status, wanted)
             if wanted < status.st_size:
                 os.ftruncate(copy, wanted)
             os.chown(copy, status.st_uid, status.st_gid)
             transfer.copy_xattrs(source, copy)
             os.chmod(copy, stat.S_IMODE(status.st_mode))
+            if status.st_nlink == 1:
+                os.setxattr(copy, markers.INODE, markers.inode_value(node.ino))
+            os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
             if union.durable and wanted:
                 # Else a power cut may leave an empty file in place of one that was never written to.
                 os.fsync(copy)
@@ -126,16 +126,21 @@ def _copy_file(union: Union, node: Node, status: os.stat_result, stage_fd: int, 
         os.close(source)
 
 
-def _copy_special(dir_fd: int, source_name: bytes, status: os.stat_result, stage_fd: int, name: bytes) -> None:
+def _copy_special(node: Node, status: os.stat_result, source: tuple[int, bytes], copy: tuple[int, bytes]) -> None:
+    source_fd, source_name = source
+    copy_fd, name = copy
     if stat.S_ISLNK(status.st_mode):
-        os.symlink(os.readlink(source_name, dir_fd=dir_fd), name, dir_fd=stage_fd)
+        os.symlink(os.readlink(source_name, dir_fd=source_fd), name, dir_fd=copy_fd)
     else:
-        os.mknod(name, stat.S_IFMT(status.st_mode) | 0o600, status.st_rdev, dir_fd=stage_fd)
-    os.fchdir(dir_fd)
+        os.mknod(name, stat.S_IFMT(status.st_mode) | 0o600, status.st_rdev, dir_fd=copy_fd)
+    os.fchdir(source_fd)
     xattrs = transfer.read_xattrs(source_name)
-    transfer.copy_owner_and_mode(status, stage_fd, name)
-    os.fchdir(stage_fd)
+    transfer.copy_owner_and_mode(status, copy_fd, name)
+    os.fchdir(copy_fd)
     transfer.write_xattrs(xattrs, name)
+    if status.st_nlink == 1:
+        markers.set_inode(copy_fd, name, node.ino)
+    transfer.copy_times(status, copy_fd, name)
 
 
 def _publish(union: Union, stage: Stage, node: Node, name: bytes, *, keeps_inode: bool = False) -> None:

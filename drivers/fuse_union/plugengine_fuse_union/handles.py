@@ -19,7 +19,6 @@ from plugengine_fuse_union.supersede import supersede
 if TYPE_CHECKING:
     from plugengine_fuse_union.connection import Connection
 
-_BACKED_KEPT: Final = 4096
 # The backing file's filesystem, or this process, may not be passed through.
 _NO_PASSTHROUGH: Final = frozenset({errno.EPERM, errno.ELOOP, errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL})
 
@@ -32,8 +31,15 @@ class Handles:
     while readers have its layer's file open goes on as a new node: see `supersede`.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, most_backed: int) -> None:
+        """Serve the open files of a connection.
+
+        Args:
+            connection: After `negotiate`.
+            most_backed: Backing files that stay registered while nobody has them open.
+        """
         self._connection = connection
+        self._most_backed = most_backed
         self._union = connection.union
         self._passes = connection.has(protocol.FUSE_PASSTHROUGH)
         # Nodes with a registered backing file, oldest first; it stays for the next reader after the last close.
@@ -102,7 +108,7 @@ class Handles:
             return
         opened.answer = OPEN_OUT.pack(0, protocol.FOPEN_PASSTHROUGH | protocol.FOPEN_NOFLUSH, opened.backing)
         self._backed[node.nodeid] = node
-        if len(self._backed) > _BACKED_KEPT:
+        if len(self._backed) > self._most_backed:
             self._let_oldest_go()
 
     def _let_oldest_go(self) -> None:

@@ -75,4 +75,9 @@ def get_inode(dir_fd: int, name: bytes) -> int | None:
 
 def set_inode(dir_fd: int, name: bytes, ino: int) -> None:
     """Keep the st_ino of a file over its copy-up."""
-    set_marker(dir_fd, name, INODE, _INODE.pack(ino))
+    set_marker(dir_fd, name, INODE, inode_value(ino))
+
+
+def inode_value(ino: int) -> bytes:
+    """Return a number as `get_inode` reads it."""
+    return _INODE.pack(ino)

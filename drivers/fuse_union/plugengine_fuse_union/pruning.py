@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from plugengine_fuse_union.nodes import Node
     from plugengine_fuse_union.union import Union
 
-# A node takes about 400 bytes, so the table stays below 5 MB.
-_MOST_NODES: Final = 12_288
 _BATCH: Final = 1024
 # When a whole sweep could not free enough, the next one waits until the table has grown by this much.
 _PATIENCE: Final = 1.25
@@ -26,12 +24,13 @@ _PATIENCE: Final = 1.25
 class Pruner:
     """Sends prune notifications, oldest nodes first, one batch at a time."""
 
-    def __init__(self, fd: int, union: Union) -> None:
+    def __init__(self, fd: int, union: Union, most_nodes: int) -> None:
         self._fd = fd
+        self._most = most_nodes
         self._nodes = union.nodes
         self._busy = False
         self._sweep: Iterator[int] = iter(())
-        self.threshold = _MOST_NODES
+        self.threshold = most_nodes
 
     def check(self) -> None:
         """Start a batch, as there are more nodes than the threshold."""
@@ -41,7 +40,7 @@ class Pruner:
         if not batch:
             self._sweep = iter([nodeid for nodeid, node in self._nodes.items() if _is_idle(node)])
             batch = self._next_batch()
-            self.threshold = max(_MOST_NODES, int(len(self._nodes) * _PATIENCE) if not batch else _MOST_NODES)
+            self.threshold = self._most if batch else max(self._most, int(len(self._nodes) * _PATIENCE))
         if batch:
             self._busy = True
             # The write may wait for pages that only the serving thread can bring; see libfuse, README.notifications.

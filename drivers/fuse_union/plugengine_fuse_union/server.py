@@ -30,6 +30,8 @@ _SUBTYPE: Final = "fuse_union"
 # Of the descriptors allowed, the share for directories; the rest is for layers and files that are served here.
 _DIRECTORY_SHARE: Final = 4
 _MOST_DIRECTORIES: Final = 1024
+_MOST_NODES: Final = 12_288  # of 400 bytes each: the table stays below 5 MB
+_MOST_BACKED: Final = 4096
 _GRACE_S: Final = 2  # for processes that still use a mount that was told to end
 
 
@@ -38,7 +40,9 @@ def serve(config: Mapping[str, Any], ready: Callable[[], None]) -> int:
 
     Args:
         config: "lowers" (directories, topmost first), "upper" and "work" (or None: read-only), "target", and
-            optionally "read_only", "passthrough", "durable", "user_map" ({"uids": [[guest, host, size] …], "gids": …}).
+            optionally "read_only", "passthrough", "durable", "user_map" ({"uids": [[guest, host, size] …], "gids": …});
+            "directories", "nodes", "backed" limit what is kept at hand (directory descriptors, known files, files
+            registered for passthrough), which tests of running short set low.
         ready: Called once when the mount can be used.
 
     Returns:
@@ -53,12 +57,12 @@ def serve(config: Mapping[str, Any], ready: Callable[[], None]) -> int:
         return 1
     try:
         connection.negotiate(passthrough=bool(config.get("passthrough", True)))
-        _register(connection)
+        _register(connection, most_backed=int(config.get("backed", _MOST_BACKED)))
         _detach_on_signal(target)
         gc.freeze()
         gc.disable()  # nodes are freed by hand; a collection over a hundred thousand of them would be felt
         ready()
-        connection.serve()
+        connection.serve(most_nodes=int(config.get("nodes", _MOST_NODES)))
     except BaseException:
         _detach(target)
         raise
@@ -83,7 +87,7 @@ def _open_union(config: Mapping[str, Any]) -> Union:
         None if upper is None else os.fsencode(upper),
         None if work is None else os.fsencode(work),
         owners=_owners(config.get("user_map")),
-        descriptor_limit=min(hard // _DIRECTORY_SHARE, _MOST_DIRECTORIES),
+        descriptor_limit=int(config.get("directories", min(hard // _DIRECTORY_SHARE, _MOST_DIRECTORIES))),
         durable=bool(config.get("durable", True)),
     )
 
@@ -102,8 +106,8 @@ def _ranges(rows: Iterable[Iterable[int]]) -> list[Range]:
     return found
 
 
-def _register(connection: Connection) -> None:
-    handles = Handles(connection)
+def _register(connection: Connection, *, most_backed: int = _MOST_BACKED) -> None:
+    handles = Handles(connection, most_backed=most_backed)
     connection.register(NameRequests(connection).handlers())
     connection.register(AttributeRequests(connection).handlers())
     connection.register(DirectoryRequests(connection).handlers())

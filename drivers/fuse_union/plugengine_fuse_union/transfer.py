@@ -13,24 +13,49 @@ from plugengine.kernel.files import ficlone
 from plugengine_fuse_union.markers import PREFIX
 
 _CHUNK: Final = 1 << 20
+_SMALL: Final = 1 << 16  # copied by one read and one write
+_BLOCK: Final = 512  # of st_blocks
 # Filesystems or pairs of them that cannot copy inside the kernel.
 _NO_OFFLOAD: Final = frozenset({errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY, errno.EPERM})
 # An xattr the upper's filesystem has no place for may be lost, but never an ACL or a label.
 _PRECIOUS: Final = ("system.posix_acl_", "security.")
 
 
-def copy_data(source: int, target: int, size: int) -> None:
-    """Copy `size` bytes into an empty file; shared where the filesystem can, holes stay holes."""
-    if size == 0:
-        return
-    try:
-        ficlone(target, source)
-    except OSError as exc:
-        if exc.errno not in _NO_OFFLOAD:
-            raise
-    else:
-        return
-    os.ftruncate(target, size)
+class DataCopier:
+    """Copies data and remembers what the filesystem can't."""
+
+    def __init__(self) -> None:
+        self._shares = True
+
+    def copy(self, source: int, target: int, status: os.stat_result, size: int) -> None:
+        """Copy the first `size` bytes into an empty file; shared where the filesystem can, holes stay holes.
+
+        Args:
+            source: Descriptor, open for reading.
+            target: Descriptor, open for writing.
+            status: Of the source.
+            size: At most its size.
+        """
+        if size == 0 or (self._shares and self._share(source, target)):
+            return
+        if size <= _SMALL and status.st_blocks * _BLOCK >= status.st_size:
+            os.pwrite(target, os.pread(source, size, 0), 0)
+            return
+        os.ftruncate(target, size)
+        _copy_extents(source, target, size)
+
+    def _share(self, source: int, target: int) -> bool:
+        try:
+            ficlone(target, source)
+        except OSError as exc:
+            if exc.errno not in _NO_OFFLOAD:
+                raise
+            self._shares = exc.errno == errno.EXDEV  # another layer may lie on the upper's filesystem
+            return False
+        return True
+
+
+def _copy_extents(source: int, target: int, size: int) -> None:
     position = 0
     while position < size:
         try:

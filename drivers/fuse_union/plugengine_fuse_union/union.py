@@ -15,6 +15,7 @@ from plugengine_fuse_union.layers import DIRECTORY_FLAGS, Descriptors, LayerDir,
 from plugengine_fuse_union.nodes import DirNode, Node
 from plugengine_fuse_union.owners import Owners
 from plugengine_fuse_union.stage import Stage
+from plugengine_fuse_union.transfer import DataCopier
 
 if TYPE_CHECKING:
     from plugengine_fuse_union.listing import Listing
@@ -61,6 +62,7 @@ class Union:
         upper_fd = -1 if upper is None else os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         if upper_fd >= 0:
             self._devices[os.fstat(upper_fd).st_dev] = 0
+        self.copier = DataCopier()
         self.stage = None if work is None or upper is None else Stage(work)
         self.root = self._open_root(upper_fd, lowers)
         self.remember(self.root)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from plugengine.kernel.mount import MS_PRIVATE, MS_REC, mount
-from plugengine.kernel.process import CLONE_NEWNS, unshare
+from plugengine.kernel.process import CLONE_NEWNS, setns, unshare
 from tests.conftest import need, need_root
 from tests.drivers.fuse_union.world import World
 
@@ -38,12 +38,20 @@ def as_user(uid: int, act: Callable[[], object]) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _private_mounts() -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _private_mounts() -> Iterator[None]:
+    """Enter a mount namespace of our own, and come back: nothing of it is seen by other tests."""
     need_root()
     need(None if Path("/dev/fuse").exists() else "needs /dev/fuse")
+    home, here = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC), os.getcwd()
     unshare(CLONE_NEWNS)
     mount(None, "/", None, MS_REC | MS_PRIVATE)
+    try:
+        yield
+    finally:
+        setns(home, CLONE_NEWNS)
+        os.close(home)
+        os.chdir(here)  # setns(2) went to the root
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import random
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,7 +17,13 @@ from tests.drivers.fuse_union.conftest import MakeWorld
 from tests.drivers.fuse_union.steps import OLD_NS, STEPS, Actor, Step, picture
 from tests.drivers.fuse_union.world import World
 
-PASSTHROUGH = [pytest.param("auto", id="passthrough"), pytest.param("off", id="served")]
+# More are tried by hand: PE_EXAMPLES=1000.
+EXAMPLES = int(os.environ.get("PE_EXAMPLES", "40"))
+VARIANTS = [
+    pytest.param({"options": {"passthrough": "auto"}}, id="passthrough"),
+    pytest.param({"options": {"passthrough": "off"}}, id="served"),
+    pytest.param({"limits": {"directories": 1, "nodes": 3, "backed": 1}}, id="starved"),
+]
 
 
 def fill(world: World) -> None:
@@ -49,12 +56,12 @@ def fill(world: World) -> None:
         os.utime(layer, ns=(OLD_NS // 2, OLD_NS // 2))
 
 
-@pytest.mark.parametrize("passthrough", PASSTHROUGH)
-@settings(max_examples=int(os.environ.get("PE_EXAMPLES", "60")), deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.parametrize("variant", VARIANTS)
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=st.lists(STEPS, min_size=5, max_size=40))
-def test_results_and_trees_are_those_of_overlayfs(passthrough: str, steps: list[Step]) -> None:
+def test_results_and_trees_are_those_of_overlayfs(variant: dict[str, Any], steps: list[Step]) -> None:
     base = Path(tempfile.mkdtemp(prefix="pe-fu-"))
-    ours = World(base / "f", layers=3, options={"passthrough": passthrough})
+    ours = World(base / "f", layers=3, **variant)
     theirs = World(base / "o", layers=3)
     actors = [Actor(str(world.root)) for world in (ours, theirs)]
     try:

@@ -157,7 +157,7 @@ def _serve_with_a_fault(fd: int, layer: Path) -> None:
         connection.negotiate(passthrough=True)
         server._register(connection)
         connection.register({Opcode.STATFS: lambda nodeid, end: bytes(nodeid // (end - end))})
-        connection.serve()
+        connection.serve(most_nodes=1000)
         code = 0
     finally:
         os._exit(code)

@@ -10,7 +10,7 @@ import plugengine_fuse_union as driver
 
 from plugengine import servers
 from plugengine.kernel.mount import MNT_DETACH, mount, umount2
-from plugengine.model import HostPath, StorageRequest, UserMap
+from plugengine.model import HostPath, Server, StorageRequest, UserMap
 from plugengine.servers import ServerProcess
 
 
@@ -25,6 +25,7 @@ class World:
         options: Mapping[str, str] | None = None,
         user_map: UserMap | None = None,
         read_only: bool = False,
+        limits: Mapping[str, int] | None = None,
     ) -> None:
         self.base = base
         self.layers = [base / f"l{number}" for number in range(layers)]  # lowest first
@@ -41,6 +42,7 @@ class World:
             read_only=read_only,
         )
         self.upper = base / "s" / "upper"
+        self.limits = limits or {}
         self.log = base / "log"
         self.server: ServerProcess | None = None
         self._overlay = False
@@ -51,6 +53,7 @@ class World:
         record = driver.pe_storage_prepare(self.request)
         server = driver.pe_storage_mounts(self.request, record).server
         assert server is not None
+        server = Server(entry=server.entry, config={**server.config, **self.limits})
         self.server = servers.start(server, log=HostPath(str(self.log)))
         return self
 
