@@ -125,7 +125,8 @@ def test_words_that_are_not_utf8_are_refused_by_name(pe: Pe, start: Start) -> No
     for words in (["run", *NONE, "host:base", "echo"], ["exec", "utf", "echo"], ["inspect"]):
         command = [os.fsencode(word) for word in pe.command(*words)]
         done = subprocess.run([*command, b"a\xff"], env=pe.environ, capture_output=True, check=False)
-        assert (done.returncode, b"'a\\udcff': is not UTF-8" in done.stderr) == (2, True), done.stderr
+        assert done.returncode in {2, 125}
+        assert b": is not UTF-8" in done.stderr.splitlines()[0], done.stderr
     assert status(pe, "utf") == "running"
 
 
