@@ -139,13 +139,19 @@ def check(site: Site, *, repair: bool) -> list[Finding]:
             if _abandoned(row)
         ]
     findings += _stray_directories(site, repair=repair)
-    findings += [Finding(what=line, repaired=repair) for line in site.images.check(repair=repair)]
+    findings += _image_findings(site, repair=repair)
     findings += [
         Finding(what=line, repaired=repair) for line in volumes.check(site.state, site.locations, repair=repair)
     ]
     if repair:
         findings += _collect(site)
     return findings
+
+
+def _image_findings(site: Site, *, repair: bool) -> list[Finding]:
+    found = site.images.check(repair=repair)
+    left = set(site.images.check(repair=False)) if repair and found else set(found)
+    return [Finding(what=line, repaired=line not in left) for line in found]
 
 
 def _stray_directories(site: Site, *, repair: bool) -> list[Finding]:

@@ -14,7 +14,7 @@ from plugengine.images.catalog import Complete
 from plugengine.images.config import parse_config
 from plugengine.images.digest import digest_of, short
 from plugengine.images.members import DirectoryMembers, open_members
-from plugengine.images.rootfs import opened, reporter
+from plugengine.images.rootfs import name_of, opened, reporter
 from plugengine.images.streams import Measured, Unpacked
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _members(source: str | BinaryIO, work: Scratch) -> Iterator[Members]:
         finally:
             os.close(fd)
         return
-    with opened(source) as file, open_members(file, source if isinstance(source, str) else "archive", work) as members:
+    with opened(source) as file, open_members(file, name_of(source), work) as members:
         yield members
 
 

@@ -40,7 +40,7 @@ def import_rootfs(
     """See `ImageStore.import_rootfs`."""
     full_name = store.checked_name(name) if name else None
     config = parse_changes(changes)
-    what = source if isinstance(source, str) else "standard input"
+    what = name_of(source)
     with opened(source) as stream, store.files.scratch() as work:
         layer = work.directory("layer")
         done = unpack(stream, layer, what=what, progress=reporter(progress, what))
@@ -67,6 +67,16 @@ def opened(source: str | BinaryIO) -> Iterator[BinaryIO]:
         raise UsageError(f"archive {source}: is a directory") from exc
     with file:
         yield cast("BinaryIO", file)
+
+
+def name_of(source: str | BinaryIO) -> str:
+    """Return what to call an archive in messages: its path, or where it comes from."""
+    if isinstance(source, str):
+        return source
+    try:
+        return "standard input" if source.fileno() == 0 else "archive"
+    except OSError:
+        return "archive"  # in memory
 
 
 def reporter(progress: Progress | None, what: str, total: int | None = None) -> Callable[[int], None] | None:
