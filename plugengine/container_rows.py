@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -265,7 +266,12 @@ def _not_found(state: State, reference: str) -> NotFoundError:
 
 
 def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
+    try:
+        return msgspec.json.encode(value).decode()
+    except UnicodeEncodeError as exc:
+        raise UsageError(
+            f"container: {os.fsencode(exc.object)!r}: is not UTF-8", hint="words, names and variables must be"
+        ) from exc
 
 
 def _decode(state: State, row: sqlite3.Row) -> ContainerRow:

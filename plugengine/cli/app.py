@@ -55,12 +55,18 @@ class App:
 
     def write(self, text: str) -> None:
         """Write to standard output; a name that is not UTF-8 goes out as it came in."""
-        sys.stdout.write(text)
+        try:
+            sys.stdout.write(text)
+        except OSError as exc:
+            raise _output_error(exc) from exc
 
     def line(self, text: str) -> None:
         """Write a line to standard output and let it be seen."""
-        sys.stdout.write(f"{text}\n")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
+        except OSError as exc:
+            raise _output_error(exc) from exc
 
     def say(self, exc: PlugengineError) -> None:
         """Say an error."""
@@ -106,3 +112,10 @@ class App:
             if text is not None:
                 self.line(text)
         return code
+
+
+def _output_error(exc: OSError) -> Exception:
+    """Return what to raise: a reader that went away is for the caller, a full disk for the user."""
+    if isinstance(exc, BrokenPipeError):
+        return exc
+    return PlugengineError(f"write output: {str(exc.strerror).lower()}")

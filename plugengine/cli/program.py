@@ -68,6 +68,10 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     except BrokenPipeError:
         _drop_output()
         return BROKEN_PIPE
+    except OSError as exc:  # of the flush: a full disk, say
+        _drop_output()
+        app.complain(f"write output: {str(exc.strerror).lower()}")
+        return INTERNAL
     finally:
         app.close()
     return code

@@ -12,7 +12,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
-from typing import Final, NoReturn
+from typing import BinaryIO, Final, NoReturn, cast
 
 from plugengine.kernel import credentials
 from plugengine.warm.client import MAX_REQUEST
@@ -53,10 +53,11 @@ class Server:
         self._poll.register(self._listener, select.POLLIN)
         idle = 0.0
         while idle < self._idle_s:
-            events = self._poll.poll(_STOP_CHECK_S * 1000)
+            wait = min(_STOP_CHECK_S, self._idle_s)
+            events = self._poll.poll(wait * 1000)
             for fd, _event in events:
                 self._ready(fd)
-            idle = 0.0 if events or self._served else idle + _STOP_CHECK_S
+            idle = 0.0 if events or self._served else idle + wait
             if not self._served and not self._is_current():
                 break
         try:
@@ -260,8 +261,10 @@ def _text(fd: int, mode: str) -> io.TextIOWrapper:
     """Open a standard stream as the interpreter does at its start."""
     interactive = os.isatty(fd)
     raw = io.FileIO(fd, mode, closefd=False)
-    buffer: io.BufferedReader | io.BufferedWriter = io.BufferedReader(raw) if mode == "r" else io.BufferedWriter(raw)
     errors = "backslashreplace" if fd == 2 else "surrogateescape"
+    if mode == "w" and os.environ.get("PYTHONUNBUFFERED"):
+        return io.TextIOWrapper(cast(BinaryIO, raw), errors=errors, write_through=True)
+    buffer: io.BufferedReader | io.BufferedWriter = io.BufferedReader(raw) if mode == "r" else io.BufferedWriter(raw)
     return io.TextIOWrapper(buffer, errors=errors, line_buffering=interactive or fd == 2)
 
 
@@ -284,7 +287,7 @@ def _import_all() -> None:
         if not part.name.startswith(_LEFT_OUT):
             try:
                 importlib.import_module(part.name)
-            except ImportError:
+            except Exception:  # noqa: BLE001 - the command that needs it will say so
                 continue
 
 
@@ -312,7 +315,7 @@ def _import_parts(package: object) -> None:
     for part in pkgutil.iter_modules(getattr(package, "__path__", ())):
         try:
             importlib.import_module(f"{getattr(package, '__name__', '')}.{part.name}")
-        except ImportError:
+        except Exception:  # noqa: BLE001 - the command that needs it will say so
             continue
 
 
@@ -334,6 +337,8 @@ def main(path: str) -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     os.chdir("/")
+    if not sys.flags.safe_path:
+        sys.path[0] = os.path.dirname(sys.executable)  # it was the directory of this file, whose names are no modules
     credentials.set_name(b"pe-warm")
     text = os.environ.get("PLUGENGINE_WARM", "")
     Server(path, float(text) if text.replace(".", "", 1).isdigit() else IDLE_S).run()

@@ -21,7 +21,8 @@ def start_server(argv: list[str], environ: Mapping[str, str]) -> None:
     try:
         os.posix_spawn(
             sys.executable,
-            [sys.executable, "-m", "plugengine.warm.server", path],
+            # By its file: -m would import from the caller's directory, whatever is there.
+            [sys.executable, os.path.join(os.path.dirname(os.path.abspath(__file__)), "server.py"), path],
             kept,
             file_actions=[(os.POSIX_SPAWN_DUP2, null, fd) for fd in (0, 1, 2)],
             setsid=True,

@@ -83,8 +83,18 @@ def create(app: App, words: tuple[str, ...], **values: Any) -> int:
 
 
 def _spec(app: App, words: tuple[str, ...], values: dict[str, Any]) -> ContainerSpec:
-    around = Surroundings(environ=app.environ, directory=os.getcwd(), processors=os.sysconf("SC_NPROCESSORS_ONLN"))
+    around = Surroundings(
+        environ=app.environ, directory=working_directory(), processors=os.sysconf("SC_NPROCESSORS_ONLN")
+    )
     return container_spec(words[0], words[1:], values, around)
+
+
+def working_directory() -> str:
+    """Return where relative paths begin; in a directory that was removed nothing is found, but nothing else fails."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return "/proc/self/cwd"
 
 
 def _make(app: App, spec: ContainerSpec, cidfile: str | None) -> ContainerRow:
