@@ -287,7 +287,7 @@ def _import_all() -> None:
         if not part.name.startswith(_LEFT_OUT):
             try:
                 importlib.import_module(part.name)
-            except Exception:  # noqa: BLE001 - the command that needs it will say so
+            except Exception:  # noqa: BLE001, S112 - the command that needs it will say so
                 continue
 
 
@@ -315,7 +315,7 @@ def _import_parts(package: object) -> None:
     for part in pkgutil.iter_modules(getattr(package, "__path__", ())):
         try:
             importlib.import_module(f"{getattr(package, '__name__', '')}.{part.name}")
-        except Exception:  # noqa: BLE001 - the command that needs it will say so
+        except Exception:  # noqa: BLE001, S112 - the command that needs it will say so
             continue
 
 

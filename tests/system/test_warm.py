@@ -198,6 +198,7 @@ def test_an_edited_source_file_is_not_served_by_an_old_process(own: Pe, tmp_path
     assert version().startswith("pe ")
     second = eventually(server)
     assert second != first
+    assert version().startswith("pe "), "the answer of the second one, which has imported everything by now"
     program = copy / "plugengine/cli/program.py"
     program.write_text(program.read_text().replace('f"pe {version', 'f"PE {version'))
     os.utime(program, (time.time() + 5, time.time() + 5))
