@@ -26,7 +26,7 @@ from plugengine.model import (
     UserMap,
     encode,
 )
-from plugengine.names import new_id
+from plugengine.names import check_name, new_id
 from plugengine.removal import remove_half_made
 from plugengine.site import Site
 
@@ -115,8 +115,8 @@ def _furnish(site: Site, row: ContainerRow, image: Image, drivers: DriverSet) ->
     spec = row.spec
     os.makedirs(site.locations.container(row.id), 0o710, exist_ok=True)
     os.makedirs(site.locations.storage(row.id, row.choice.storage), 0o700, exist_ok=True)
-    user_map = _user_map(site, row.id, spec.userns)
-    placed = _place_mounts(site, row.id, spec, image)
+    user_map = choose_user_map(site, row.id, spec.userns)
+    placed = place_mounts(site, row.id, spec, image)
     records: dict[str, Any] = {
         "layers": list(image.layers),
         "config": encode(image.config),
@@ -142,11 +142,12 @@ def storage_request(site: Site, row: ContainerRow, records: Mapping[str, Any]) -
     )
 
 
-def _user_map(site: Site, container_id: str, userns: str) -> UserMap | None:
+def choose_user_map(site: Site, container_id: str, userns: str, *, imagine: bool = False) -> UserMap | None:
+    """Return the ids of a container's user namespace, None for the host's; with `imagine` none are taken."""
     if userns in ("", "host"):
         return None
     if userns == "auto":
-        return id_ranges.allot(site.state, container_id)
+        return id_ranges.expected(site.state) if imagine else id_ranges.allot(site.state, container_id)
     try:
         uid, gid, size = (int(part) for part in userns.split(":"))
     except ValueError:
@@ -159,7 +160,10 @@ def _user_map(site: Site, container_id: str, userns: str) -> UserMap | None:
     )
 
 
-def _place_mounts(site: Site, container_id: str, spec: ContainerSpec, image: Image) -> tuple[PlacedMount, ...]:
+def place_mounts(
+    site: Site, container_id: str, spec: ContainerSpec, image: Image, *, imagine: bool = False
+) -> tuple[PlacedMount, ...]:
+    """Settle where a container's mounts are on the host, making volumes; with `imagine` nothing is made."""
     targets = {os.path.normpath(mount.target) for mount in spec.mounts}
     if len(targets) != len(spec.mounts):
         raise UsageError("mounts: two of them have the same target")
@@ -169,10 +173,10 @@ def _place_mounts(site: Site, container_id: str, spec: ContainerSpec, image: Ima
         for path in image.config.volumes
         if os.path.normpath(path) not in targets
     ]
-    return tuple(_place(site, container_id, mount) for mount in wanted)
+    return tuple(_place(site, container_id, mount, imagine=imagine) for mount in wanted)
 
 
-def _place(site: Site, container_id: str, mount: VolumeMount) -> PlacedMount:
+def _place(site: Site, container_id: str, mount: VolumeMount, *, imagine: bool) -> PlacedMount:
     if not mount.target.startswith("/") or os.path.normpath(mount.target) == "/":
         raise UsageError(f"mount {mount.target or '(empty)'}: the target must be an absolute path other than /")
     common: dict[str, Any] = {
@@ -186,26 +190,28 @@ def _place(site: Site, container_id: str, mount: VolumeMount) -> PlacedMount:
     if mount.type == "tmpfs":
         return PlacedMount(**common)
     if mount.type == "bind":
-        return PlacedMount(**common, source=_bind_source(mount))
+        return PlacedMount(**common, source=_bind_source(mount, imagine=imagine))
     if mount.type != "volume":
         raise UsageError(f"mount type {mount.type}: not bind, volume or tmpfs")
+    placed = PlacedMount(**common, anonymous=not mount.source, fill=not mount.no_copy and not mount.subpath)
+    if imagine:
+        data = site.locations.volume_data(check_name(mount.source, what="volume") if mount.source else container_id)
+        return msgspec.structs.replace(placed, source=HostPath(os.path.normpath(f"{data}/{mount.subpath}")))
     name = volumes.create(
         site.state, site.locations, mount.source or None, anonymous=not mount.source, user=container_id
     ).name
-    source = volumes.path(site.locations, name, mount.subpath)
-    return PlacedMount(
-        **common, source=source, name=name, anonymous=not mount.source, fill=not mount.no_copy and not mount.subpath
-    )
+    return msgspec.structs.replace(placed, name=name, source=volumes.path(site.locations, name, mount.subpath))
 
 
-def _bind_source(mount: VolumeMount) -> HostPath:
+def _bind_source(mount: VolumeMount, *, imagine: bool) -> HostPath:
     if not os.path.isabs(mount.source):
         raise UsageError(f"bind {mount.source}: the source must be an absolute path")
     if not os.path.lexists(mount.source):
         if not mount.create_source:
             raise NotFoundError(f"bind {mount.source}: no such file or directory on the host")
         try:
-            os.makedirs(mount.source, exist_ok=True)
+            if not imagine:
+                os.makedirs(mount.source, exist_ok=True)
         except OSError as exc:
             raise PlugengineError(f"bind {mount.source}: make directory: {exc.strerror}") from exc
     return HostPath(mount.source)

@@ -167,7 +167,7 @@ class Engine:
 
     def describe_run(self, spec: ContainerSpec) -> list[str]:
         """Return the steps `run` would take, one line each, without taking any."""
-        from plugengine.plan import describe
+        from plugengine.dryrun import describe
 
         return describe(self.site, spec)
 

@@ -51,6 +51,13 @@ def allot(
     return _user_map(start, size)
 
 
+def expected(state: State, size: int = DEFAULT_SIZE, *, subordinate: tuple[str, str] = _FILES) -> UserMap:
+    """Return what `allot` would give a new container, which may be another's a moment later. Raises as `allot`."""
+    entries = [_entries(path) for path in subordinate]
+    with state.transaction() as cursor:
+        return _user_map(_free_start(cursor, entries, size), size)
+
+
 def release(state: State, container_id: str) -> None:
     """Give the ids of a container back; none to give back is fine."""
     with state.transaction() as cursor:

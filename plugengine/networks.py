@@ -29,6 +29,12 @@ def default_network(site: Site, driver: NetworkDriver) -> Network:
     )
 
 
+def imagined_network(site: Site, driver: NetworkDriver) -> Network:
+    """Return the network a container would be connected to, without making it: one that is not there has no subnet."""
+    found = next((each for each in list_all(site, driver.name) if each.name == driver.name), None)
+    return found or Network(name=driver.name, driver=driver.name, subnet=None, gateway=None)
+
+
 def of_container(site: Site, row: ContainerRow) -> Network | None:
     """Return the network of a container, also of one that had only begun to connect."""
     stored = (row.records.get("network") or {}).get("network")

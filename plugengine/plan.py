@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from plugengine import container_rows, guestfiles, ipam, networks
-from plugengine.container import ContainerSpec, Image, ImageConfig
+from plugengine.container import ImageConfig
 from plugengine.container_rows import ContainerRow
 from plugengine.creation import PlacedMount, storage_request
 from plugengine.drivers import DriverSet
@@ -57,64 +57,21 @@ class StartPlan(Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...]
 
 
-def make_plan(site: Site, row: ContainerRow, drivers: DriverSet) -> StartPlan:
-    """Return the steps that start a container.
+def make_plan(site: Site, row: ContainerRow, drivers: DriverSet, *, imagine: bool = False) -> StartPlan:
+    """Return the steps that start a container; with `imagine` they can be described, but not taken.
 
     Raises:
         PlugengineError: Something it depends on is not there, or a limit cannot be held.
     """
-    return _Planner(site, row, drivers).plan()
-
-
-def describe(site: Site, spec: ContainerSpec) -> list[str]:
-    """Return the steps of `Engine.run` as text, without taking any of them."""
-    from plugengine.creation import check_spec
-
-    image = site.images.resolve(spec.image, pull=spec.pull)
-    chosen = site.choose(spec)
-    drivers = site.drivers(chosen)
-    check_spec(drivers, chosen, spec)
-    row = ContainerRow(
-        id="0" * 64,
-        name=spec.name or "(invented)",
-        status="creating",
-        created_ns=0,
-        image_id=image.id,
-        image_name=spec.image,
-        spec=spec,
-        choice=chosen,
-        records=_imagined_records(image, spec),
-    )
-    lines = [f"prepare a writable layer with storage driver {chosen.storage} on {len(image.layers)} layers"]
-    for step in make_plan(site, row, drivers).steps:
-        lines += step.describe().splitlines()
-    return lines
-
-
-def _imagined_records(image: Image, spec: ContainerSpec) -> dict[str, Any]:
-    """Return records as far as they are known before anything is made."""
-    mounts = [
-        PlacedMount(
-            type=mount.type,
-            target=mount.target,
-            source=HostPath("" if mount.type == "tmpfs" else mount.source or "(new volume)"),
-            read_only=mount.read_only,
-        )
-        for mount in spec.mounts
-    ]
-    return {
-        "layers": list(image.layers),
-        "config": msgspec.to_builtins(image.config),
-        "mounts": msgspec.to_builtins(mounts),
-        "storage": {},
-    }
+    return _Planner(site, row, drivers, imagine=imagine).plan()
 
 
 class _Planner:
     """Collects a container's steps."""
 
-    def __init__(self, site: Site, row: ContainerRow, drivers: DriverSet) -> None:
+    def __init__(self, site: Site, row: ContainerRow, drivers: DriverSet, *, imagine: bool) -> None:
         self._site = site
+        self._find_network = networks.imagined_network if imagine else networks.default_network
         self._row = row
         self._spec = row.spec
         self._drivers = drivers
@@ -217,7 +174,7 @@ class _Planner:
         return [FillVolumesStep(self._site.locations.rootfs(self._row.id), fills, fill)]
 
     def _network_step(self) -> NetworkStep:
-        network = networks.default_network(self._site, self._drivers.network)
+        network = self._find_network(self._site, self._drivers.network)
         return NetworkStep(
             container_id=self._row.id,
             network=network,

@@ -25,7 +25,7 @@ LAYERS = [
     {"warm", "__main__"},
     {"cli"},
     {"engine"},
-    {"monitor", "recovery", "execution", "inspection", "lifecycle"},
+    {"monitor", "recovery", "execution", "inspection", "lifecycle", "dryrun"},
     {"plan", "launch", "steps", "creation", "removal", "networks", "site", "guestfiles"},
 ]
 

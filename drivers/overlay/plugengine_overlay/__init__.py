@@ -64,7 +64,7 @@ def pe_storage_mounts(request: StorageRequest, record: Record) -> Rootfs:
         chosen = (*chosen, (options.VOLATILE, None))
     if (options.VOLATILE, None) in chosen:
         upper.remove_tree(f"{request.directory}/{mounting.WORK}/{_VOLATILE_MARK}")
-    owners = str(record.get("owners", writable.PLAIN))
+    owners = str(record.get("owners") or writable.expected_owners(request))
     links = HostPath(f"{request.directory}/{mounting.LINKS}")
     overlay = mounting.overlay(
         request,

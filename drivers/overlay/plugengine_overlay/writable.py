@@ -48,6 +48,11 @@ def make(request: StorageRequest) -> dict[str, str]:
     return {"owners": owners}
 
 
+def expected_owners(request: StorageRequest) -> str:
+    """Return what a record not made yet will say of "owners", unless the kernel refuses; for who only wants to know."""
+    return MAPPED_MOUNT if request.user_map is not None and request.chain else PLAIN
+
+
 def remove(request: StorageRequest) -> None:
     """Remove all that `make` made; what is gone already is fine."""
     for name in (mounting.UPPER, mounting.WORK, mounting.EMPTY, mounting.LOWER, mounting.LINKS):

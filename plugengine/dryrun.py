@@ -1,0 +1,47 @@
+"""Describe what a run would do, without doing any of it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from plugengine.container import ContainerSpec
+from plugengine.container_rows import ContainerRow
+from plugengine.creation import check_spec, choose_user_map, place_mounts
+from plugengine.plan import make_plan
+from plugengine.site import Site
+
+_ID = "0" * 64  # of the container that is not made
+
+
+def describe(site: Site, spec: ContainerSpec) -> list[str]:
+    """Return the steps of `Engine.run` as text, without taking any of them.
+
+    Raises:
+        PlugengineError: As `Engine.run`, as far as it is known before the first step.
+    """
+    image = site.images.resolve(spec.image, pull=spec.pull)
+    chosen = site.choose(spec)
+    drivers = site.drivers(chosen)
+    check_spec(drivers, chosen, spec)
+    user_map = choose_user_map(site, _ID, spec.userns, imagine=True)
+    row = ContainerRow(
+        id=_ID,
+        name=spec.name or "(invented)",
+        status="creating",
+        created_ns=0,
+        image_id=image.id,
+        image_name=spec.image,
+        spec=spec,
+        choice=chosen,
+        records={
+            "layers": list(image.layers),
+            "config": msgspec.to_builtins(image.config),
+            "mounts": msgspec.to_builtins(place_mounts(site, _ID, spec, image, imagine=True)),
+            "user_map": msgspec.to_builtins(user_map),
+            "storage": {},
+        },
+    )
+    lines = [f"prepare a writable layer with storage driver {chosen.storage} on {len(image.layers)} layers"]
+    for step in make_plan(site, row, drivers, imagine=True).steps:
+        lines += step.describe().splitlines()
+    return lines
