@@ -65,7 +65,23 @@ def pe_storage_probe(host: Host) -> Iterable[str]:
         os.close(os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC))
     except OSError as exc:
         reasons.append(f"{_DEVICE} cannot be opened: {os.strerror(exc.errno or 0).lower()}; try `modprobe fuse`")
-    return reasons
+    return [*reasons, *_unfit_filesystem(host.root)]
+
+
+def _unfit_filesystem(root: HostPath) -> list[str]:
+    """Return why the filesystem of the root cannot hold an upper directory."""
+    from plugengine.kernel.files import NFS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, fstatfs_type
+
+    place: str = root
+    while not os.path.isdir(place):
+        place = os.path.dirname(place)
+    fd = os.open(place, os.O_PATH | os.O_CLOEXEC)
+    try:
+        kind = fstatfs_type(fd)
+    finally:
+        os.close(fd)
+    names = {OVERLAYFS_SUPER_MAGIC: "overlayfs, which takes no whiteouts", NFS_SUPER_MAGIC: "NFS, which takes no marks"}
+    return [f"{place} is on {names[kind]}; put --root on another filesystem"] if kind in names else []
 
 
 @hookimpl

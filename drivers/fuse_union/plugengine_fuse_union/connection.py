@@ -78,8 +78,12 @@ class Connection:
         for opcode, handler in handlers.items():
             self._handlers[int(opcode)] = handler
 
-    def negotiate(self, *, passthrough: bool) -> None:
+    def negotiate(self, *, passthrough: bool, without: int = 0) -> None:
         """Answer INIT, the first request.
+
+        Args:
+            passthrough: Let the kernel read and write files by itself where it can.
+            without: INIT flags to do without, as with an older kernel.
 
         Raises:
             OSError: EPROTO: the kernel is too old or too different.
@@ -93,7 +97,7 @@ class Connection:
             (high,) = protocol.INIT_IN_FLAGS2.unpack_from(self.buffer, BODY + protocol.INIT_IN.size)
             offered |= high << 32
         wanted = _WANTED | (protocol.FUSE_PASSTHROUGH if passthrough else 0)
-        self.flags = offered & wanted
+        self.flags = offered & wanted & ~without
         self.minor = min(minor, protocol.KERNEL_MINOR_VERSION)
         answer = protocol.INIT_OUT.pack(
             protocol.KERNEL_VERSION,
@@ -159,10 +163,30 @@ class Connection:
         except Exception as exc:  # noqa: BLE001 - whatever goes wrong in one request must not end the others
             self._complain(opcode, nodeid, exc)
             message = OUT_HEADER.pack(OUT_HEADER.size, -errno.EIO, unique)
+        if self.union.stale:
+            self._invalidate(nodeid if opcode == Opcode.SETATTR else 0)
         try:
             os.write(self.fd, message)
         except OSError as exc:
             self._not_sent(exc, opcode, message)
+
+    def _invalidate(self, answered: int) -> None:
+        """Let the kernel ask again for attributes that a copy-up changed, but for the node whose are in the answer.
+
+        Before the answer, so that nobody sees old ones after it. Of attributes alone (offset -1) this takes no lock
+        that a waiting process may hold; see fuse_reverse_inval_inode().
+        """
+        for nodeid in self.union.stale:
+            if nodeid != answered:
+                body = protocol.NOTIFY_INVAL_INODE_OUT.pack(nodeid, -1, 0)
+                header = OUT_HEADER.pack(OUT_HEADER.size + len(body), protocol.FUSE_NOTIFY_INVAL_INODE, 0)
+                try:
+                    os.write(self.fd, header + body)
+                except OSError as exc:
+                    # ENOENT: the kernel has forgotten the node, and its message is on the way.
+                    if exc.errno not in {errno.ENOENT, errno.ENODEV}:
+                        raise
+        self.union.stale.clear()
 
     def _not_sent(self, exc: OSError, opcode: int, message: bytes) -> None:
         # ENOENT: the caller was killed and does not wait any more.

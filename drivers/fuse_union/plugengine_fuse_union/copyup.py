@@ -153,6 +153,8 @@ def _publish(union: Union, stage: Stage, node: Node, name: bytes, *, keeps_inode
     os.rename(name, node.name, src_dir_fd=stage.fd, dst_dir_fd=parent_fd)
     os.utime(parent_fd, ns=(before.st_atime_ns, before.st_mtime_ns))
     node.upper, node.lower = True, None
+    if node.nodeid:
+        union.stale.append(node.nodeid)
 
 
 def mark_impure(union: Union, parent: DirNode) -> None:

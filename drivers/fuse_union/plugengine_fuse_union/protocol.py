@@ -104,7 +104,8 @@ FUSE_WRITE_KILL_SUIDGID: Final = 1 << 2
 FUSE_SETXATTR_ACL_KILL_SGID: Final = 1 << 0
 FUSE_FSYNC_FDATASYNC: Final = 1 << 0
 
-# enum fuse_notify_code; needs 7.45
+# enum fuse_notify_code
+FUSE_NOTIFY_INVAL_INODE: Final = 2
 FUSE_NOTIFY_PRUNE: Final = 9
 PRUNE_MINOR: Final = 45
 
@@ -156,4 +157,5 @@ STATFS_OUT: Final = Struct("=QQQQQIII28x")  # blocks bfree bavail files ffree bs
 DIRENT: Final = Struct("=QQII")  # ino off namelen type
 # attr_valid attr_valid_nsec flags spare, then struct fuse_statx
 STATX_OUT: Final = Struct("=QII16xIIQIIIH2xQQQQqIiqIiqIiqIiIIII112x")
+NOTIFY_INVAL_INODE_OUT: Final = Struct("=Qqq")  # nodeid off len
 NOTIFY_PRUNE_OUT: Final = Struct("=IIQ")  # count padding spare, then nodeids

@@ -42,7 +42,7 @@ def serve(config: Mapping[str, Any], ready: Callable[[], None]) -> int:
         config: "lowers" (directories, topmost first), "upper" and "work" (or None: read-only), "target", and
             optionally "read_only", "passthrough", "durable", "user_map" ({"uids": [[guest, host, size] …], "gids": …});
             "directories", "nodes", "backed" limit what is kept at hand (directory descriptors, known files, files
-            registered for passthrough), which tests of running short set low.
+            registered for passthrough), which tests of running short set low; "without" are INIT flags not to use.
         ready: Called once when the mount can be used.
 
     Returns:
@@ -56,7 +56,7 @@ def serve(config: Mapping[str, Any], ready: Callable[[], None]) -> int:
         sys.stderr.write(f"fuse_union: mount on {target}: {exc.strerror}{what}\n")
         return 1
     try:
-        connection.negotiate(passthrough=bool(config.get("passthrough", True)))
+        connection.negotiate(passthrough=bool(config.get("passthrough", True)), without=int(config.get("without", 0)))
         _register(connection, most_backed=int(config.get("backed", _MOST_BACKED)))
         _detach_on_signal(target)
         gc.freeze()

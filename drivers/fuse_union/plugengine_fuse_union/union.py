@@ -66,6 +66,7 @@ class Union:
         self.stage = None if work is None or upper is None else Stage(work)
         self.root = self._open_root(upper_fd, lowers)
         self.remember(self.root)
+        self.stale: list[int] = []  # nodes whose attributes changed by copy-up, for the transport to invalidate
         self.on_drop: Callable[[Node], None] = _nothing  # told of nodes whose data nobody needs any more
         self.umask = 0
         os.umask(0)

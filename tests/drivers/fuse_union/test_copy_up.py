@@ -184,6 +184,17 @@ def test_changing_the_owner_clears_setuid(world: World) -> None:
     assert stat.S_IMODE((world.root / "file").stat().st_mode) == 0o755
 
 
+def test_what_copying_up_changes_is_seen_at_once(world: World) -> None:
+    os.link(world.layers[0] / "file", world.layers[0] / "other")
+    world.mount()
+    path = world.root / "file"
+    assert path.stat().st_nlink == 2
+    with open(path, "r+b"):
+        assert path.stat().st_nlink == 1
+        assert path.stat().st_ctime_ns == world.in_upper("file").st_ctime_ns
+        assert path.stat().st_ino != (world.root / "other").stat().st_ino
+
+
 def test_a_copied_name_leaves_its_hard_links_in_the_layer(world: World) -> None:
     os.link(world.layers[0] / "file", world.layers[0] / "other")
     world.mount()

@@ -22,7 +22,8 @@ EXAMPLES = int(os.environ.get("PE_EXAMPLES", "40"))
 VARIANTS = [
     pytest.param({"options": {"passthrough": "auto"}}, id="passthrough"),
     pytest.param({"options": {"passthrough": "off"}}, id="served"),
-    pytest.param({"limits": {"directories": 1, "nodes": 3, "backed": 1}}, id="starved"),
+    pytest.param({"server": {"without": -1}, "options": {"passthrough": "off"}}, id="oldest kernel"),
+    pytest.param({"server": {"directories": 1, "nodes": 3, "backed": 1}}, id="starved"),
 ]
 
 

@@ -24,6 +24,13 @@ def test_an_old_kernel_is_named_as_the_reason() -> None:
     assert list(driver.pe_storage_probe(host)) == ["Linux 5.4 or newer is needed, this is 4.19"]
 
 
+def test_a_root_that_cannot_hold_whiteouts_is_named_as_the_reason(world: World) -> None:
+    world.mount_overlay()
+    host = Host(root=HostPath(f"{world.root}/not/yet"), run_root=HostPath("/run"), kernel=(6, 1))
+    (reason,) = driver.pe_storage_probe(host)
+    assert reason.startswith(f"{world.root} is on overlayfs")
+
+
 @pytest.mark.parametrize(
     ("options", "message", "hint"),
     [

@@ -53,6 +53,7 @@ SIZES = {
     "BATCH_FORGET_IN": "sizeof(struct fuse_batch_forget_in)",
     "FORGET_ONE": "sizeof(struct fuse_forget_one)",
     "STATFS_OUT": "sizeof(struct fuse_statfs_out)",
+    "NOTIFY_INVAL_INODE_OUT": "sizeof(struct fuse_notify_inval_inode_out)",
     "DIRENT": "offsetof(struct fuse_dirent, name)",
 }
 OFFSETS = {

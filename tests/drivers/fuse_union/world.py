@@ -25,7 +25,7 @@ class World:
         options: Mapping[str, str] | None = None,
         user_map: UserMap | None = None,
         read_only: bool = False,
-        limits: Mapping[str, int] | None = None,
+        server: Mapping[str, int] | None = None,
     ) -> None:
         self.base = base
         self.layers = [base / f"l{number}" for number in range(layers)]  # lowest first
@@ -42,7 +42,7 @@ class World:
             read_only=read_only,
         )
         self.upper = base / "s" / "upper"
-        self.limits = limits or {}
+        self.server_config = server or {}
         self.log = base / "log"
         self.server: ServerProcess | None = None
         self._overlay = False
@@ -53,7 +53,7 @@ class World:
         record = driver.pe_storage_prepare(self.request)
         server = driver.pe_storage_mounts(self.request, record).server
         assert server is not None
-        server = Server(entry=server.entry, config={**server.config, **self.limits})
+        server = Server(entry=server.entry, config={**server.config, **self.server_config})
         self.server = servers.start(server, log=HostPath(str(self.log)))
         return self
 
