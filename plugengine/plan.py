@@ -41,6 +41,7 @@ from plugengine.steps import (
     MapUsersStep,
     MountStep,
     NetworkStep,
+    ServerReadyStep,
     ServerStep,
     ShiftOwnersStep,
     Step,
@@ -96,8 +97,9 @@ class _Planner:
         limits = self._limits()
         settings = self._drivers.cgroup.settings(limits, request)
         launch = self._launch(namespaces)
-        steps: list[Step] = [*self._storage_steps(), *self._volume_steps()]
-        steps.append(CgroupStep(request, settings, limits))
+        # A file server gets ready while the control group is made.
+        mounts, content = self._storage_steps()
+        steps: list[Step] = [*mounts, CgroupStep(request, settings, limits), *content, *self._volume_steps()]
         steps.append(CloneStep(lambda live: clone_first(launch, live), _names(namespaces)))
         if namespaces.user_map is not None:
             steps.append(MapUsersStep(namespaces.user_map))
@@ -151,16 +153,19 @@ class _Planner:
 
     # --- steps -----------------------------------------------------------------------------------------------
 
-    def _storage_steps(self) -> list[Step]:
+    def _storage_steps(self) -> tuple[list[Step], list[Step]]:
+        """Return the steps that mount the root filesystem, and those that wait for it and work on it."""
         request = storage_request(self._site, self._row, self._records)
         rootfs = self._drivers.storage.mounts(request, self._records.get("storage") or {})
-        steps: list[Step] = [MountStep(mount) for mount in rootfs.mounts]
+        mounts: list[Step] = [MountStep(mount) for mount in rootfs.mounts]
+        content: list[Step] = []
         if rootfs.server is not None:
-            steps.append(ServerStep(rootfs.server, self._site.locations.server_log(self._row.id)))
+            mounts.append(ServerStep(rootfs.server, self._site.locations.server_log(self._row.id)))
+            content.append(ServerReadyStep(str(rootfs.server.config["target"])))
         shown_mapped = Capability.USER_MAP in self._drivers.storage.info.capabilities
         if self._user_map is not None and not shown_mapped and not self._row.state.started_ns:
-            steps.append(ShiftOwnersStep(request.target, self._user_map))
-        return steps
+            content.append(ShiftOwnersStep(request.target, self._user_map))
+        return mounts, content
 
     def _volume_steps(self) -> list[Step]:
         fills = tuple((mount.target, mount.source) for mount in self._mounts if mount.fill)

@@ -23,17 +23,42 @@ END_DEADLINE_S: Final = 5.0
 class ServerProcess:
     """A running file server; `pidfd` is readable when it has ended."""
 
-    def __init__(self, *, pid: int, pidfd: int, target: HostPath) -> None:
+    def __init__(self, *, entry: str, pid: int, pidfd: int, target: HostPath, ready_fd: int, log: HostPath) -> None:
+        self._entry = entry
         self.pid = pid
         self.pidfd = pidfd
         self.target = target
         self.ended = False
+        self._ready_fd = ready_fd
+        self._log = log
+
+    def wait_ready(self) -> None:
+        """Wait until it says that it is mounted; a second call returns at once.
+
+        Raises:
+            DriverError: It ended or hung before that; the message has the last line of its log.
+        """
+        if self._ready_fd < 0:
+            return
+        poll = select.poll()
+        poll.register(self._ready_fd, select.POLLIN)
+        ready = bool(poll.poll(START_DEADLINE_S * 1000)) and os.read(self._ready_fd, 1) == b"+"
+        os.close(self._ready_fd)
+        self._ready_fd = -1
+        if not ready:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            self.end()
+            raise DriverError(f"storage server {self._entry}: did not mount {self.target}: {_last_line(self._log)}")
 
     def end(self) -> None:
         """Unmount, let the server finish, kill it if it does not; idempotent."""
         if self.ended:
             return
         self.ended = True
+        if self._ready_fd >= 0:  # it may not have come to its mount yet, and then nothing would tell it to end
+            os.close(self._ready_fd)
+            self._ready_fd = -1
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
         try:
             umount2(self.target, MNT_DETACH)
         except OSError:
@@ -58,11 +83,7 @@ class ServerProcess:
 
 
 def start(server: Server, *, log: HostPath) -> ServerProcess:
-    """Fork the server and wait until it says that it is mounted.
-
-    Raises:
-        DriverError: It ended or hung before that; the message has the last line of its log.
-    """
+    """Fork the server; `wait_ready` returns once its filesystem is mounted."""
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     parent = os.getpid()
@@ -73,16 +94,14 @@ def start(server: Server, *, log: HostPath) -> ServerProcess:
     os.close(write_end)
     os.close(log_fd)
     pidfd = os.pidfd_open(pid)
-    process = ServerProcess(pid=pid, pidfd=pidfd, target=HostPath(str(server.config["target"])))
-    poll = select.poll()
-    poll.register(read_end, select.POLLIN)
-    ready = bool(poll.poll(START_DEADLINE_S * 1000)) and os.read(read_end, 1) == b"+"
-    os.close(read_end)
-    if not ready:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        process.end()
-        raise DriverError(f"storage server {server.entry}: did not mount {process.target}: {_last_line(log)}")
-    return process
+    return ServerProcess(
+        entry=server.entry,
+        pid=pid,
+        pidfd=pidfd,
+        target=HostPath(str(server.config["target"])),
+        ready_fd=read_end,
+        log=log,
+    )
 
 
 def _last_line(log: HostPath) -> str:

@@ -129,7 +129,7 @@ class ServerStep(Struct, frozen=True):
         return f"start server {self.server.entry} on {self.server.config['target']}"
 
     def do(self, live: Live) -> None:
-        """Start it and wait for its mount."""
+        """Fork it; `ServerReadyStep` waits for its mount."""
         os.makedirs(str(self.server.config["target"]), exist_ok=True)
         live.server = servers.start(self.server, log=self.log)
 
@@ -137,6 +137,24 @@ class ServerStep(Struct, frozen=True):
         """Unmount and end it."""
         if live.server is not None:
             live.server.end()
+
+
+class ServerReadyStep(Struct, frozen=True):
+    """The moment from which the server's filesystem can be used."""
+
+    target: str
+
+    def describe(self) -> str:
+        """Say it."""
+        return f"wait until the server has mounted {self.target}"
+
+    def do(self, live: Live) -> None:
+        """Wait."""
+        if live.server is not None:
+            live.server.wait_ready()
+
+    def undo(self, live: Live) -> None:
+        """Nothing: the server is ended where it was started."""
 
 
 class ShiftOwnersStep(Struct, frozen=True):

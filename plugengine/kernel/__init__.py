@@ -13,6 +13,7 @@ __all__ = [
     "credentials",
     "files",
     "fuse",
+    "inotify",
     "keyring",
     "libc",
     "links",

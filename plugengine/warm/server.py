@@ -17,6 +17,7 @@ from typing import BinaryIO, Final, NoReturn, cast
 from plugengine.kernel import credentials
 from plugengine.warm.client import MAX_REQUEST
 from plugengine.warm.key import current
+from plugengine.warm.sources import Sources
 
 IDLE_S: Final = 60.0
 _STOP_CHECK_S: Final = 5.0
@@ -38,7 +39,7 @@ class Server:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._poll = select.poll()
         self._served: dict[int, Served] = {}  # by pidfd and by connection
-        self._sources: dict[str, int] = {}
+        self._sources = Sources()
         self._inode = 0  # of our socket
 
     def run(self) -> None:
@@ -47,7 +48,7 @@ class Server:
             return
         _import_all()
         preload_drivers()
-        self._sources = _source_times()
+        self._sources.watch()
         gc.collect()
         gc.freeze()
         self._poll.register(self._listener, select.POLLIN)
@@ -99,7 +100,7 @@ class Server:
             return False
 
     def _is_current(self) -> bool:
-        return self._owns_path() and self._sources == _source_times()
+        return self._owns_path() and not self._sources.changed()
 
     def _ready(self, fd: int) -> None:
         if fd == self._listener.fileno():
@@ -166,7 +167,6 @@ class Server:
             if os.getppid() != server:
                 os._exit(code)
             self._listener.close()
-            connection.close()
             for served in self._served.values():
                 served.connection.close()
                 try:
@@ -190,6 +190,7 @@ class Server:
                     stream.flush()
                 except (OSError, ValueError):
                     pass
+            _tell(connection, code)  # the caller need not wait until all this memory is freed
             os._exit(code)
 
 
@@ -220,12 +221,17 @@ class Served:
         code = 1
         if result is not None:
             code = result.si_status if result.si_code == os.CLD_EXITED else 128 + result.si_status
-        try:
-            self.connection.send(b"%d" % code)
-        except OSError:
-            pass
+        _tell(self.connection, code)
         self.connection.close()
         os.close(self.pidfd)
+
+
+def _tell(connection: socket.socket, code: int) -> None:
+    """Tell the caller the exit code; one that knows it, or is gone, does not listen."""
+    try:
+        connection.send(b"%d" % code)
+    except OSError:
+        pass
 
 
 def _receive_request(connection: socket.socket) -> tuple[bytes, tuple[int, ...]]:
@@ -317,19 +323,6 @@ def _import_parts(package: object) -> None:
             importlib.import_module(f"{getattr(package, '__name__', '')}.{part.name}")
         except Exception:  # noqa: BLE001, S112 - the command that needs it will say so
             continue
-
-
-def _source_times() -> dict[str, int]:
-    """Return the modification times of everything loaded of the project; an edited file ends the server."""
-    found: dict[str, int] = {}
-    for name, module in list(sys.modules.items()):
-        path = getattr(module, "__file__", None)
-        if name.startswith("plugengine") and path:
-            try:
-                found[path] = os.stat(path).st_mtime_ns
-            except OSError:
-                found[path] = 0
-    return found
 
 
 def main(path: str) -> None:

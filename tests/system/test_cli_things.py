@@ -39,7 +39,7 @@ def test_a_root_filesystem_is_imported_tagged_shown_and_removed(pe: Pe, tmp_path
     assert heading.split() == ["REPOSITORY", "TAG", "IMAGE", "ID", "CREATED", "SIZE"]
     assert sorted(row.split()[1] for row in rows) == ["one", "two"]
     assert image.removeprefix("sha256:")[:12] in pe("images", "-q", "other", check=True).stdout
-    assert pe("images", "--format", "{{.Repository}}:{{.Tag}}", "o*", check=True).stdout == "other:latest\n"
+    assert pe("images", "--format", "{{.Repository}}:{{.Tag}}", "oth*", check=True).stdout == "other:latest\n"
     assert json.loads(pe("image", "inspect", "other", check=True).stdout)[0]["Config"]["Cmd"] == ["cat", "/etc/motd"]
     removed = pe("rmi", "small:one", "nothing", "small:two", "other")
     assert removed.returncode == 1

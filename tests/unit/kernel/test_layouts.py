@@ -56,6 +56,7 @@ PROBES = [
             "Timespec": "struct timespec",
         },
     ),
+    Probe("inotify", "linux/inotify.h"),
     Probe(
         "mount",
         "fcntl.h linux/mount.h",
