@@ -35,17 +35,19 @@ from plugengine.steps import (
     CgroupStep,
     CloneStep,
     CommandStep,
-    FillVolumesStep,
     JoinCgroupStep,
     Live,
     MapUsersStep,
-    MountStep,
     NetworkStep,
+    Step,
+    WriteFilesStep,
+)
+from plugengine.storage_steps import (
+    FillVolumesStep,
+    MountStep,
     ServerReadyStep,
     ServerStep,
     ShiftOwnersStep,
-    Step,
-    WriteFilesStep,
 )
 
 _NAMESPACES = ("pid", "net", "ipc", "uts", "cgroup", "user", "time")

@@ -13,18 +13,14 @@ from msgspec import Struct
 from plugengine import mounting, servers
 from plugengine.drivers import DriverSet
 from plugengine.errors import DriverError, PlugengineError
-from plugengine.kernel.mount import MNT_DETACH, umount2
 from plugengine.model import (
     Attachment,
     CgroupRequest,
-    HostPath,
     Limits,
-    Mount,
     Network,
     NetworkRequest,
     Port,
     Record,
-    Server,
     Settings,
     UserMap,
 )
@@ -94,107 +90,6 @@ class Runner:
             except (PlugengineError, OSError) as exc:
                 problems.append(f"undo {step.describe().splitlines()[0]}: {exc}")
         return problems
-
-
-class MountStep(Struct, frozen=True):
-    """One mount of the root filesystem."""
-
-    mount: Mount
-
-    def describe(self) -> str:
-        """Say it."""
-        return f"mount {self.mount.fstype} {self.mount.source} on {self.mount.target}"
-
-    def do(self, live: Live) -> None:  # noqa: ARG002
-        """Mount."""
-        os.makedirs(self.mount.target, exist_ok=True)
-        mounting.perform(self.mount)
-
-    def undo(self, live: Live) -> None:  # noqa: ARG002
-        """Unmount."""
-        try:
-            umount2(self.mount.target, MNT_DETACH)
-        except OSError:
-            pass  # EINVAL, ENOENT: not mounted any more
-
-
-class ServerStep(Struct, frozen=True):
-    """The file server of the root filesystem."""
-
-    server: Server
-    log: HostPath
-
-    def describe(self) -> str:
-        """Say it."""
-        return f"start server {self.server.entry} on {self.server.config['target']}"
-
-    def do(self, live: Live) -> None:
-        """Fork it; `ServerReadyStep` waits for its mount."""
-        os.makedirs(str(self.server.config["target"]), exist_ok=True)
-        live.server = servers.start(self.server, log=self.log)
-
-    def undo(self, live: Live) -> None:
-        """Unmount and end it."""
-        if live.server is not None:
-            live.server.end()
-
-
-class ServerReadyStep(Struct, frozen=True):
-    """The moment from which the server's filesystem can be used."""
-
-    target: str
-
-    def describe(self) -> str:
-        """Say it."""
-        return f"wait until the server has mounted {self.target}"
-
-    def do(self, live: Live) -> None:
-        """Wait."""
-        if live.server is not None:
-            live.server.wait_ready()
-
-    def undo(self, live: Live) -> None:
-        """Nothing: the server is ended where it was started."""
-
-
-class ShiftOwnersStep(Struct, frozen=True):
-    """Owners of a user namespace, where the storage driver cannot show them mapped; once in a container's life."""
-
-    rootfs: HostPath
-    user_map: UserMap
-
-    def describe(self) -> str:
-        """Say it."""
-        return f"change the owners of all files below {self.rootfs} to those of the user namespace"
-
-    def do(self, live: Live) -> None:  # noqa: ARG002
-        """Walk and change."""
-        from plugengine import ownership
-
-        ownership.shift_tree(self.rootfs, self.user_map)
-
-    def undo(self, live: Live) -> None:
-        """Nothing: the files belong to the container."""
-
-
-class FillVolumesStep(Struct, frozen=True):
-    """Copy the image's content into new, empty volumes."""
-
-    rootfs: HostPath
-    fills: tuple[tuple[str, str], ...]  # guest path, host directory
-    fill: Callable[[str, str, str], None]
-
-    def describe(self) -> str:
-        """Say it."""
-        return "fill volumes of " + ", ".join(guest for guest, _host in self.fills)
-
-    def do(self, live: Live) -> None:  # noqa: ARG002
-        """Copy each."""
-        for guest, host in self.fills:
-            self.fill(self.rootfs, guest, host)
-
-    def undo(self, live: Live) -> None:
-        """Keep them: a volume outlives its container."""
 
 
 class CgroupStep(Struct, frozen=True):

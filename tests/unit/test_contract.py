@@ -26,7 +26,7 @@ LAYERS = [
     {"cli"},
     {"engine"},
     {"monitor", "recovery", "execution", "inspection", "lifecycle", "dryrun"},
-    {"plan", "launch", "steps", "creation", "removal", "networks", "site", "guestfiles"},
+    {"plan", "launch", "storage_steps", "steps", "creation", "removal", "networks", "site", "guestfiles"},
 ]
 
 
