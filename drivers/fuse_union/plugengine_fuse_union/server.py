@@ -42,7 +42,8 @@ def serve(config: Mapping[str, Any], ready: Callable[[], None]) -> int:
         config: "lowers" (directories, topmost first), "upper" and "work" (or None: read-only), "target", and
             optionally "read_only", "passthrough", "durable", "user_map" ({"uids": [[guest, host, size] …], "gids": …});
             "directories", "nodes", "backed" limit what is kept at hand (directory descriptors, known files, files
-            registered for passthrough), which tests of running short set low; "without" are INIT flags not to use.
+            registered for passthrough), which tests of running short set low; "without" are INIT flags not to use;
+            "flags" (MS_*), "mount_options", "source" and "subtype" are those of the mount.
         ready: Called once when the mount can be used.
 
     Returns:
@@ -72,8 +73,10 @@ def serve(config: Mapping[str, Any], ready: Callable[[], None]) -> int:
 def _mount(config: Mapping[str, Any], target: str) -> Connection:
     union = _open_union(config)
     fd = open_fuse()
-    flags = MS_RDONLY if config.get("read_only") or union.stage is None else 0
-    mount_fuse(target, fd, options=_MOUNT_OPTIONS, flags=flags, source=_SUBTYPE, subtype=_SUBTYPE)
+    flags = int(config.get("flags", 0)) | (MS_RDONLY if config.get("read_only") or union.stage is None else 0)
+    options = (*_MOUNT_OPTIONS, *config.get("mount_options", ()))
+    source, subtype = str(config.get("source", _SUBTYPE)), str(config.get("subtype", _SUBTYPE))
+    mount_fuse(target, fd, options=options, flags=flags, source=source, subtype=subtype)
     return Connection(fd, union)
 
 
