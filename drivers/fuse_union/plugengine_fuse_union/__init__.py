@@ -29,12 +29,16 @@ _DEVICE: Final = "/dev/fuse"
 _OLDEST_KERNEL: Final = (5, 4)  # FUSE 7.31
 
 _OPTIONS: Final = (
-    Option(name="transport", default="devfuse", help="how requests come in: devfuse (straight on /dev/fuse)"),
+    Option(
+        name="transport",
+        default="auto",
+        help="how requests come in: devfuse (straight on /dev/fuse); fusepy (through libfuse 2); auto: what works",
+    ),
     Option(name="passthrough", default="auto", help="auto: the kernel reads and writes files by itself if it can; off"),
     Option(name="fsync", default="on", help="off: fsync does nothing; quicker, and a power cut may lose anything"),
 )
 _CHOICES: Final = {
-    "transport": ("devfuse",),
+    "transport": ("auto", "devfuse", "fusepy"),
     "passthrough": ("auto", "off"),
     "fsync": ("on", "off"),
 }
@@ -88,6 +92,11 @@ def _unfit_filesystem(root: HostPath) -> list[str]:
 def pe_storage_prepare(request: StorageRequest) -> Record:
     """Make the upper and the work directory."""
     options = _validated(request.options)
+    if options["transport"] == "fusepy":
+        from plugengine_fuse_union.libfuse import load, require_carried
+
+        require_carried(options)
+        load()
     try:
         _make(os.path.join(request.directory, _WORK), 0o700)
         if _make(os.path.join(request.directory, _UPPER), 0o755) and request.chain:
@@ -109,6 +118,7 @@ def pe_storage_mounts(request: StorageRequest, record: Record) -> Rootfs:
         "upper": os.path.join(request.directory, _UPPER),
         "work": os.path.join(request.directory, _WORK),
         "read_only": request.read_only,
+        "transport": options["transport"],
         "passthrough": options["passthrough"] == "auto",
         "durable": options["fsync"] == "on",
     }

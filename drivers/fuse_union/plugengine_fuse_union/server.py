@@ -40,7 +40,8 @@ def serve(config: Mapping[str, Any], ready: Callable[[], None]) -> int:
 
     Args:
         config: "lowers" (directories, topmost first), "upper" and "work" (or None: read-only), "target", and
-            optionally "read_only", "passthrough", "durable", "user_map" ({"uids": [[guest, host, size] …], "gids": …});
+            optionally "read_only", "passthrough", "durable", "user_map" ({"uids": [[guest, host, size] …], "gids": …}),
+            "transport" ("devfuse", "fusepy", or "auto": fusepy where the kernel refuses the mount);
             "directories", "nodes", "backed" limit what is kept at hand (directory descriptors, known files, files
             registered for passthrough), which tests of running short set low; "without" are INIT flags not to use;
             "flags" (MS_*), "mount_options", "source" and "subtype" are those of the mount.
@@ -50,9 +51,14 @@ def serve(config: Mapping[str, Any], ready: Callable[[], None]) -> int:
         The exit code of the process.
     """
     target = str(config["target"])
+    transport = config.get("transport", "devfuse")
     try:
+        if transport == "fusepy":
+            return _serve_by_libfuse(config, target, ready)
         connection = _mount(config, target)
     except OSError as exc:
+        if transport == "auto" and exc.errno == errno.EPERM:
+            return _serve_by_libfuse(config, target, ready)
         what = "" if exc.filename is None else f" ({os.fsdecode(exc.filename)})"
         sys.stderr.write(f"fuse_union: mount on {target}: {exc.strerror}{what}\n")
         return 1
@@ -68,6 +74,42 @@ def serve(config: Mapping[str, Any], ready: Callable[[], None]) -> int:
         _detach(target)
         raise
     return 0
+
+
+def _serve_by_libfuse(config: Mapping[str, Any], target: str, ready: Callable[[], None]) -> int:
+    from plugengine.errors import NotSupportedError
+
+    from plugengine_fuse_union.fusepy_transport import serve_by_libfuse
+    from plugengine_fuse_union.libfuse import require_carried
+
+    try:
+        require_carried(config)
+        union = _open_union(config)
+        read_only = bool(config.get("read_only")) or union.stage is None
+        return serve_by_libfuse(union, target, ready, read_only=read_only)
+    except NotSupportedError as exc:
+        sys.stderr.write(f"fuse_union: mount on {target}: {exc}\n")
+        return 1
+
+
+def _open_trace(config: Mapping[str, Any]) -> Trace | None:
+    if not config.get("trace"):
+        return None
+    from plugengine_fuse_union.trace import Trace
+
+    return Trace(str(config["trace"]))
+
+
+def _watch(connection: Connection, trace: Trace | None) -> None:
+    """Put what few mounts want before the handlers; others do not even load it."""
+    if connection.union.quota is not None:
+        from plugengine_fuse_union.quota_requests import QuotaRequests
+
+        QuotaRequests(connection, connection.union.quota).install()
+    if trace is not None:
+        from plugengine_fuse_union.trace import install_trace
+
+        install_trace(connection, trace)
 
 
 def _mount(config: Mapping[str, Any], target: str) -> Connection:

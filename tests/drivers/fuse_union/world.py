@@ -56,7 +56,6 @@ class World:
         server = Server(entry=server.entry, config={**server.config, **self.server_config})
         self.server = servers.start(server, log=HostPath(str(self.log)))
         self.server.wait_ready()
-        self.server.wait_ready()
         return self
 
     def mount_overlay(self) -> World:
