@@ -114,9 +114,9 @@ class FuseUnion(Union):
 
     name = "fuse_union"
 
-    def __init__(self, *, count: bool = False, passthrough: bool = True) -> None:
+    def __init__(self, *, count: bool = False, durable: bool = True) -> None:
         """Choose how to serve; `count` makes `requests` tell what the kernel asked for."""
-        self._passthrough = passthrough
+        self._durable = durable
         self._pid = 0
         self._counts = mmap.mmap(-1, OPCODES * COUNTER_BYTES) if count else None
 
@@ -142,7 +142,7 @@ class FuseUnion(Union):
             "upper": str(place.upper),
             "work": str(place.work),
             "target": str(place.root),
-            "passthrough": self._passthrough,
+            "durable": self._durable,
         }
         code = 1
         try:
@@ -203,6 +203,16 @@ def _counted(view: memoryview[int], opcode: Opcode, handler: Handler) -> Callabl
     return call
 
 
+class FuseUnionVolatile(FuseUnion):
+    """The same with `fsync=off`, for comparison with one that does not wait for the disk after a copy-up either."""
+
+    name = "fsync=off"
+
+    def __init__(self) -> None:
+        """Serve without durability."""
+        super().__init__(durable=False)
+
+
 def unions() -> list[Union]:
     """Return one of each, what all are compared with first."""
-    return [Plain(), Overlay(), FuseOverlayfs(), FuseUnion()]
+    return [Plain(), Overlay(), FuseOverlayfs(), FuseUnion(), FuseUnionVolatile()]

@@ -104,7 +104,10 @@ class AttributeRequests:
         """GETXATTR."""
         size, _ = protocol.GETXATTR_IN.unpack_from(self._connection.buffer, BODY)
         name = os.fsdecode(self._connection.name(BODY + protocol.GETXATTR_IN.size, end))
-        return _sized(xattrs.get(self._union, self._node(nodeid), name), size)
+        node = self._node(nodeid)
+        if name == attributes.CAPABILITY and node.opened is not None and node.opened.no_capability:
+            raise refused(errno.ENODATA)
+        return _sized(xattrs.get(self._union, node, name), size)
 
     def listxattr(self, nodeid: int, _end: int) -> bytes:
         """LISTXATTR."""
@@ -123,6 +126,8 @@ class AttributeRequests:
         value = self._connection.buffer[end - size : end]
         name = os.fsdecode(self._connection.name(start, end - size))
         node = self._node(nodeid)
+        if node.opened is not None:
+            node.opened.no_capability = False
         xattrs.set_value(self._union, node, name, value, flags)
         if extra & protocol.FUSE_SETXATTR_ACL_KILL_SGID:
             attributes.kill_setgid(self._union, node)

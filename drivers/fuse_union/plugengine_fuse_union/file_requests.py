@@ -85,8 +85,9 @@ class FileRequests:
         return self._created(node, fd, flags)
 
     def _created(self, node: Node, fd: int, flags: int) -> bytes:
-        entry = self._replies.entry(node)
-        return entry + self._handles.open(node, flags, privileged=True, fd=fd)
+        status = os.fstat(fd)
+        entry = self._replies.entry(node, status)
+        return entry + self._handles.open(node, flags, privileged=True, fd=fd, made=status)
 
     def _caller(self, umask: int) -> Caller:
         return Caller(self._union, self._connection.uid, self._connection.gid, umask)

@@ -48,7 +48,9 @@ class Handles:
         # Pages cached before a file was passed through would be stale, so the cache is kept only without.
         self._cached_flags = protocol.FOPEN_NOFLUSH | (0 if self._passes else protocol.FOPEN_KEEP_CACHE)
 
-    def open(self, node: Node, flags: int, *, privileged: bool, fd: int = -1) -> bytes:
+    def open(
+        self, node: Node, flags: int, *, privileged: bool, fd: int = -1, made: os.stat_result | None = None
+    ) -> bytes:
         """Open a node once more and return the answer.
 
         Args:
@@ -56,6 +58,7 @@ class Handles:
             flags: O_* of open(2).
             privileged: The caller may write to a setuid file without clearing that.
             fd: A descriptor of the file for reading and writing, taken over; -1: opened if needed.
+            made: Its attributes, if the file is a new one: its mode alone tells then whether it has privileges.
 
         Raises:
             OSError: ESTALE after `supersede`; the kernel tries again with a new lookup.
@@ -67,7 +70,7 @@ class Handles:
             opened = None
         try:
             if opened is None:
-                opened, fd = self._first(node, fd, writes=writes)
+                opened, fd = self._first(node, fd, writes=writes, made=made)
             elif opened.backing and opened.upper != node.upper:
                 if not node.gone:
                     supersede(self._union, node)
@@ -86,13 +89,15 @@ class Handles:
             if fd >= 0:
                 os.close(fd)
 
-    def _first(self, node: Node, fd: int, *, writes: bool) -> tuple[Opened, int]:
+    def _first(self, node: Node, fd: int, *, writes: bool, made: os.stat_result | None) -> tuple[Opened, int]:
         opened = Opened(upper=node.upper)
         if self._passes:
             if fd < 0:
                 fd = self._union.open_data(node, os.O_RDWR if writes else os.O_RDONLY)
             # The kernel writes to a backing file as this process, which clears no setuid bit; here it is done by hand.
-            if not (writes and _has_privileges(fd)):
+            privileges = writes and (_has_privileges(fd) if made is None else _is_setid(made.st_mode))
+            opened.no_capability = writes and not privileges
+            if not privileges:
                 self._register(node, opened, fd)
         node.opened = opened
         return opened, fd
@@ -153,9 +158,12 @@ class Handles:
             fuse_backing_close(self._connection.fd, opened.backing)
 
 
+def _is_setid(mode: int) -> bool:
+    return bool(mode & stat.S_ISUID or (mode & stat.S_ISGID and mode & stat.S_IXGRP))
+
+
 def _has_privileges(fd: int) -> bool:
-    mode = os.fstat(fd).st_mode
-    if mode & stat.S_ISUID or (mode & stat.S_ISGID and mode & stat.S_IXGRP):
+    if _is_setid(os.fstat(fd).st_mode):
         return True
     try:
         os.getxattr(fd, attributes.CAPABILITY)

@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 class Opened:
     """The open state of one node; kept while there are open handles."""
 
-    __slots__ = ("answer", "backing", "count", "descriptors", "upper")
+    __slots__ = ("answer", "backing", "count", "descriptors", "no_capability", "upper")
 
     def __init__(self, *, upper: bool) -> None:
         self.count = 0
         self.backing = 0  # the kernel's number of the file it reads and writes by itself; 0: requests come to us
         self.answer = b""  # to one more open for reading, while there is a backing file
+        self.no_capability = False  # known to have no security.capability, which the kernel asks for at the first write
         self.upper = upper  # where the backing file is
         self.descriptors: set[int] = set()  # of the handles that are served here
 
