@@ -9,6 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from plugengine_fuse_union import whiteout_files
 from plugengine_fuse_union.lookup import existing
 from plugengine_fuse_union.markers import is_whiteout
 from plugengine_fuse_union.nodes import DirNode
@@ -107,7 +108,7 @@ def _merge(union: Union, node: DirNode) -> Iterator[Item]:
         for item in _scan(union.upper_fd(node), seen, 0, union):
             yield _as_shown(union, node, item)
     for directory in node.lowers:
-        yield from _scan(union.lower_fd(directory), seen, directory.device, union)
+        yield from _scan(union.lower_fd(directory), seen, directory.device, union, marked=union.whiteout_files)
 
 
 def _as_shown(union: Union, node: DirNode, item: Item) -> Item:
@@ -120,11 +121,15 @@ def _as_shown(union: Union, node: DirNode, item: Item) -> Item:
     return item
 
 
-def _scan(fd: int, seen: set[bytes], device: int, union: Union) -> Iterator[Item]:
+def _scan(fd: int, seen: set[bytes], device: int, union: Union, *, marked: bool = False) -> Iterator[Item]:
     """Yield the entries of one directory that no upper one hides, and add their names to `seen`."""
+    removed: list[bytes] = []  # by files of this layer, from those below
     with os.scandir(fd) as entries:
         for entry in entries:
             name = os.fsencode(entry.name)
+            if marked and whiteout_files.is_marker(name):
+                removed.append(whiteout_files.marked(name))
+                continue
             if name in seen:
                 continue
             seen.add(name)
@@ -140,3 +145,4 @@ def _scan(fd: int, seen: set[bytes], device: int, union: Union) -> Iterator[Item
                     continue
                 kind = stat.S_IFMT(status.st_mode) >> _TYPE_SHIFT
             yield name, kind, union.number(entry.inode(), device)
+    seen.update(removed)

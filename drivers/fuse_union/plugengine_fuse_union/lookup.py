@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from plugengine_fuse_union import markers
+from plugengine_fuse_union import markers, whiteout_files
 from plugengine_fuse_union.errors import refused
 from plugengine_fuse_union.layers import LayerDir
 from plugengine_fuse_union.markers import is_opaque, is_whiteout, lstat
@@ -116,10 +116,15 @@ def add_name(node: Node, parent: DirNode, name: bytes) -> None:
 
 
 def _lower_node(union: Union, parent: DirNode, name: bytes) -> Found | None:
+    marked = union.whiteout_files
+    if marked and whiteout_files.is_marker(name):
+        return None
     for index, candidate in enumerate(parent.lowers):
         dir_fd = union.lower_fd(candidate)
         status = lstat(dir_fd, name)
         if status is None:
+            if marked and whiteout_files.is_removed(dir_fd, name):
+                return None
             continue
         if is_whiteout(status):
             return None
@@ -140,15 +145,20 @@ def lower_directories(union: Union, candidates: Iterable[LayerDir], name: bytes)
     """Return the directories of that name that merge, topmost first; a file, whiteout or opaque one ends them."""
     found: list[LayerDir] = []
     above = -1  # directory descriptor of the last one found, whose marker matters only if another follows
+    marked = union.whiteout_files
     for candidate in candidates:
         dir_fd = union.lower_fd(candidate)
         status = lstat(dir_fd, name)
         if status is None:
+            if marked and whiteout_files.is_removed(dir_fd, name):
+                break
             continue
         if not stat.S_ISDIR(status.st_mode) or (above >= 0 and is_opaque(above, name)):
             break
         found.append(LayerDir(candidate, name, candidate.device))
         above = dir_fd
+        if marked and (whiteout_files.is_opaque(dir_fd, name) or whiteout_files.is_removed(dir_fd, name)):
+            break
     return tuple(found)
 
 
@@ -167,4 +177,6 @@ def shows_through(union: Union, parent: DirNode, name: bytes) -> bool:
         status = lstat(union.lower_fd(candidate), name)
         if status is not None:
             return not is_whiteout(status)
+        if union.whiteout_files and whiteout_files.is_removed(union.lower_fd(candidate), name):
+            return False
     return False

@@ -44,7 +44,8 @@ def serve(config: Mapping[str, Any], ready: Callable[[], None]) -> int:
             "transport" ("devfuse", "fusepy", or "auto": fusepy where the kernel refuses the mount);
             "directories", "nodes", "backed" limit what is kept at hand (directory descriptors, known files, files
             registered for passthrough), which tests of running short set low; "without" are INIT flags not to use;
-            "flags" (MS_*), "mount_options", "source" and "subtype" are those of the mount.
+            "flags" (MS_*), "mount_options", "source" and "subtype" are those of the mount; "whiteout_files"
+            heeds `.wh.NAME` in layers as well.
         ready: Called once when the mount can be used.
 
     Returns:
@@ -127,7 +128,7 @@ def _open_union(config: Mapping[str, Any]) -> Union:
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     upper, work = config.get("upper"), config.get("work")
-    return Union(
+    union = Union(
         [os.fsencode(path) for path in config["lowers"]],
         None if upper is None else os.fsencode(upper),
         None if work is None else os.fsencode(work),
@@ -135,6 +136,8 @@ def _open_union(config: Mapping[str, Any]) -> Union:
         descriptor_limit=int(config.get("directories", min(hard // _DIRECTORY_SHARE, _MOST_DIRECTORIES))),
         durable=bool(config.get("durable", True)),
     )
+    union.whiteout_files = bool(config.get("whiteout_files", False))
+    return union
 
 
 def _owners(user_map: Mapping[str, Iterable[Iterable[int]]] | None) -> Owners | None:

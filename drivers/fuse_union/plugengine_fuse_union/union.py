@@ -63,6 +63,7 @@ class Union:
         if upper_fd >= 0:
             self._devices[os.fstat(upper_fd).st_dev] = 0
         self.copier = DataCopier()
+        self.whiteout_files = False  # whether layers may also hold whiteouts in the form of archives
         self.stage = None if work is None or upper is None else Stage(work)
         self.root = self._open_root(upper_fd, lowers)
         self.remember(self.root)
