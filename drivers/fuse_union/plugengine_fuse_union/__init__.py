@@ -36,8 +36,10 @@ _OPTIONS: Final = (
     ),
     Option(name="passthrough", default="auto", help="auto: the kernel reads and writes files by itself if it can; off"),
     Option(name="fsync", default="on", help="off: fsync does nothing; quicker, and a power cut may lose anything"),
+    Option(name="size", default="", help="most that the container's changes may take on disk, like 512m or 10g"),
+    Option(name="trace", default="", help="file to write to which files of the image are opened or executed"),
 )
-_CHOICES: Final = {
+_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "transport": ("auto", "devfuse", "fusepy"),
     "passthrough": ("auto", "off"),
     "fsync": ("on", "off"),
@@ -50,7 +52,7 @@ def pe_storage_info() -> DriverInfo:
     return DriverInfo(
         api_version=(1, 0),
         summary="union filesystem in pure Python on /dev/fuse; works where the kernel's overlayfs does not",
-        capabilities=frozenset({Capability.NATIVE_DIFF, Capability.USER_MAP}),
+        capabilities=frozenset({Capability.NATIVE_DIFF, Capability.USER_MAP, Capability.QUOTA}),
         options=_OPTIONS,
         rank=50,
     )
@@ -122,6 +124,10 @@ def pe_storage_mounts(request: StorageRequest, record: Record) -> Rootfs:
         "passthrough": options["passthrough"] == "auto",
         "durable": options["fsync"] == "on",
     }
+    if options.get("size"):
+        config["size"] = _size(options["size"])
+    if options.get("trace"):
+        config["trace"] = options["trace"]
     if request.user_map is not None:
         config["user_map"] = {"uids": _rows(request.user_map.uids), "gids": _rows(request.user_map.gids)}
     return Rootfs(server=Server(entry="plugengine_fuse_union.server:serve", config=config))
@@ -206,9 +212,22 @@ def _validated(options: Mapping[str, str]) -> dict[str, str]:
             raise UsageError(
                 f"storage option {name}: unknown to fuse_union", hint=f"{meant}valid: {', '.join(sorted(values))}"
             )
-        if value not in _CHOICES[name]:
+        if name in _CHOICES and value not in _CHOICES[name]:
             raise UsageError(
                 f"storage option {name}={value}: not a value of it", hint=f"valid: {', '.join(_CHOICES[name])}"
             )
         values[name] = value
+    if values["size"]:
+        _size(values["size"])
+    if values["trace"] and not os.path.isabs(values["trace"]):
+        raise UsageError(f"storage option trace={values['trace']}: not an absolute path")
     return values
+
+
+def _size(text: str) -> int:
+    from plugengine_fuse_union.quota import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError:
+        raise UsageError(f"storage option size={text}: not a size", hint="a number with k, m, g or t: 512m") from None

@@ -78,6 +78,12 @@ class Connection:
         for opcode, handler in handlers.items():
             self._handlers[int(opcode)] = handler
 
+    def wrap(self, opcode: Opcode, wrapper: Callable[[Handler], Handler]) -> None:
+        """Put something before the handler of an opcode, if it has one."""
+        inner = self._handlers.get(opcode)
+        if inner is not None:
+            self._handlers[int(opcode)] = wrapper(inner)
+
     def negotiate(self, *, passthrough: bool, without: int = 0) -> None:
         """Answer INIT, the first request.
 
@@ -147,6 +153,15 @@ class Connection:
                 descriptors.trim()
             if pruner is not None and len(nodes) > pruner.threshold:
                 pruner.check()
+
+    def answer_one(self) -> bool:
+        """Answer one request that waits, from within a handler, which keeps its own; False: it is gone."""
+        try:
+            end = os.readv(self.fd, [self.buffer])
+        except OSError:
+            return False  # `serve` sees it again if it matters
+        self._answer(end)
+        return True
 
     def _answer(self, end: int) -> None:
         _, opcode, unique, nodeid, self.uid, self.gid, _, _, _ = IN_HEADER.unpack_from(self.buffer)

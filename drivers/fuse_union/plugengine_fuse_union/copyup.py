@@ -53,6 +53,8 @@ def _copy_directory(union: Union, stage: Stage, node: DirNode) -> None:
         raise refused(errno.ENOENT)
     source = union.lower_fd(node.lowers[0])
     status = os.fstat(source)
+    if union.quota is not None:
+        union.quota.require(union.quota.unit)
     name = stage.new_name()
     os.mkdir(name, 0o700, dir_fd=stage.fd)
     try:
@@ -81,6 +83,8 @@ def _copy_leaf(union: Union, stage: Stage, node: Node, size: int | None) -> None
             _copy_special(node, status, (dir_fd, source_name), (stage.fd, name))
         if node.gone:
             _keep_without_name(stage, node, name)
+            if union.quota is not None:
+                union.quota.add_copy(node, os.fstat(node.fd))
             follow_copy_up(union, node)
             return
         _publish(union, stage, node, name, keeps_inode=status.st_nlink == 1)
@@ -103,11 +107,13 @@ def _keep_without_name(stage: Stage, node: Node, name: bytes) -> None:
 
 
 def _copy_file(union: Union, node: Node, status: os.stat_result, stage_fd: int, name: bytes, size: int | None) -> None:
+    wanted = status.st_size if size is None else min(size, status.st_size)
+    if union.quota is not None:
+        union.quota.require_file(status, wanted)
     source = union.open_data(node, os.O_RDONLY)
     try:
         copy = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=stage_fd)
         try:
-            wanted = status.st_size if size is None else min(size, status.st_size)
             union.copier.copy(source, copy, status, wanted)
             if wanted < status.st_size:
                 os.ftruncate(copy, wanted)
@@ -153,6 +159,8 @@ def _publish(union: Union, stage: Stage, node: Node, name: bytes, *, keeps_inode
     os.rename(name, node.name, src_dir_fd=stage.fd, dst_dir_fd=parent_fd)
     os.utime(parent_fd, ns=(before.st_atime_ns, before.st_mtime_ns))
     node.upper, node.lower = True, None
+    if union.quota is not None:
+        union.quota.add_copy(node, os.stat(node.name, dir_fd=parent_fd, follow_symlinks=False))
     if node.nodeid:
         union.stale.append(node.nodeid)
 

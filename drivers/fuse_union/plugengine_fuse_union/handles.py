@@ -91,7 +91,8 @@ class Handles:
 
     def _first(self, node: Node, fd: int, *, writes: bool, made: os.stat_result | None) -> tuple[Opened, int]:
         opened = Opened(upper=node.upper)
-        if self._passes:
+        # What the kernel writes by itself could not be counted.
+        if self._passes and not (node.upper and self._union.quota is not None):
             if fd < 0:
                 fd = self._union.open_data(node, os.O_RDWR if writes else os.O_RDONLY)
             # The kernel writes to a backing file as this process, which clears no setuid bit; here it is done by hand.

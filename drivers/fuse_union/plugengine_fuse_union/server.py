@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from types import FrameType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from plugengine.kernel.fuse import mount_fuse, open_fuse
 from plugengine.kernel.mount import MNT_DETACH, MS_RDONLY, umount2
@@ -24,6 +24,9 @@ from plugengine_fuse_union.ioctl_requests import IoctlRequests
 from plugengine_fuse_union.name_requests import NameRequests
 from plugengine_fuse_union.owners import Owners, Range
 from plugengine_fuse_union.union import Union
+
+if TYPE_CHECKING:
+    from plugengine_fuse_union.trace import Trace
 
 _MOUNT_OPTIONS: Final = ("allow_other", "default_permissions")
 _SUBTYPE: Final = "fuse_union"
@@ -40,7 +43,8 @@ def serve(config: Mapping[str, Any], ready: Callable[[], None]) -> int:
 
     Args:
         config: "lowers" (directories, topmost first), "upper" and "work" (or None: read-only), "target", and
-            optionally "read_only", "passthrough", "durable", "user_map" ({"uids": [[guest, host, size] …], "gids": …}),
+            optionally "read_only", "passthrough", "durable", "size" (bytes the upper directory may
+            take), "trace" (a file), "user_map" ({"uids": [[guest, host, size] …], "gids": …}),
             "transport" ("devfuse", "fusepy", or "auto": fusepy where the kernel refuses the mount);
             "directories", "nodes", "backed" limit what is kept at hand (directory descriptors, known files, files
             registered for passthrough), which tests of running short set low; "without" are INIT flags not to use;
@@ -56,6 +60,7 @@ def serve(config: Mapping[str, Any], ready: Callable[[], None]) -> int:
     try:
         if transport == "fusepy":
             return _serve_by_libfuse(config, target, ready)
+        trace = _open_trace(config)  # before anything is mounted over it
         connection = _mount(config, target)
     except OSError as exc:
         if transport == "auto" and exc.errno == errno.EPERM:
@@ -66,11 +71,14 @@ def serve(config: Mapping[str, Any], ready: Callable[[], None]) -> int:
     try:
         connection.negotiate(passthrough=bool(config.get("passthrough", True)), without=int(config.get("without", 0)))
         _register(connection, most_backed=int(config.get("backed", _MOST_BACKED)))
+        _watch(connection, trace)
         _detach_on_signal(target)
         gc.freeze()
         gc.disable()  # nodes are freed by hand; a collection over a hundred thousand of them would be felt
         ready()
         connection.serve(most_nodes=int(config.get("nodes", _MOST_NODES)))
+        if trace is not None:
+            trace.flush()
     except BaseException:
         _detach(target)
         raise
@@ -137,6 +145,10 @@ def _open_union(config: Mapping[str, Any]) -> Union:
         durable=bool(config.get("durable", True)),
     )
     union.whiteout_files = bool(config.get("whiteout_files", False))
+    if config.get("size") and union.stage is not None:
+        from plugengine_fuse_union.quota import open_quota
+
+        union.quota = open_quota(int(config["size"]), os.fsencode(str(upper)))
     return union
 
 

@@ -19,6 +19,7 @@ from plugengine_fuse_union.transfer import DataCopier
 
 if TYPE_CHECKING:
     from plugengine_fuse_union.listing import Listing
+    from plugengine_fuse_union.quota import Quota
 
 ROOT_ID: Final = 1
 # st_ino of other filesystems than the upper's get the filesystem's index in their top byte, as overlayfs' xino.
@@ -64,6 +65,7 @@ class Union:
             self._devices[os.fstat(upper_fd).st_dev] = 0
         self.copier = DataCopier()
         self.whiteout_files = False  # whether layers may also hold whiteouts in the form of archives
+        self.quota: Quota | None = None  # what the upper directory may take, where that is limited
         self.stage = None if work is None or upper is None else Stage(work)
         self.root = self._open_root(upper_fd, lowers)
         self.remember(self.root)
