@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEBIAN_ROOT ?= build/debian-root.tar
+DEBIAN_PACKAGES ?= build/debian-packages
 
 .PHONY: demo test lint bench clean venv
 
@@ -15,8 +16,10 @@ demo: $(VENV)/.installed
 test: $(VENV)/.dev
 	.ci/packages
 	.ci/debian-root "$(DEBIAN_ROOT)"
+	.ci/debian-packages "$(DEBIAN_PACKAGES)"
 	.ci/qemu-kernel build/qemu
-	PE_DEBIAN_ROOT="$(abspath $(DEBIAN_ROOT))" .ci/isolated "$(BIN)/python" -m pytest $(ARGS)
+	PE_DEBIAN_ROOT="$(abspath $(DEBIAN_ROOT))" PE_DEBIAN_PACKAGES="$(abspath $(DEBIAN_PACKAGES))" \
+	  .ci/isolated "$(BIN)/python" -m pytest $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
