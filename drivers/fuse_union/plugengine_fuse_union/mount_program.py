@@ -16,6 +16,7 @@ from plugengine.errors import DriverError, PlugengineError, UsageError
 from plugengine.kernel import credentials, files
 from plugengine.kernel.mount import MS_RDONLY
 
+from plugengine_fuse_union.markers import PREFIX, YES
 from plugengine_fuse_union.mount_options import CommandLine, MountOptions, parse_options, parse_words
 from plugengine_fuse_union.server import serve
 from plugengine_fuse_union.whiteout_files import OPAQUE
@@ -38,6 +39,7 @@ _FIRST_FREE: Final = 3
 _IN_USE_DEADLINE_S: Final = 2.0
 _IN_USE_PAUSE_S: Final = 0.01
 _MOUNTED: Final = b"+"
+_PROBE: Final = PREFIX + "pe_probe"
 
 
 def main(words: Sequence[str] | None = None) -> NoReturn:
@@ -107,7 +109,7 @@ def _down_to_opaque(layers: list[str]) -> list[str]:
 
 
 def _check_work(upper: str, work: str) -> None:
-    """Refuse a work directory that renames cannot lead out of, or that would be seen in the union.
+    """Refuse a work directory that renames cannot lead out of, that would be seen in the union, or takes no marks.
 
     Raises:
         DriverError: That is so, or one of the two is not there.
@@ -120,6 +122,14 @@ def _check_work(upper: str, work: str) -> None:
         raise DriverError(f"mount: workdir {work} is not on the filesystem of upperdir {upper}")
     if os.path.commonpath([upper, work]) in {upper, work}:
         raise DriverError(f"mount: workdir {work} and upperdir {upper}: one is in the other")
+    try:
+        os.setxattr(work, _PROBE, YES)
+        os.removexattr(work, _PROBE)
+    except OSError as exc:
+        raise DriverError(
+            f"mount: workdir {work}: trusted.* xattr: {(exc.strerror or '').lower()}",
+            hint="root of the initial user namespace is needed, and a filesystem that holds such marks",
+        ) from exc
 
 
 def _take_work(work: str) -> None:
@@ -184,12 +194,15 @@ def _leave_streams() -> None:
 class _Syslog:
     """A text stream as far as `sys.stderr.write` and tracebacks need one."""
 
+    def __init__(self) -> None:
+        self._line = ""
+
     def write(self, text: str) -> int:
-        """Send the lines of a text."""
-        for line in text.splitlines():
-            if line.strip():
-                syslog.syslog(syslog.LOG_ERR, line)
+        """Send the lines that the text completes; tracebacks come in pieces."""
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            syslog.syslog(syslog.LOG_ERR, line)
         return len(text)
 
     def flush(self) -> None:
-        """Nothing is kept back."""
+        """Do nothing: a line goes out when it is complete."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -140,6 +141,14 @@ def test_what_cannot_be_mounted_is_named_and_nothing_is_left(place: Place, optio
     assert place.servers() == []
 
 
+def test_root_of_another_user_namespace_is_told_what_it_lacks(place: Place) -> None:
+    argv = ["unshare", "--user", "--map-root-user", "--mount", PROGRAM, str(place.target), "-o", place.options]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    assert done.returncode == MOUNT_FAILED
+    assert "initial user namespace" in done.stderr
+    assert os.listdir(place.work) == []
+
+
 def test_a_mount_point_that_is_not_there_is_an_error(place: Place) -> None:
     place.target.rmdir()
     assert place.mount().returncode == MOUNT_FAILED
@@ -271,6 +280,35 @@ def test_mount_finds_it_by_its_type(place: Place) -> None:
         assert place.mounted() == []
     finally:
         umount2("/usr/local/sbin", MNT_DETACH)
+
+
+def test_complaints_in_the_background_go_to_syslog_line_by_line(place: Place) -> None:
+    script = """
+import sys
+from plugengine_fuse_union import mount_program
+mount_program._leave_streams()
+print("nobody sees this")
+sys.stderr.write("fuse_union: READ /x: ")
+sys.stderr.write("it broke\\n")
+raise ValueError("the end")
+"""
+    devices = place.base / "dev"
+    devices.mkdir()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.settimeout(DEADLINE_S)
+        log.bind(str(devices / "log"))
+        subprocess.run(["touch", str(devices / "null"), str(devices / "urandom")], check=True)
+        enter = (
+            f"cd {devices} && for each in null urandom; do mount --bind /dev/$each $each; done && mount --rbind . /dev"
+        )
+        argv = ["unshare", "--mount", "bash", "-c", f'{enter} && exec "$@"', "-", sys.executable, "-c", script]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+        assert (done.stdout, done.stderr) == ("", "")
+        lines = [log.recv(1024).decode().partition("]: ")[2]]
+        while not lines[-1].startswith("ValueError"):
+            lines.append(log.recv(1024).decode().partition("]: ")[2])
+    assert lines[0] == "fuse_union: READ /x: it broke"
+    assert lines[-1] == "ValueError: the end"
 
 
 def test_it_tells_how_it_is_used() -> None:
