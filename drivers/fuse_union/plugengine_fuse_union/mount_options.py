@@ -23,6 +23,7 @@ from plugengine.kernel.mount import (
 )
 
 from plugengine_fuse_union.owners import Range
+from plugengine_fuse_union.quota import parse_size
 
 # mount(8), "FILESYSTEM-INDEPENDENT MOUNT OPTIONS"; each name sets a flag, its opposite clears it.
 _FLAG_SET: Final = {
@@ -54,8 +55,8 @@ _FLAG_CLEARED: Final = {
 }
 # Passed on to the kernel as they are; mount(8), "context=context".
 _LABELS: Final = frozenset({"context", "fscontext", "defcontext", "rootcontext"})
-# Of other mount programs. They change who owns or may do what, or how much: to ignore them would be to lie.
-_REFUSED: Final = frozenset({"size", "squash_to_root", "squash_to_uid", "squash_to_gid", "xattr_permissions"})
+# Of other mount programs. They change who owns or may do what: to ignore them would be to lie.
+_REFUSED: Final = frozenset({"squash_to_root", "squash_to_uid", "squash_to_gid", "xattr_permissions"})
 _IDS_PER_RANGE: Final = 3
 # Words that mount helpers are given and that say nothing to this one; mount(8), "EXTERNAL HELPERS".
 _IGNORED_WORDS: Final = frozenset({"-n", "-s", "-v"})
@@ -86,6 +87,8 @@ class MountOptions(Struct, frozen=True, kw_only=True):
     passthrough: bool = True
     uids: tuple[Range, ...] = ()
     gids: tuple[Range, ...] = ()
+    size: int | None = None  # bytes that the upper directory may take
+    trace: str | None = None
     labels: tuple[str, ...] = ()  # security contexts, as they were written
 
 
@@ -160,6 +163,8 @@ def _check(options: MountOptions) -> None:
         raise UsageError("mount option lowerdir: missing", hint="-o lowerdir=TOP:…:BOTTOM[,upperdir=U,workdir=W]")
     if options.upper is not None and options.work is None:
         raise UsageError("mount option workdir: missing", hint="an empty directory on the filesystem of upperdir")
+    if options.size is not None and options.upper is None:
+        raise UsageError("mount option size: nothing to limit without upperdir")
     if bool(options.uids) != bool(options.gids):
         raise UsageError("mount options uidmapping and gidmapping: one without the other")
 
@@ -236,6 +241,13 @@ def _ranges(name: str, value: str) -> tuple[Range, ...]:
     return tuple(zip(numbers, numbers, numbers, strict=True))
 
 
+def _size(name: str, value: str) -> int:
+    try:
+        return parse_size(value)
+    except ValueError:
+        raise UsageError(f"mount option {name}={value}: not a size", hint="a number with k, m, g or t: 512m") from None
+
+
 def _is_on(name: str, value: str) -> bool:
     return value not in {"0", "off"}
 
@@ -250,6 +262,8 @@ _VALUES: Final[dict[str, tuple[str, Callable[[str, str], object]]]] = {
     "workdir": ("work", _path),
     "uidmapping": ("uids", _ranges),
     "gidmapping": ("gids", _ranges),
+    "size": ("size", _size),
+    "trace": ("trace", _path),
     "passthrough": ("passthrough", _is_on),
     "fsync": ("durable", _is_on),
     "volatile": ("durable", _is_off),

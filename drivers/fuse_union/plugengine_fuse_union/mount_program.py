@@ -95,6 +95,10 @@ def server_config(target: str, source: str | None, options: MountOptions) -> dic
         "durable": options.durable,
         "whiteout_files": True,
     }
+    if options.size is not None:
+        config["size"] = options.size
+    if options.trace is not None:
+        config["trace"] = os.path.realpath(options.trace)
     if options.uids:
         config["user_map"] = {"uids": options.uids, "gids": options.gids}
     return config

@@ -80,6 +80,8 @@ def test_layers_are_paths_between_colons(text: str, lowers: tuple[str, ...]) -> 
         ("volatile", {"durable": False}),
         ("fsync=0", {"durable": False}),
         ("fsync=1", {}),
+        ("size=2m,upperdir=/u,workdir=/w", {"size": 2 << 20, "upper": "/u", "work": "/w"}),
+        (r"trace=/t\,1", {"trace": "/t,1"}),
         ("passthrough=off", {"passthrough": False}),
         ("uidmapping=0:10:1:1:100:5,gidmapping=0:20:2", {"uids": ((0, 10, 1), (1, 100, 5)), "gids": ((0, 20, 2),)}),
         ('context="a,b"', {"labels": ('context="a,b"',)}),
@@ -104,6 +106,8 @@ def test_options_change_what_they_say_and_unknown_ones_nothing(text: str, expect
         ("lowerdir=/l,uidmapping=0:x:1,gidmapping=0:0:1", "uidmapping"),
         ("lowerdir=/l,uidmapping=0:1:1", "gidmapping"),
         ("lowerdir=/l,squash_to_root", "squash_to_root"),
+        ("lowerdir=/l,upperdir=/u,workdir=/w,size=much", "size"),
+        ("lowerdir=/l,size=1m", "size"),
         ("lowerdir=/l,xattr_permissions=2", "xattr_permissions"),
     ],
 )

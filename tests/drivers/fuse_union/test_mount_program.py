@@ -192,6 +192,23 @@ def test_owners_are_translated_as_the_mappings_say(place: Place) -> None:
     assert (kept.st_uid, kept.st_gid) == (1, 2)
 
 
+def test_what_the_upper_directory_takes_can_be_limited(place: Place) -> None:
+    assert place.mount(options=f"{place.options},size=2m").returncode == 0
+    (place.target / "small").write_bytes(bytes(1 << 20))
+    with pytest.raises(OSError, match="No space left"):
+        (place.target / "large").write_bytes(b"x" * (2 << 20))
+    assert (place.target / "small").stat().st_size == 1 << 20
+
+
+def test_what_is_opened_in_layers_can_be_traced(place: Place) -> None:
+    assert place.mount(options=f"{place.options},trace=trace", cwd=place.base).returncode == 0
+    (place.target / "file").read_text()
+    umount2(str(place.target))
+    wait_for("the end", lambda: not place.servers())
+    (line,) = (place.base / "trace").read_text().splitlines()
+    assert "file" in line
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_in_the_foreground_it_stays_and_unmounts_on_a_signal(place: Place, number: signal.Signals) -> None:
     argv = [PROGRAM, "-f", str(place.target), "-o", place.options]
