@@ -121,6 +121,10 @@ class StorageDriver(Driver):
         """Return the space of the writable layer."""
         return self._call("usage", Usage, request=request, record=record)
 
+    def stats(self, request: StorageRequest, record: Record) -> dict[str, int]:
+        """Return counters of the running server; empty for a driver that keeps none."""
+        return dict(self._try("stats", Mapping, request=request, record=record) or {})
+
     def remove(self, request: StorageRequest, record: Record | None) -> None:
         """Remove what prepare made."""
         self._call("remove", bool, request=request, record=record)

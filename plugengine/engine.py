@@ -263,6 +263,12 @@ class Engine:
 
         return stats(self.site, self.get(reference))
 
+    def driver_stats(self, reference: str) -> dict[str, int]:
+        """Return what the file server of a container's storage driver has done; empty where there is none."""
+        from plugengine.inspection import driver_stats
+
+        return driver_stats(self.site, self.get(reference))
+
     def ports(self, reference: str) -> tuple[Port, ...]:
         """Return a container's published ports."""
         from plugengine.inspection import ports

@@ -94,6 +94,14 @@ class StorageSpec:
         """Return the space of the writable layer."""
 
     @hookspec(firstresult=True)
+    def pe_storage_stats(self, request: StorageRequest, record: Record) -> Mapping[str, int] | None:
+        """Return counters of the running server since its start, by names of the driver's own; optional.
+
+        Called, in any process, for a running container that has a server (`Rootfs.server`). Shown by `pe inspect`
+        and `pe stats --format json` as DriverStats. Returns: empty if the server has just ended.
+        """
+
+    @hookspec(firstresult=True)
     def pe_storage_remove(self, request: StorageRequest, record: Record | None) -> bool | None:
         """Remove what `prepare` made; the record is None when prepare never returned. Returns True."""
 

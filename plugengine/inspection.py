@@ -14,7 +14,7 @@ from plugengine import container_rows
 from plugengine.container import ImageConfig
 from plugengine.container_rows import ContainerRow
 from plugengine.creation import PlacedMount, storage_request
-from plugengine.errors import ConflictError, NotFoundError
+from plugengine.errors import ConflictError, NotFoundError, PlugengineError
 from plugengine.logs import LogFollower, LogLine, read_lines, timestamp
 from plugengine.model import Attachment, CgroupStats, Change, NetworkStats, Port, Usage, encode
 from plugengine.site import Site
@@ -112,6 +112,17 @@ def stats(site: Site, row: ContainerRow) -> tuple[CgroupStats, NetworkStats]:
     return drivers.cgroup.stats(record), network
 
 
+def driver_stats(site: Site, row: ContainerRow) -> dict[str, int]:
+    """Return counters of the storage driver's server; see `Engine.driver_stats`."""
+    if row.status not in _LIVE or not row.state.server_pid:
+        return {}
+    try:
+        drivers = site.drivers(row.choice)
+        return drivers.storage.stats(storage_request(site, row, row.records), row.records["storage"])
+    except PlugengineError:
+        return {}  # a driver that is gone or broken is no reason not to show the rest
+
+
 def processes(site: Site, row: ContainerRow) -> list[ProcessLine]:
     """Return the processes; see `Engine.top`."""
     record = row.records.get("cgroup")
@@ -186,6 +197,7 @@ def inspect(site: Site, row: ContainerRow) -> dict[str, Any]:
         "HostsPath": site.locations.etc(row.id, "hosts"),
         "Drivers": encode(row.choice),
         "DriverRecords": {key: row.records.get(key) for key in ("storage", "cgroup", "network")},
+        "DriverStats": driver_stats(site, row),
         "UserMap": row.records.get("user_map"),
         "Warnings": list(row.state.warnings),
         "HostConfig": _host_config(row),

@@ -25,6 +25,7 @@ from plugengine.model import (
 
 _UPPER: Final = "upper"
 _WORK: Final = "work"
+_NOTE: Final = "server"  # where the counters of the running server are
 _DEVICE: Final = "/dev/fuse"
 _OLDEST_KERNEL: Final = (5, 4)  # FUSE 7.31
 
@@ -124,6 +125,7 @@ def pe_storage_mounts(request: StorageRequest, record: Record) -> Rootfs:
         "passthrough": options["passthrough"] == "auto",
         "durable": options["fsync"] == "on",
     }
+    config["note"] = os.path.join(request.directory, _NOTE)
     if options.get("size"):
         config["size"] = _size(options["size"])
     if options.get("trace"):
@@ -156,12 +158,24 @@ def pe_storage_usage(request: StorageRequest, record: Record) -> Usage:
 
 
 @hookimpl
+def pe_storage_stats(request: StorageRequest, record: Record) -> Mapping[str, int]:
+    """Return what the server has done since the mount."""
+    from plugengine_fuse_union.counters import read_counters
+
+    return read_counters(os.path.join(request.directory, _NOTE))
+
+
+@hookimpl
 def pe_storage_remove(request: StorageRequest, record: Record | None) -> bool:
     """Remove the upper and the work directory."""
     from plugengine.upper import remove_tree
 
     for name in (_UPPER, _WORK):
         remove_tree(os.path.join(request.directory, name))
+    try:
+        os.unlink(os.path.join(request.directory, _NOTE))
+    except FileNotFoundError:
+        pass
     return True
 
 

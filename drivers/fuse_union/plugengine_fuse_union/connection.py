@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from plugengine_fuse_union import protocol
+from plugengine_fuse_union.counters import OPCODE_MASK, Counters, private_counters
 from plugengine_fuse_union.errors import refused
 from plugengine_fuse_union.nodes import path_of
 from plugengine_fuse_union.protocol import BODY, IN_HEADER, OUT_HEADER, Opcode
@@ -71,6 +72,7 @@ class Connection:
         self.minor = 0
         self.uid = 0  # of the process that made the current request
         self.gid = 0
+        self.counters: Counters = private_counters()
         self._handlers: dict[int, Handler] = {}
 
     def register(self, handlers: dict[Opcode, Handler]) -> None:
@@ -165,6 +167,7 @@ class Connection:
 
     def _answer(self, end: int) -> None:
         _, opcode, unique, nodeid, self.uid, self.gid, _, _, _ = IN_HEADER.unpack_from(self.buffer)
+        self.counters[opcode & OPCODE_MASK] += 1
         try:
             answer = self._handlers.get(opcode, _unknown)(nodeid, end)
             if answer is None:

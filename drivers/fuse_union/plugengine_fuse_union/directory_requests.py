@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from plugengine_fuse_union import protocol
+from plugengine_fuse_union.counters import KNOWN
 from plugengine_fuse_union.errors import refused
 from plugengine_fuse_union.listing import DT_DIR, listing
 from plugengine_fuse_union.lookup import look_up
@@ -64,6 +65,8 @@ class DirectoryRequests:
     def _read(self, nodeid: int, *, plus: bool) -> bytes:
         _, position, size, *_ = protocol.READ_IN.unpack_from(self._connection.buffer, BODY)
         node = self._union.directory(nodeid)
+        if node.listing is not None:
+            self._connection.counters[KNOWN] += 1
         parts: list[bytes] = []
         room = size
         if position < _DOT:

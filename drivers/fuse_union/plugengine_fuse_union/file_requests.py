@@ -12,6 +12,7 @@ from plugengine.kernel.files import fallocate
 
 from plugengine_fuse_union import attributes, create, protocol
 from plugengine_fuse_union.copyup import copy_up
+from plugengine_fuse_union.counters import KNOWN, PASSED_OPENS, READ_BYTES, WRITTEN_BYTES
 from plugengine_fuse_union.create import Caller
 from plugengine_fuse_union.errors import refused
 from plugengine_fuse_union.nodes import Node
@@ -59,6 +60,8 @@ class FileRequests:
         opened = node.opened
         if opened is not None and opened.backing and opened.upper == node.upper and not flags & _WRITES:
             opened.count += 1
+            self._connection.counters[KNOWN] += 1
+            self._connection.counters[PASSED_OPENS] += 1
             return opened.answer
         if node.successor is not None:
             raise refused(errno.ESTALE)  # the kernel looks the name up again and finds the successor
@@ -102,7 +105,9 @@ class FileRequests:
         """READ, for files that are not passed through."""
         fh, offset, size, *_ = protocol.READ_IN.unpack_from(self._connection.buffer, BODY)
         with self._data(nodeid, fh, os.O_RDONLY) as fd:
-            return os.pread(fd, size, offset)
+            data = os.pread(fd, size, offset)
+        self._connection.counters[READ_BYTES] += len(data)
+        return data
 
     def write(self, nodeid: int, _end: int) -> bytes:
         """WRITE, for files that are not passed through."""
@@ -112,6 +117,7 @@ class FileRequests:
             done = os.pwrite(fd, memoryview(self._connection.buffer)[start : start + size], offset)
             if flags & protocol.FUSE_WRITE_KILL_SUIDGID:
                 attributes.kill_setid(fd)
+        self._connection.counters[WRITTEN_BYTES] += done
         return protocol.WRITE_OUT.pack(done, 0)
 
     def fsync(self, nodeid: int, _end: int) -> bytes:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from plugengine.kernel.fuse import fuse_backing_close, fuse_backing_open
 
 from plugengine_fuse_union import attributes, protocol
+from plugengine_fuse_union.counters import PASSED_OPENS
 from plugengine_fuse_union.errors import refused
 from plugengine_fuse_union.nodes import Node
 from plugengine_fuse_union.opened import Opened
@@ -79,6 +80,7 @@ class Handles:
                 self._kill_setid(node)
             opened.count += 1
             if opened.backing:
+                self._connection.counters[PASSED_OPENS] += 1
                 return opened.answer
             if fd < 0:
                 fd = self._union.open_data(node, os.O_RDWR if writes else os.O_RDONLY)

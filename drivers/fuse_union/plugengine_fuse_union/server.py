@@ -17,6 +17,7 @@ from plugengine.kernel.mount import MNT_DETACH, MS_RDONLY, umount2
 
 from plugengine_fuse_union.attribute_requests import AttributeRequests
 from plugengine_fuse_union.connection import Connection
+from plugengine_fuse_union.counters import shared_counters
 from plugengine_fuse_union.directory_requests import DirectoryRequests
 from plugengine_fuse_union.file_requests import FileRequests
 from plugengine_fuse_union.handles import Handles
@@ -44,7 +45,8 @@ def serve(config: Mapping[str, Any], ready: Callable[[], None]) -> int:
     Args:
         config: "lowers" (directories, topmost first), "upper" and "work" (or None: read-only), "target", and
             optionally "read_only", "passthrough", "durable", "size" (bytes the upper directory may
-            take), "trace" (a file), "user_map" ({"uids": [[guest, host, size] …], "gids": …}),
+            take), "trace" (a file), "note" (a file that
+            `read_counters` takes), "user_map" ({"uids": [[guest, host, size] …], "gids": …}),
             "transport" ("devfuse", "fusepy", or "auto": fusepy where the kernel refuses the mount);
             "directories", "nodes", "backed" limit what is kept at hand (directory descriptors, known files, files
             registered for passthrough), which tests of running short set low; "without" are INIT flags not to use;
@@ -72,6 +74,7 @@ def serve(config: Mapping[str, Any], ready: Callable[[], None]) -> int:
         connection.negotiate(passthrough=bool(config.get("passthrough", True)), without=int(config.get("without", 0)))
         _register(connection, most_backed=int(config.get("backed", _MOST_BACKED)))
         _watch(connection, trace)
+        _share_counters(connection, config)
         _detach_on_signal(target)
         gc.freeze()
         gc.disable()  # nodes are freed by hand; a collection over a hundred thousand of them would be felt
@@ -119,6 +122,14 @@ def _watch(connection: Connection, trace: Trace | None) -> None:
         from plugengine_fuse_union.trace import install_trace
 
         install_trace(connection, trace)
+
+
+def _share_counters(connection: Connection, config: Mapping[str, Any]) -> None:
+    if config.get("note"):
+        try:
+            connection.counters = shared_counters(str(config["note"]))
+        except OSError:
+            pass  # the disk is full: without statistics, but the container starts
 
 
 def _mount(config: Mapping[str, Any], target: str) -> Connection:

@@ -29,6 +29,7 @@ HEADINGS: Final[Mapping[str, str]] = {
     "NetIO": "NET I/O",
     "BlockIO": "BLOCK I/O",
     "PIDs": "PIDS",
+    "DriverStats": "DRIVER STATS",
 }
 _COLUMNS: Final = ("ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PIDs")
 _INTERVAL_S: Final = 1.0
@@ -42,6 +43,7 @@ class Sample(Struct, frozen=True, kw_only=True):
     time_ns: int
     cgroup: CgroupStats
     network: NetworkStats
+    driver: Mapping[str, int] = {}
 
 
 @command(
@@ -83,14 +85,15 @@ def _take(app: App, rows: Iterable[ContainerRow], samples: dict[str, Sample]) ->
             cgroup, network = app.engine.stats(row.id)
         except (ConflictError, NotFoundError):
             continue  # it does not run, or has just ended
-        samples[row.id] = Sample(time_ns=time.monotonic_ns(), cgroup=cgroup, network=network)
+        driver = app.engine.driver_stats(row.id) if row.state.server_pid else {}
+        samples[row.id] = Sample(time_ns=time.monotonic_ns(), cgroup=cgroup, network=network, driver=driver)
 
 
-def describe(row: ContainerRow, before: Sample | None, now: Sample | None, *, whole: bool) -> dict[str, str]:
+def describe(row: ContainerRow, before: Sample | None, now: Sample | None, *, whole: bool) -> dict[str, Any]:
     """Return what a line about a container may show; what is not known is two dashes."""
     names = {"ID": row.id if whole else short_id(row.id), "Container": row.id, "Name": row.name}
     if now is None:
-        return {**names, **dict.fromkeys(_COLUMNS[2:], _UNKNOWN)}
+        return {**names, **dict.fromkeys(_COLUMNS[2:], _UNKNOWN), "DriverStats": {}}
     cgroup, network = now.cgroup, now.network
     used, limit = cgroup.memory_bytes, cgroup.memory_limit_bytes or _host_memory()
     return {
@@ -101,6 +104,7 @@ def describe(row: ContainerRow, before: Sample | None, now: Sample | None, *, wh
         "NetIO": f"{decimal_size(network.rx_bytes)} / {decimal_size(network.tx_bytes)}",
         "BlockIO": f"{_decimal(cgroup.read_bytes)} / {_decimal(cgroup.write_bytes)}",
         "PIDs": _UNKNOWN if cgroup.pids is None else str(cgroup.pids),
+        "DriverStats": now.driver,
     }
 
 
