@@ -15,6 +15,7 @@ from plugengine_fuse_union.errors import refused
 from plugengine_fuse_union.nodes import path_of
 from plugengine_fuse_union.protocol import BODY, IN_HEADER, OUT_HEADER, Opcode
 from plugengine_fuse_union.pruning import Pruner
+from plugengine_fuse_union.settling import Settler
 
 if TYPE_CHECKING:
     from plugengine_fuse_union.union import Union
@@ -73,6 +74,7 @@ class Connection:
         self.uid = 0  # of the process that made the current request
         self.gid = 0
         self.counters: Counters = private_counters()
+        self._settler = Settler(self)
         self._handlers: dict[int, Handler] = {}
 
     def register(self, handlers: dict[Opcode, Handler]) -> None:
@@ -168,8 +170,14 @@ class Connection:
     def _answer(self, end: int) -> None:
         _, opcode, unique, nodeid, self.uid, self.gid, _, _, _ = IN_HEADER.unpack_from(self.buffer)
         self.counters[opcode & OPCODE_MASK] += 1
+        handler = self._handlers.get(opcode, _unknown)
         try:
-            answer = self._handlers.get(opcode, _unknown)(nodeid, end)
+            try:
+                answer = handler(nodeid, end)
+            except OSError as exc:
+                if exc.errno != errno.ENOSPC or not self._settler.settle(end):
+                    raise
+                answer = handler(nodeid, end)
             if answer is None:
                 return
             message = OUT_HEADER.pack(OUT_HEADER.size + len(answer), 0, unique) + answer

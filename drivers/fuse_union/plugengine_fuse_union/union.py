@@ -71,6 +71,7 @@ class Union:
         self.remember(self.root)
         self.stale: list[int] = []  # nodes whose attributes changed by copy-up, for the transport to invalidate
         self.on_drop: Callable[[Node], None] = _nothing  # told of nodes whose data nobody needs any more
+        self.removed: set[int] = set()  # nodes whose last name is gone, and that are held by descriptor
         self.umask = 0
         os.umask(0)
 
@@ -144,6 +145,7 @@ class Union:
         if node.opened is not None:
             self.on_drop(node)
         self.nodes.pop(node.nodeid, None)
+        self.removed.discard(node.nodeid)
         for parent, name in ((node.parent, node.name), *(node.names or ())):
             if parent.children.get(name) is node:
                 del parent.children[name]

@@ -1,0 +1,48 @@
+"""Wait for the kernel to let go of removed files where their space is needed."""
+
+from __future__ import annotations
+
+import select
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from plugengine_fuse_union.connection import Connection
+
+_PATIENCE_MS: Final = 50
+
+
+class Settler:
+    """The last FORGET of a removed file may stand in the queue behind the request that needs its space."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._waited: set[int] = set()
+        self._busy = False
+
+    def settle(self, end: int) -> bool:
+        """Answer other requests until removed files that nobody has open are forgotten; False: there are none.
+
+        It is waited once for each of them: a descriptor opened with O_PATH, which no request tells of, keeps the file.
+
+        Args:
+            end: Of the request in the connection's buffer, which is there again afterwards.
+        """
+        union, connection = self._connection.union, self._connection
+        removed, nodes = union.removed, union.nodes
+        closed = {each for each in removed - self._waited if nodes[each].opened is None}
+        if not closed or self._busy:
+            return False
+        self._busy = True
+        self._waited = (self._waited & removed) | closed
+        saved, uid, gid = bytes(connection.buffer[:end]), connection.uid, connection.gid
+        poll = select.poll()
+        poll.register(connection.fd, select.POLLIN)
+        try:
+            while closed & removed and poll.poll(_PATIENCE_MS):
+                if not connection.answer_one():
+                    break
+        finally:
+            self._busy = False
+            connection.buffer[:end] = saved
+            connection.uid, connection.gid = uid, gid
+        return True
