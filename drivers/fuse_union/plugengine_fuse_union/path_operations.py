@@ -105,6 +105,7 @@ class PathOperations(PathFiles):
         """Remove a directory."""
         parent, name = self.paths.parent(_bytes(path))
         remove.rmdir(self.union, parent, name)
+        self.paths.let_removed_go()
 
     def rename(self, old: str, new: str) -> None:
         """Move a name; the flags of renameat2(2) do not come here."""
@@ -116,6 +117,7 @@ class PathOperations(PathFiles):
                 self._hide(node, old, new_name)
                 return
         rename(self.union, old_parent, old_name, new_parent, new_name)
+        self.paths.let_removed_go()
 
     def _hide(self, node: Node, path: str, name: bytes) -> None:
         """Remove a name at once where libfuse would keep the open file under another, in everybody's sight."""

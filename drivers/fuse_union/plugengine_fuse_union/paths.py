@@ -95,6 +95,12 @@ class Paths:
             nodeid, _ = self._kept.popitem(last=False)
             self._union.forget(nodeid, 1)
 
+    def let_removed_go(self) -> None:
+        """Let go of directories that no path leads to any more; each holds a descriptor."""
+        for nodeid in [nodeid for nodeid, directory in self._kept.items() if directory.gone]:
+            del self._kept[nodeid]
+            self._union.forget(nodeid, 1)
+
     def hide(self, name: bytes, node: Node) -> None:
         """Let a name nobody sees lead to an open file from now on."""
         self._union.remember(node)
