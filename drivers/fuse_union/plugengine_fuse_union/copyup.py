@@ -203,6 +203,8 @@ def _cut_off(union: Union, node: DirNode) -> None:
     """Make an upper directory that holds everything opaque; its number stays."""
     fd = union.upper_fd(node)
     before = os.fstat(fd)
+    if union.quota is not None:
+        union.quota.fresh.setdefault(node, before.st_blocks)  # the marks may take a block
     dir_fd, name = union.place(node)
     markers.set_inode(dir_fd, name, node.ino)
     mark_impure(union, node.parent)

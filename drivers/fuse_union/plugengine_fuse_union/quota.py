@@ -35,7 +35,7 @@ class Quota:
         self.used = used
         self.unit = unit
         self.recount: Callable[[], int] = lambda: self.used  # look at the disk again; returns bytes
-        self.fresh: dict[Node, int] = {}  # copied up by this request: the blocks already counted
+        self.fresh: dict[Node, int] = {}  # changed by this request: the blocks already counted
         self.lost: dict[int, int] = {}  # blocks of files without a name that are still open, by node
         self._next_recount = 0.0
 

@@ -152,7 +152,9 @@ class QuotaRequests:
             yield
         finally:
             # A directory that was copied up has been counted empty.
-            before.update({n: blocks for n, blocks in quota.fresh.items() if n in touched or isinstance(n, DirNode)})
+            for node, blocks in quota.fresh.items():
+                if node in touched or isinstance(node, DirNode):
+                    before.setdefault(node, blocks)
             quota.fresh.clear()
             for node, blocks in before.items():
                 if node.fd >= 0 or not node.gone:
@@ -172,7 +174,7 @@ class QuotaRequests:
         if node is None or not node.gone or not node.upper:
             return
         if node.nodeid in self._union.nodes:
-            self._quota.lost[node.nodeid] = blocks
+            self._quota.lost[node.nodeid] = self._blocks(node)
         else:
             self._quota.used -= blocks * BLOCK
 
@@ -202,9 +204,10 @@ class QuotaRequests:
             self._quota.require(self._quota.unit * (1 + fills))
             before = parent.children.get(name)
             with self._measured(parent):
-                answer = inner(nodeid, end)
-                self._made(parent, name, before)
-            return answer
+                try:
+                    return inner(nodeid, end)
+                finally:
+                    self._made(parent, name, before)
 
         return make
 
@@ -251,10 +254,11 @@ class QuotaRequests:
         def rename(nodeid: int, end: int) -> bytes | None:
             target, *_ = layout.unpack_from(self._connection.buffer, BODY)
             parents = (self._union.directory(nodeid), self._union.directory(target))
-            new = self._connection.name(BODY + layout.size, end).partition(b"\0")[2]
-            other = child(self._union, parents[1], new)
+            old, _, new = self._connection.name(BODY + layout.size, end).partition(b"\0")
+            node, other = child(self._union, parents[0], old), child(self._union, parents[1], new)
             blocks = self._blocks(other) if other is not None and other.upper else 0
-            with self._measured(*parents):
+            # Marks set on what moves may take a block of their own.
+            with self._measured(*parents, *(each for each in (node, other) if each is not None)):
                 answer = inner(nodeid, end)
             self._lose(other, blocks)
             return answer

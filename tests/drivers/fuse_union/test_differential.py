@@ -24,6 +24,7 @@ VARIANTS = [
     pytest.param({"options": {"passthrough": "off"}}, id="served"),
     pytest.param({"server": {"without": -1}, "options": {"passthrough": "off"}}, id="oldest kernel"),
     pytest.param({"server": {"directories": 1, "nodes": 3, "backed": 1}}, id="starved"),
+    pytest.param({"options": {"size": "1g"}}, id="counted"),
 ]
 
 

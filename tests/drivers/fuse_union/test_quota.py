@@ -19,6 +19,8 @@ from plugengine.kernel.files import fallocate
 from plugengine.model import Capability, HostPath
 from plugengine.upper import usage
 from tests.drivers.fuse_union.conftest import MakeWorld, as_user
+from tests.drivers.fuse_union.test_differential import act_at_random
+from tests.drivers.fuse_union.test_differential import fill as fill_layers
 from tests.drivers.fuse_union.world import World
 
 MIB = 1 << 20
@@ -240,6 +242,32 @@ def test_what_is_counted_is_what_is_on_the_disk_after_many_changes(small: World)
             if not entry.is_dir(follow_symlinks=False):
                 os.unlink(entry.path)
     assert settled(small)
+
+
+def test_the_count_stays_right_whatever_four_processes_do_at_once(make_world: MakeWorld) -> None:
+    world = make_world(layers=3, options={"size": "1g"})
+    fill_layers(world)
+    world.mount()
+    for seed in range(4):
+        if os.fork() == 0:
+            try:
+                act_at_random(str(world.root), seed)
+            finally:
+                os._exit(0)
+    for _ in range(4):
+        os.wait()
+    assert settled(world), (counted(world), used(world))
+
+
+def test_the_limit_holds_on_a_filesystem_without_quotas(make_world: MakeWorld) -> None:
+    world = make_world(options={"size": "4m"})
+    world.mount_storage_tmpfs("size=64m")
+    world.mount()
+    total = fill(world.root / "new")
+    assert SIZE - 2 * BLOCK <= total <= SIZE
+    (world.root / "new").unlink()
+    assert fill(world.root / "other") == total
+    assert used(world) <= SIZE
 
 
 def _change(dice: random.Random, path: Path, fresh: Path, names: list[Path]) -> None:
