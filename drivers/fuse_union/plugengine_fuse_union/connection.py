@@ -74,7 +74,7 @@ class Connection:
         self.uid = 0  # of the process that made the current request
         self.gid = 0
         self.counters: Counters = private_counters()
-        self._settler = Settler(self)
+        self._settler = Settler(self, lambda: union.removed)
         self._handlers: dict[int, Handler] = {}
 
     def register(self, handlers: dict[Opcode, Handler]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from plugengine_fuse_union.lookup import child
 from plugengine_fuse_union.nodes import DirNode
 from plugengine_fuse_union.protocol import BODY, Opcode
 from plugengine_fuse_union.quota import BLOCK
+from plugengine_fuse_union.settling import Settler
 
 if TYPE_CHECKING:
     from plugengine_fuse_union.connection import Connection, Handler
@@ -67,8 +67,7 @@ class QuotaRequests:
         self._connection = connection
         self._union = connection.union
         self._quota = quota
-        self._settling = False
-        self._waited: set[int] = set()  # removed files that did not go after their close
+        self._settler = Settler(connection, quota.lost.keys, patience_ms=_PATIENCE_MS)
 
     def install(self) -> None:
         """Wrap what is registered."""
@@ -101,35 +100,11 @@ class QuotaRequests:
             try:
                 return inner(nodeid, end)
             except OSError as exc:
-                if exc.errno != errno.ENOSPC or not self._settle(end):
+                if exc.errno != errno.ENOSPC or not self._settler.settle(end):
                     raise
             return inner(nodeid, end)
 
         return retried
-
-    def _settle(self, end: int) -> bool:
-        """Answer other requests until the removed files that nobody has open are forgotten; False: there are none.
-
-        It is waited once for each of them: a descriptor opened with O_PATH, which no request tells of, keeps the file.
-        """
-        quota, nodes, connection = self._quota, self._union.nodes, self._connection
-        closed = {each for each in quota.lost.keys() - self._waited if each in nodes and nodes[each].opened is None}
-        if not closed or self._settling:
-            return False
-        self._settling = True
-        self._waited = {each for each in self._waited if each in quota.lost} | closed
-        saved, uid, gid = connection.buffer[:end], connection.uid, connection.gid
-        poll = select.poll()
-        poll.register(connection.fd, select.POLLIN)
-        try:
-            while closed & quota.lost.keys() and poll.poll(_PATIENCE_MS):
-                if not connection.answer_one():
-                    break
-        finally:
-            self._settling = False
-            connection.buffer[:end] = saved
-            connection.uid, connection.gid = uid, gid
-        return True
 
     # --- counting
 

@@ -6,6 +6,8 @@ import select
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Set
+
     from plugengine_fuse_union.connection import Connection
 
 _PATIENCE_MS: Final = 50
@@ -14,8 +16,12 @@ _PATIENCE_MS: Final = 50
 class Settler:
     """The last FORGET of a removed file may stand in the queue behind the request that needs its space."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(
+        self, connection: Connection, removed: Callable[[], Set[int]], *, patience_ms: int = _PATIENCE_MS
+    ) -> None:
         self._connection = connection
+        self._removed = removed  # the numbers of removed files not forgotten yet, now
+        self._patience_ms = patience_ms
         self._waited: set[int] = set()
         self._busy = False
 
@@ -27,18 +33,18 @@ class Settler:
         Args:
             end: Of the request in the connection's buffer, which is there again afterwards.
         """
-        union, connection = self._connection.union, self._connection
-        removed, nodes = union.removed, union.nodes
-        closed = {each for each in removed - self._waited if nodes[each].opened is None}
+        connection, nodes = self._connection, self._connection.union.nodes
+        removed = self._removed()
+        closed = {each for each in removed - self._waited if each in nodes and nodes[each].opened is None}
         if not closed or self._busy:
             return False
         self._busy = True
-        self._waited = (self._waited & removed) | closed
+        self._waited = {each for each in self._waited if each in removed} | closed
         saved, uid, gid = bytes(connection.buffer[:end]), connection.uid, connection.gid
         poll = select.poll()
         poll.register(connection.fd, select.POLLIN)
         try:
-            while closed & removed and poll.poll(_PATIENCE_MS):
+            while closed & self._removed() and poll.poll(self._patience_ms):
                 if not connection.answer_one():
                     break
         finally:
