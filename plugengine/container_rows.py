@@ -32,6 +32,7 @@ STATUSES: Final = (
     "removing",
     "dead",
 )
+LIVE: Final = ("running", "paused", "stopping")  # there is a first process, and a monitor that answers
 _NAME_ATTEMPTS = 20
 _HEX = frozenset("0123456789abcdef")
 

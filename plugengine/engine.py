@@ -88,7 +88,7 @@ class Engine:
 
     def _mend(self) -> None:
         try:
-            live = container_rows.list_all(self.site.state, ("creating", "starting", *_LIVE, "removing"))
+            live = container_rows.list_all(self.site.state, ("creating", "starting", *container_rows.LIVE, "removing"))
         except StateError as exc:
             if not is_damage(exc):
                 raise
@@ -116,7 +116,7 @@ class Engine:
 
     def containers(self, *, all: bool = False) -> list[ContainerRow]:  # noqa: A002 - docker's word
         """Return the running containers, or all of them, the newest first."""
-        return container_rows.list_all(self.site.state, None if all else (*_LIVE, "starting"))
+        return container_rows.list_all(self.site.state, None if all else (*container_rows.LIVE, "starting"))
 
     def create(self, spec: ContainerSpec) -> ContainerRow:
         """Make a container without starting it."""
@@ -369,6 +369,3 @@ class Engine:
         from plugengine.recovery import reset
 
         reset(self.site)
-
-
-_LIVE = ("running", "paused", "stopping")

@@ -12,14 +12,12 @@ from msgspec import Struct
 
 from plugengine import container_rows
 from plugengine.container import ImageConfig
-from plugengine.container_rows import ContainerRow
+from plugengine.container_rows import LIVE, ContainerRow
 from plugengine.creation import PlacedMount, storage_request
 from plugengine.errors import ConflictError, NotFoundError, PlugengineError
 from plugengine.logs import LogFollower, LogLine, read_lines, timestamp
 from plugengine.model import Attachment, CgroupStats, Change, NetworkStats, Port, Usage, encode
 from plugengine.site import Site
-
-_LIVE = ("running", "paused", "stopping")
 
 
 class ProcessLine(Struct, frozen=True, kw_only=True):
@@ -53,7 +51,7 @@ def read_log(site: Site, row: ContainerRow, *, tail: int | None, follow: bool) -
 
 def _is_live(site: Site, container_id: str) -> bool:
     try:
-        return container_rows.get(site.state, container_id).status in (*_LIVE, "starting")
+        return container_rows.get(site.state, container_id).status in (*LIVE, "starting")
     except NotFoundError:
         return False
 
@@ -95,7 +93,7 @@ def usage(site: Site, row: ContainerRow) -> Usage:
 def stats(site: Site, row: ContainerRow) -> tuple[CgroupStats, NetworkStats]:
     """Return the use of resources; see `Engine.stats`."""
     record = row.records.get("cgroup")
-    if row.status not in _LIVE or record is None:
+    if row.status not in LIVE or record is None:
         raise ConflictError(f"container {row.name}: is not running")
     drivers = site.drivers(row.choice)
     attachment = attachment_of(row)
@@ -114,7 +112,7 @@ def stats(site: Site, row: ContainerRow) -> tuple[CgroupStats, NetworkStats]:
 
 def driver_stats(site: Site, row: ContainerRow) -> dict[str, int]:
     """Return counters of the storage driver's server; see `Engine.driver_stats`."""
-    if row.status not in _LIVE or not row.state.server_pid:
+    if row.status not in LIVE or not row.state.server_pid:
         return {}
     try:
         drivers = site.drivers(row.choice)
@@ -126,7 +124,7 @@ def driver_stats(site: Site, row: ContainerRow) -> dict[str, int]:
 def processes(site: Site, row: ContainerRow) -> list[ProcessLine]:
     """Return the processes; see `Engine.top`."""
     record = row.records.get("cgroup")
-    if row.status not in _LIVE or record is None:
+    if row.status not in LIVE or record is None:
         raise ConflictError(f"container {row.name}: is not running")
     lines = (_process_line(pid) for pid in site.drivers(row.choice).cgroup.pids(record))
     return sorted((line for line in lines if line is not None), key=lambda line: line.pid)
@@ -228,7 +226,7 @@ def _state(row: ContainerRow) -> dict[str, Any]:
     state = row.state
     return {
         "Status": row.status,
-        "Running": row.status in _LIVE,
+        "Running": row.status in LIVE,
         "Paused": row.status == "paused",
         "Restarting": False,
         "OOMKilled": state.oom_killed,

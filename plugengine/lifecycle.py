@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from plugengine import container_rows, session, wire
-from plugengine.container_rows import ContainerRow
+from plugengine.container_rows import LIVE, ContainerRow
 from plugengine.errors import ConflictError, DriverLoadError, NotFoundError, PlugengineError, StateError
 from plugengine.kernel.process import ProcessId, boot_id, open_pidfd
 from plugengine.removal import remove_container
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from plugengine.drivers import DriverSet
 
 DEFAULT_STOP_S: Final = 10
-LIVE: Final = ("running", "paused", "stopping")
 STARTABLE: Final = ("created", "exited")
 _REMOVE_WAIT_S: Final = 15.0
 _START_WAIT_S: Final = 30.0

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from plugengine.errors import StateError
+from plugengine.errors import PlugengineError, StateError
 
 HEADER: Final = struct.Struct("!BI")
 STDIN: Final = 0
@@ -35,6 +35,12 @@ def pack(kind: int, payload: bytes) -> bytes:
 def pack_json(kind: int, value: Mapping[str, Any]) -> bytes:
     """Return one frame with a JSON object."""
     return pack(kind, msgspec.json.encode(value))
+
+
+def pack_error(kind: int, exc: PlugengineError) -> bytes:
+    """Return one frame with an error, as `session.raise_error` raises it again."""
+    event = {"event": "error", "class": type(exc).__name__, "message": exc.message, "hint": exc.hint}
+    return pack_json(kind, event)
 
 
 def unpack_json(payload: bytes) -> dict[str, Any]:

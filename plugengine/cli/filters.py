@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from plugengine.cli.parse.fault import FlagError
+from plugengine.container_rows import LIVE
 
 if TYPE_CHECKING:
     from plugengine.container_rows import ContainerRow
 
-_LIVE: Final = ("starting", "running", "paused", "stopping")
+_LIVE: Final = ("starting", *LIVE)
 # What docker calls our states; "running" is also what a filter of that name finds.
 STATES: Final[Mapping[str, str]] = {
     "creating": "created",

@@ -7,7 +7,6 @@ import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from plugengine.errors import ImageError
 from plugengine.images.digest import digest_of, hex_of, is_digest
 from plugengine.locate import Locations
 from plugengine.model import HostPath
@@ -140,21 +139,6 @@ class StoreFiles:
             write_synced(source, content)
             place(source, target)
         return digest
-
-    def read_blob(self, digest: str) -> bytes:
-        """Return a blob, verified.
-
-        Raises:
-            ImageError: It is missing or damaged.
-        """
-        try:
-            with open(self.blob(digest), "rb") as file:
-                content = file.read()
-        except FileNotFoundError as exc:
-            raise ImageError(f"blob {digest}: is missing", hint="pe system check --repair") from exc
-        if digest_of(content) != digest:
-            raise ImageError(f"blob {digest}: is damaged", hint="pe system check --repair")
-        return content
 
     def remove_blob(self, digest: str) -> None:
         """Remove a blob; one that is not there counts as removed."""

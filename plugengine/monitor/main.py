@@ -139,10 +139,9 @@ def supervise(
 
 def report(connection: socket.socket, exc: PlugengineError) -> None:
     """Send an error as the caller will raise it again."""
-    event = {"event": "error", "class": type(exc).__name__, "message": exc.message, "hint": exc.hint}
     try:
         connection.setblocking(True)
-        connection.sendall(wire.pack_json(wire.EVENT, event))
+        connection.sendall(wire.pack_error(wire.EVENT, exc))
     except OSError:
         pass
 

@@ -213,8 +213,7 @@ class Supervisor:
             operations.get(str(request.get("op")), self._op_unknown)(client, request)
         except Exception as exc:  # noqa: BLE001 - what one client asks for must not end the container
             error = self._as_ours(exc, doing=str(request.get("op")))
-            event = {"event": "error", "class": type(error).__name__, "message": error.message, "hint": error.hint}
-            client.send(wire.pack_json(wire.REPLY, event))
+            client.send(wire.pack_error(wire.REPLY, error))
 
     def _op_attach(self, client: Client, request: dict[str, Any]) -> None:
         assert self._main is not None  # noqa: S101 - served only then

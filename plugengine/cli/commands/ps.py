@@ -12,6 +12,7 @@ from plugengine.cli.filters import asks_for_all, container_filter, docker_state
 from plugengine.cli.formatting import show_rows
 from plugengine.cli.humane import ago, decimal_size, duration, local_time, short_id, shorten
 from plugengine.cli.parse.quantities import parse_int
+from plugengine.container_rows import LIVE
 
 if TYPE_CHECKING:
     from plugengine.container_rows import ContainerRow
@@ -115,7 +116,7 @@ def _command(row: ContainerRow) -> tuple[str, ...]:
 def status_text(row: ContainerRow, now_ns: int) -> str:
     """Return "Up 5 minutes", "Exited (0) 3 hours ago" and so on."""
     state = row.state
-    if row.status in ("running", "paused", "stopping"):
+    if row.status in LIVE:
         up = f"Up {duration((now_ns - state.started_ns) / _SECOND_NS)}"
         return {"running": up, "paused": f"{up} (Paused)", "stopping": f"{up} (Stopping)"}[row.status]
     if row.status == "exited":
@@ -126,7 +127,7 @@ def status_text(row: ContainerRow, now_ns: int) -> str:
 def ports_text(row: ContainerRow) -> str:
     """Return "0.0.0.0:8080->80/tcp, 443/tcp": the published ports of a running container, and the exposed ones."""
     attachment = (row.records.get("network") or {}).get("attachment") or {}
-    published = list(attachment.get("ports") or ()) if row.status in ("running", "paused", "stopping") else []
+    published = list(attachment.get("ports") or ()) if row.status in LIVE else []
     texts = [
         f"{port.get('host_ip') or '0.0.0.0'}:{port['host_port']}->{port['guest_port']}/{port['protocol']}"  # noqa: S104
         for port in sorted(published, key=lambda port: (port["guest_port"], port["host_port"]))
