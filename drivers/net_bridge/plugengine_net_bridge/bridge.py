@@ -7,9 +7,11 @@ import os
 from contextlib import ExitStack
 
 from plugengine.errors import ConflictError, DriverError, UsageError
+from plugengine.kernel import rtnetlink as rtnl
 from plugengine.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket
+from plugengine.kernel.rtnetlink import Link, Prefix
 
-from plugengine_net_bridge import firewall, links, rtnl, sysctl, table
+from plugengine_net_bridge import firewall, links, sysctl, table
 from plugengine_net_bridge.names import (
     IFNAMSIZ,
     bridge_name,
@@ -21,7 +23,6 @@ from plugengine_net_bridge.names import (
     parse_mac,
     split_owner,
 )
-from plugengine_net_bridge.rtnl import Link, Prefix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,20 +86,20 @@ def remove(network: Network, record: Record) -> None:
     bridge = str(record.get("bridge") or bridge_name(network))
     try:
         with NetlinkSocket(NETLINK_ROUTE) as rtnetlink:
-            link = links.find(rtnetlink, bridge)
+            link = rtnl.find(rtnetlink, bridge)
             if link is not None and marked_network(link.alias) != label(network):
                 return  # never ours: another engine's, or someone else's
             _remove_rules(bridge, network.subnet)
-            links.delete(rtnetlink, bridge)
+            rtnl.delete(rtnetlink, bridge)
     except OSError as exc:
         raise DriverError(f"remove network {network.name}: {exc.strerror} ({exc.filename})") from exc
 
 
 def _ensure_bridge(rtnetlink: NetlinkSocket, plan: Plan) -> bool:
     """Make the bridge what it should be; return whether it had to be made."""
-    link = links.find(rtnetlink, plan.bridge)
+    link = rtnl.find(rtnetlink, plan.bridge)
     if link is not None and _is_left_over(rtnetlink, link, plan):
-        links.delete(rtnetlink, plan.bridge)
+        rtnl.delete(rtnetlink, plan.bridge)
         link = None
     if made := link is None:
         # In one send: whoever is killed here leaves a bridge with a mark, or none.
@@ -107,7 +108,7 @@ def _ensure_bridge(rtnetlink: NetlinkSocket, plan: Plan) -> bool:
             rtnl.set_alias(plan.bridge, network_mark(plan.label)),
             accept=_HAVE,
         )
-        link = links.find(rtnetlink, plan.bridge)
+        link = rtnl.find(rtnetlink, plan.bridge)
         if link is None:
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), plan.bridge)
     _check_ours(link, plan)
@@ -129,7 +130,7 @@ def _is_left_over(rtnetlink: NetlinkSocket, link: Link, plan: Plan) -> bool:
     whose = marked_network(link.alias)
     if whose is None or whose == plan.label or whose.partition(" ")[0] != plan.name:
         return False
-    return not links.in_use(rtnetlink, link, links.find_all(rtnetlink))
+    return not links.in_use(rtnetlink, link, rtnl.find_all(rtnetlink))
 
 
 def _check_ours(link: Link, plan: Plan) -> None:
@@ -145,7 +146,7 @@ def _check_ours(link: Link, plan: Plan) -> None:
 
 def _bring_back_ports(rtnetlink: NetlinkSocket, plan: Plan, index: int) -> None:
     """Put the containers that are running back into a bridge someone had deleted."""
-    for link in links.find_all(rtnetlink):
+    for link in rtnl.find_all(rtnetlink):
         mark = marked_container(link.alias)
         if mark is not None and split_owner(mark)[1] == plan.label:
             rtnetlink.execute(rtnl.set_master(link.name, index), accept=_GONE)
@@ -160,7 +161,7 @@ def _refuse_advertisements(interface: str) -> None:
 
 def _remove_link(name: str) -> None:
     with NetlinkSocket(NETLINK_ROUTE) as rtnetlink:
-        links.delete(rtnetlink, name)
+        rtnl.delete(rtnetlink, name)
 
 
 def _remove_rules(bridge: str, subnet: str | None) -> None:

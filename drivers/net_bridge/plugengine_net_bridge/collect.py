@@ -8,6 +8,7 @@ no port for a bridge.
 
 from __future__ import annotations
 
+from plugengine.kernel import rtnetlink as rtnl
 from plugengine.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket
 
 from plugengine_net_bridge import firewall, links, ports, table
@@ -15,10 +16,10 @@ from plugengine_net_bridge.names import bridge_name, label, marked_container, ma
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from plugengine.kernel.rtnetlink import Link
     from plugengine.model import Network
 
     from plugengine_net_bridge.ports import Entry
-    from plugengine_net_bridge.rtnl import Link
 
 
 def collect(networks: tuple[Network, ...], valid_ids: frozenset[str]) -> list[str]:
@@ -52,7 +53,7 @@ def _owners_in_use(rtnetlink: NetlinkSocket) -> frozenset[str]:
 
 def _containers(rtnetlink: NetlinkSocket) -> list[tuple[str, Link]]:
     """Return (owner, link) of the containers' links the kernel is not about to remove by itself."""
-    marked = [(marked_container(link.alias), link) for link in links.find_all(rtnetlink)]
+    marked = [(marked_container(link.alias), link) for link in rtnl.find_all(rtnetlink)]
     return [
         (owner, link) for owner, link in marked if owner is not None and not links.is_ending(rtnetlink, link.peer_nsid)
     ]
@@ -62,7 +63,7 @@ def _collect_containers(rtnetlink: NetlinkSocket, known: _Known) -> list[str]:
     removed = []
     for owner, link in _containers(rtnetlink):
         if known.disowns(owner, frozenset((owner,))):
-            links.delete(rtnetlink, link.name)
+            rtnl.delete(rtnetlink, link.name)
             removed.append(f"link {link.name} of container {split_owner(owner)[0]}")
     return removed
 
@@ -80,13 +81,13 @@ def _port_in_words(entry: Entry) -> str:
 
 
 def _collect_bridges(rtnetlink: NetlinkSocket, known: _Known) -> list[str]:
-    everything = links.find_all(rtnetlink)
+    everything = rtnl.find_all(rtnetlink)
     removed = []
     for link in everything:
         network = marked_network(link.alias)
         if network is None or network in known.labels or links.in_use(rtnetlink, link, everything):
             continue
-        links.delete(rtnetlink, link.name)
+        rtnl.delete(rtnetlink, link.name)
         removed.append(f"bridge {link.name} of network {network}")
     return removed
 
@@ -94,7 +95,7 @@ def _collect_bridges(rtnetlink: NetlinkSocket, known: _Known) -> list[str]:
 def _collect_rules(nf: NetlinkSocket, rtnetlink: NetlinkSocket, known: _Known) -> list[str]:
     removed = []
     for bridge in table.bridges(nf):
-        if bridge in known.bridges or links.find(rtnetlink, bridge) is not None:
+        if bridge in known.bridges or rtnl.find(rtnetlink, bridge) is not None:
             continue
         firewall.withdraw(nf, bridge)
         table.forget(nf, bridge)

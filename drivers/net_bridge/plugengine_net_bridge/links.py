@@ -1,31 +1,12 @@
-"""Find and remove links of the namespace the thread is in."""
+"""Tell which links of the namespace the thread is in still have somebody at the other end."""
 
 from __future__ import annotations
 
 import errno
 
+from plugengine.kernel import rtnetlink as rtnl
 from plugengine.kernel.netlink import NetlinkSocket
-
-from plugengine_net_bridge import rtnl
-from plugengine_net_bridge.rtnl import Link
-
-_GONE = frozenset((errno.ENODEV,))
-
-
-def find(rtnetlink: NetlinkSocket, name: str) -> Link | None:
-    """Return one link by name; None: there is none."""
-    (answer,) = rtnetlink.execute(rtnl.get_link(name), accept=_GONE)
-    return Link(answer.replies[0][1]) if answer.replies else None
-
-
-def find_all(rtnetlink: NetlinkSocket) -> list[Link]:
-    """Return every link."""
-    return [Link(body) for kind, body in rtnetlink.get(rtnl.all_links()) if kind == rtnl.RTM_NEWLINK]
-
-
-def delete(rtnetlink: NetlinkSocket, name: str) -> None:
-    """Delete a link; one that is not there counts as deleted."""
-    rtnetlink.execute(rtnl.delete_link(name), accept=_GONE)
+from plugengine.kernel.rtnetlink import Link
 
 
 def is_ending(rtnetlink: NetlinkSocket, nsid: int | None) -> bool:

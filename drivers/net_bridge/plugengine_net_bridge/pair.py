@@ -6,14 +6,15 @@ import errno
 import os
 import time
 
+from plugengine.kernel import rtnetlink as rtnl
 from plugengine.kernel.addresses import InterfaceSocket
 from plugengine.kernel.links import in_namespace
 from plugengine.kernel.netlink import NetlinkSocket
+from plugengine.kernel.rtnetlink import Link, Prefix
 
-from plugengine_net_bridge import links, rtnl, sysctl
+from plugengine_net_bridge import links, sysctl
 from plugengine_net_bridge.bridge import Plan
 from plugengine_net_bridge.names import container_mark, veth_name
-from plugengine_net_bridge.rtnl import Link, Prefix
 
 _GONE = frozenset((errno.ENODEV,))
 _MAX_INTERFACES = 32
@@ -43,7 +44,7 @@ def make(host: NetlinkSocket, pair: Pair) -> tuple[str, int | None]:
     Returns:
         The name inside, and the number this namespace has for the container's.
     """
-    bridge = links.find(host, pair.plan.bridge)
+    bridge = rtnl.find(host, pair.plan.bridge)
     if bridge is None:
         raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), pair.plan.bridge)
     with in_namespace(pair.netns):
@@ -74,9 +75,9 @@ def unmake(host: NetlinkSocket, name: str, nsid: int | None) -> None:
     """
     if links.is_ending(host, nsid):
         return
-    link = links.find(host, name)
+    link = rtnl.find(host, name)
     if link is not None and not links.is_ending(host, link.peer_nsid):
-        links.delete(host, name)
+        rtnl.delete(host, name)
 
 
 def _new_veth(host: NetlinkSocket, pair: Pair, bridge_index: int) -> str:
@@ -109,7 +110,7 @@ def _new_veth(host: NetlinkSocket, pair: Pair, bridge_index: int) -> str:
 
 def _make_way(host: NetlinkSocket, pair: Pair) -> bool:
     """Remove the end of an earlier pair of this container; return whether there was one."""
-    link = links.find(host, pair.host_name)
+    link = rtnl.find(host, pair.host_name)
     if link is None:
         return False
     if link.alias and link.alias != pair.mark:
@@ -119,7 +120,7 @@ def _make_way(host: NetlinkSocket, pair: Pair) -> bool:
         answers = host.exchange([rtnl.unplug(link.name), rtnl.rename(link.index, _ENDING)])
         if all(answer.error is None or answer.error.errno in _GONE for answer in answers):
             return True
-    links.delete(host, pair.host_name)
+    rtnl.delete(host, pair.host_name)
     return True
 
 

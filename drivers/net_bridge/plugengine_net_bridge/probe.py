@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 
+from plugengine.kernel import rtnetlink as rtnl
 from plugengine.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket
 
-from plugengine_net_bridge import nft, rtnl, sysctl
+from plugengine_net_bridge import nft, sysctl
 from plugengine_net_bridge.rules import definition
 
 _MISSING = frozenset((errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.ENOENT, errno.EINVAL))

@@ -9,9 +9,9 @@ from __future__ import annotations
 import errno
 
 from plugengine.kernel.netlink import NetlinkSocket
+from plugengine.kernel.rtnetlink import Prefix
 
 from plugengine_net_bridge import nft
-from plugengine_net_bridge.rtnl import Prefix
 
 TABLE = "plugengine"
 BRIDGES = "bridges"  # interface names

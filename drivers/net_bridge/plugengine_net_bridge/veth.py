@@ -5,14 +5,15 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from plugengine.errors import DriverError, PlugengineError, UsageError
+from plugengine.kernel import rtnetlink as rtnl
 from plugengine.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket
+from plugengine.kernel.rtnetlink import Prefix
 from plugengine.model import Attachment, Interface, NetworkStats
 
-from plugengine_net_bridge import links, pair, rtnl, sysctl
+from plugengine_net_bridge import pair, sysctl
 from plugengine_net_bridge.bridge import Plan, parse_mtu
 from plugengine_net_bridge.names import format_mac, label, mac_of, owner, parse_mac, veth_name
 from plugengine_net_bridge.pair import Pair
-from plugengine_net_bridge.rtnl import Prefix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def attach(request: NetworkRequest) -> Attachment:
     wanted_ports = _normalised(request.ports)
     try:
         with NetlinkSocket(NETLINK_ROUTE) as host, ExitStack() as undo:
-            undo.callback(links.delete, host, wanted.host_name)
+            undo.callback(rtnl.delete, host, wanted.host_name)
             name, nsid = pair.make(host, wanted)
             published = _publish(host, wanted, request.container_id, wanted_ports)
             undo.pop_all()
@@ -102,7 +103,7 @@ def stats(attachment: Attachment) -> NetworkStats:
     """Return the counters of the host's end, seen from the other one."""
     name = str(attachment.record.get("veth", ""))
     with NetlinkSocket(NETLINK_ROUTE) as host:
-        link = links.find(host, name)
+        link = rtnl.find(host, name)
     if link is None:
         return NetworkStats()
     rx_packets, tx_packets, rx_bytes, tx_bytes = link.stats

@@ -7,9 +7,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from plugengine_net_bridge import conntrack, expressions, nft, rtnl, rules, table
+from plugengine_net_bridge import conntrack, expressions, nft, rules, table
 
 from plugengine.kernel import addresses, netlink
+from plugengine.kernel import rtnetlink as rtnl
 from tests.conftest import need_tool
 
 HEADERS = """
@@ -34,8 +35,8 @@ HEADERS = """
 """
 # Constants of our own (or of nftables, or inside the kernel), beside those of the headers.
 PREFIXES = (
-    "NLM", "NETLINK_", "NLA_", "SOL_NETLINK", "RTM_", "IFLA_", "VETH_", "IFA_", "IFF_", "IF_OPER_", "NETNSA_",
-    "RT_SCOPE_",
+    "NLM", "NETLINK_", "NLA_", "SOL_NETLINK", "RTM_", "IFLA_", "MACVLAN_", "VETH_", "IFA_", "IFF_", "IF_OPER_",
+    "NETNSA_", "RT_SCOPE_",
     "NFNL_", "NFT_", "NFTA_", "NF_", "RTN_", "IPS_DST_NAT", "IPCTNL_", "CTA_", "SIOC", "RTF_",
 )  # fmt: skip
 INSIDE_THE_KERNEL = ("CTA_FILTER_", "NLA_F_NESTED", "NETLINK_GET_STRICT")

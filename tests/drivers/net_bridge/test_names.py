@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from plugengine_net_bridge import names, nft
-from plugengine_net_bridge.rtnl import Prefix
 
 from plugengine.kernel import netlink
+from plugengine.kernel.rtnetlink import Prefix
 from plugengine.model import Network
 
 

@@ -11,13 +11,13 @@ from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import plugengine_net_bridge as bridge
-from plugengine_net_bridge import rtnl
-from plugengine_net_bridge.links import find_all
 
+from plugengine.kernel import rtnetlink as rtnl
 from plugengine.kernel.addresses import InterfaceSocket
 from plugengine.kernel.links import in_namespace
 from plugengine.kernel.netlink import NETLINK_ROUTE, NetlinkSocket
 from plugengine.kernel.process import CLONE_NEWNET, unshare
+from plugengine.kernel.rtnetlink import find_all
 from plugengine.model import Attachment, Host, HostPath, Network, NetworkRequest, Port
 
 HOST_OUTSIDE = "203.0.113.1"  # RFC 5737

@@ -6,12 +6,13 @@ import struct
 from typing import Any
 
 import pytest
-from plugengine_net_bridge import expressions, nft, rtnl, rules
+from plugengine_net_bridge import expressions, nft, rules
 from pyroute2.netlink import nlmsg
 from pyroute2.netlink.nfnetlink import nftsocket as theirs
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
+from plugengine.kernel import rtnetlink as rtnl
 from plugengine.kernel.netlink import NLM_F_REQUEST, Request
 
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
@@ -71,6 +72,7 @@ def linkinfo(kind: str, *more: tuple[str, Any]) -> tuple[str, Any]:
 
 UP = {"flags": 1, "change": 1}
 PEER = {"attrs": [("IFLA_IFNAME", "eth0"), ("IFLA_ADDRESS", _PEER_MAC), ("IFLA_MTU", 1400), ("IFLA_NET_NS_FD", 7)]}
+MACVLAN_MODE = ("IFLA_MACVLAN_MODE", "bridge")
 HAIRPIN = ("IFLA_INFO_SLAVE_DATA", {"attrs": [("IFLA_BRPORT_MODE", 1)]})
 SLAVE = {"attrs": [("IFLA_INFO_SLAVE_KIND", "bridge"), HAIRPIN]}
 
@@ -94,6 +96,31 @@ SLAVE = {"attrs": [("IFLA_INFO_SLAVE_KIND", "bridge"), HAIRPIN]}
                 linkinfo("veth", ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", PEER)]})),
             ],
             id="veth",
+        ),
+        pytest.param(
+            rtnl.new_macvlan(
+                "eth0",
+                parent=3,
+                mode=rtnl.MACVLAN_MODE_BRIDGE,
+                mac=bytes.fromhex(_MAC.replace(":", "")),
+                mtu=1400,
+                netns=7,
+            ),
+            {},
+            [
+                *(("IFLA_IFNAME", "eth0"), ("IFLA_ADDRESS", _MAC), ("IFLA_MTU", 1400), ("IFLA_LINK", 3)),
+                *(("IFLA_NET_NS_FD", 7), linkinfo("macvlan", ("IFLA_INFO_DATA", {"attrs": [MACVLAN_MODE]}))),
+            ],
+            id="macvlan",
+        ),
+        pytest.param(
+            rtnl.new_vlan("d0.50", parent=3, number=50),
+            UP,
+            [
+                *(("IFLA_IFNAME", "d0.50"), ("IFLA_LINK", 3)),
+                linkinfo("vlan", ("IFLA_INFO_DATA", {"attrs": [("IFLA_VLAN_ID", 50)]})),
+            ],
+            id="vlan",
         ),
         pytest.param(
             rtnl.set_alias("v0", "of web"), {}, [("IFLA_IFNAME", "v0"), ("IFLA_IFALIAS", "of web")], id="alias"

@@ -1,12 +1,13 @@
-"""Requests and replies of rtnetlink(7) that a bridge network needs; pure."""
+"""Requests and replies of rtnetlink(7) that networks need, and finding and deleting links with them."""
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 
 from plugengine.kernel import netlink
-from plugengine.kernel.netlink import Request, attr, attr_str, attr_u32, attributes, nest
+from plugengine.kernel.netlink import NetlinkSocket, Request, attr, attr_str, attr_u32, attributes, nest
 
 # include/uapi/linux/rtnetlink.h
 RTM_NEWLINK = 16
@@ -20,6 +21,7 @@ RT_SCOPE_UNIVERSE = 0
 IFLA_ADDRESS = 1
 IFLA_IFNAME = 3
 IFLA_MTU = 4
+IFLA_LINK = 5
 IFLA_MASTER = 10
 IFLA_OPERSTATE = 16
 IFLA_LINKINFO = 18
@@ -33,6 +35,12 @@ IFLA_INFO_SLAVE_KIND = 4
 IFLA_INFO_SLAVE_DATA = 5
 IFLA_BRPORT_MODE = 4
 IFLA_BR_FORWARD_DELAY = 1
+IFLA_VLAN_ID = 1
+IFLA_MACVLAN_MODE = 1
+MACVLAN_MODE_PRIVATE = 1
+MACVLAN_MODE_VEPA = 2
+MACVLAN_MODE_BRIDGE = 4
+MACVLAN_MODE_PASSTHRU = 8
 
 # include/uapi/linux/veth.h
 VETH_INFO_PEER = 1
@@ -49,13 +57,23 @@ IF_OPER_UP = 6
 # include/uapi/linux/net_namespace.h
 NETNSA_NSID = 1
 
+# An attribute of each kind that is longer than a byte.
+_FIRST_OF_KIND = {
+    "bridge": IFLA_BR_FORWARD_DELAY,
+    "macvlan": IFLA_MACVLAN_MODE,
+    "veth": VETH_INFO_PEER,
+    "vlan": IFLA_VLAN_ID,
+}
+
 _IFINFOMSG = struct.Struct("=BxHiII")
 _IFADDRMSG = struct.Struct("=BBBBI")
 _STATS64 = struct.Struct("=QQQQ")  # struct rtnl_link_stats64 begins: rx, tx packets, rx, tx bytes
 _S32 = struct.Struct("=i")
 _U32 = struct.Struct("=I")
 _BE32 = struct.Struct("!I")
+_U16 = struct.Struct("=H")
 _BITS = 32
+_GONE = frozenset((errno.ENODEV,))
 
 
 class Link:
@@ -150,6 +168,40 @@ def new_veth(name: str, *, master: int, mtu: int, peer: str, peer_mac: bytes, ne
     return Request(RTM_NEWLINK, netlink.NLM_F_CREATE | netlink.NLM_F_EXCL, body, name)
 
 
+def new_macvlan(name: str, *, parent: int, mode: int, mac: bytes, mtu: int | None, netns: int) -> Request:
+    """Make an interface with a hardware address of its own on another link, born in the container's namespace.
+
+    Args:
+        name: Inside.
+        parent: Index of the link in this namespace.
+        mode: MACVLAN_MODE_*.
+        mac: Its hardware address.
+        mtu: Its largest packet; None: the parent's.
+        netns: Open descriptor of the namespace.
+    """
+    kind = nest(
+        IFLA_LINKINFO,
+        attr_str(IFLA_INFO_KIND, "macvlan"),
+        nest(IFLA_INFO_DATA, attr_u32(IFLA_MACVLAN_MODE, mode)),
+    )
+    size = b"" if mtu is None else attr_u32(IFLA_MTU, mtu)
+    address = attr(IFLA_ADDRESS, mac)
+    where = attr_u32(IFLA_LINK, parent) + attr_u32(IFLA_NET_NS_FD, netns)
+    body = _link(attr_str(IFLA_IFNAME, name), address, size, where, kind)
+    return Request(RTM_NEWLINK, netlink.NLM_F_CREATE | netlink.NLM_F_EXCL, body, name)
+
+
+def new_vlan(name: str, *, parent: int, number: int) -> Request:
+    """Make the interface of one VLAN of a link, up."""
+    kind = nest(
+        IFLA_LINKINFO,
+        attr_str(IFLA_INFO_KIND, "vlan"),
+        nest(IFLA_INFO_DATA, attr(IFLA_VLAN_ID, _U16.pack(number))),
+    )
+    body = _link(attr_str(IFLA_IFNAME, name), attr_u32(IFLA_LINK, parent), kind, up=True)
+    return Request(RTM_NEWLINK, netlink.NLM_F_CREATE | netlink.NLM_F_EXCL, body, name)
+
+
 def set_alias(name: str, alias: str) -> Request:
     """Write the alias of a link."""
     body = _link(attr_str(IFLA_IFNAME, name), attr(IFLA_IFALIAS, alias.encode()))
@@ -217,9 +269,25 @@ def malformed_link(kind: str) -> Request:
 
     The kernel finds (and loads) the kind before it looks at the attributes of the kind, one of which is too short.
     """
-    broken = attr(IFLA_BR_FORWARD_DELAY if kind == "bridge" else VETH_INFO_PEER, b"\0")
+    broken = attr(_FIRST_OF_KIND[kind], b"\0")
     body = _link(nest(IFLA_LINKINFO, attr_str(IFLA_INFO_KIND, kind), nest(IFLA_INFO_DATA, broken)))
     return Request(RTM_NEWLINK, netlink.NLM_F_CREATE | netlink.NLM_F_EXCL, body, kind)
+
+
+def find(rtnetlink: NetlinkSocket, name: str) -> Link | None:
+    """Return one link by name; None: there is none."""
+    (answer,) = rtnetlink.execute(get_link(name), accept=_GONE)
+    return Link(answer.replies[0][1]) if answer.replies else None
+
+
+def find_all(rtnetlink: NetlinkSocket) -> list[Link]:
+    """Return every link."""
+    return [Link(body) for kind, body in rtnetlink.get(all_links()) if kind == RTM_NEWLINK]
+
+
+def delete(rtnetlink: NetlinkSocket, name: str) -> None:
+    """Delete a link; one that is not there counts as deleted."""
+    rtnetlink.execute(delete_link(name), accept=_GONE)
 
 
 def _link(*parts: bytes, up: bool = False) -> bytes:
