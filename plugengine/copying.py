@@ -28,54 +28,42 @@ _NOT_HERE = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.EN
 _STEERING = ("trusted.overlay.", "user.overlay.")
 
 
-class TreeCopy:
-    """One copy of everything below a directory into another, which is empty.
+class EntryCopy:
+    """Copies entries one by one into the tree below a directory.
 
     Args:
-        source_fd: Directory to copy from; lent. Its tree does not cross mounts.
-        target_fd: Directory to copy into; lent. It gets the source's owner, mode, times and attributes.
+        target_fd: The tree's root; lent.
         user_map: Owners inside this map become those outside.
         is_layer: Copy a layer: what steers overlayfs comes along.
     """
 
-    def __init__(
-        self, source_fd: int, target_fd: int, *, user_map: UserMap | None = None, is_layer: bool = False
-    ) -> None:
-        self._source_fd = source_fd
-        self._target_fd = target_fd
+    def __init__(self, target_fd: int, *, user_map: UserMap | None = None, is_layer: bool = False) -> None:
+        self.target_fd = target_fd
         self._user_map = user_map
         self._is_layer = is_layer
         self._links: dict[tuple[int, int], str] = {}  # of files with several names: where the first one is
 
-    def run(self) -> None:
-        """Copy.
+    def entry(self, source_fd: int, source: str, target: Descent, name: str) -> bool:
+        """Copy one entry into the directory a descent is in.
 
-        Raises:
-            OSError: As the kernel says; what was copied so far stays.
+        Args:
+            source_fd: Directory in which `source` is looked up.
+            source: Name of the entry; as a path only where what leads to it is known to be directories.
+            target: A descent from the tree's root.
+            name: The entry's new name.
+
+        Returns:
+            True for a directory: it was made, empty and closed to others; `attributes` is for when it is filled.
         """
-        source = Descent(os.open(".", DIRECTORY, dir_fd=self._source_fd))
-        with source, Descent(os.open(".", DIRECTORY, dir_fd=self._target_fd)) as target:
-            while True:
-                name = source.next()
-                if name is not None:
-                    self._entry(source, target, name)
-                    continue
-                self._attributes(source.fd, target.fd, os.fstat(source.fd))
-                if not source.depth:
-                    return
-                source.up()
-                target.up()
-
-    def _entry(self, source: Descent, target: Descent, name: str) -> None:
-        fd = os.open(name, _ENTRY, dir_fd=source.fd)
+        fd = os.open(source, _ENTRY, dir_fd=source_fd)
         try:
             found = os.fstat(fd)
             if stat.S_ISDIR(found.st_mode):
                 os.mkdir(name, 0o700, dir_fd=target.fd)
-                source.down(name)
-                target.down(name)
-            elif not self._link(target, name, found):
-                self._make(source.fd, target.fd, name, fd, found)
+                return True
+            if not self._link(target, name, found):
+                self._make(source_fd, source, target.fd, name, fd, found)
+            return False
         finally:
             os.close(fd)
 
@@ -88,16 +76,16 @@ class TreeCopy:
         if first is here:
             return False
         try:
-            os.link(first, name, src_dir_fd=self._target_fd, dst_dir_fd=target.fd, follow_symlinks=False)
+            os.link(first, name, src_dir_fd=self.target_fd, dst_dir_fd=target.fd, follow_symlinks=False)
         except OSError as exc:
             if exc.errno in (errno.EMLINK, errno.ENAMETOOLONG):
                 return False  # a copy of its own
             raise
         return True
 
-    def _make(self, source_fd: int, target_fd: int, name: str, fd: int, found: os.stat_result) -> None:
+    def _make(self, source_fd: int, source: str, target_fd: int, name: str, fd: int, found: os.stat_result) -> None:
         if stat.S_ISREG(found.st_mode):
-            self._regular(source_fd, target_fd, name)
+            self._regular(source_fd, source, target_fd, name)
             return
         if stat.S_ISLNK(found.st_mode):
             os.symlink(os.readlink("", dir_fd=fd), name, dir_fd=target_fd)
@@ -105,24 +93,24 @@ class TreeCopy:
             os.mknod(name, stat.S_IFMT(found.st_mode) | 0o600, found.st_rdev, dir_fd=target_fd)
         made = os.open(name, _ENTRY, dir_fd=target_fd)
         try:
-            self._attributes(fd, made, found)
+            self.attributes(fd, made, found)
         finally:
             os.close(made)
 
-    def _regular(self, source_fd: int, target_fd: int, name: str) -> None:
-        read_fd = os.open(name, _READ, dir_fd=source_fd)
+    def _regular(self, source_fd: int, source: str, target_fd: int, name: str) -> None:
+        read_fd = os.open(source, _READ, dir_fd=source_fd)
         try:
             found = os.fstat(read_fd)
             write_fd = os.open(name, _MAKE, 0o600, dir_fd=target_fd)
             try:
                 copy_data(read_fd, write_fd, found.st_size)
-                self._attributes(read_fd, write_fd, found)
+                self.attributes(read_fd, write_fd, found)
             finally:
                 os.close(write_fd)
         finally:
             os.close(read_fd)
 
-    def _attributes(self, source_fd: int, target_fd: int, found: os.stat_result) -> None:
+    def attributes(self, source_fd: int, target_fd: int, found: os.stat_result) -> None:
         """Copy owner, attributes, mode and times, in this order: each may be lost by an earlier one, chown(2)."""
         fchownat(target_fd, b"", *owner_outside(found, self._user_map))
         for attribute in listxattr(source_fd):
@@ -131,6 +119,44 @@ class TreeCopy:
         if not stat.S_ISLNK(found.st_mode):
             fchmodat(target_fd, b"", stat.S_IMODE(found.st_mode))
         utimensat(target_fd, b"", found.st_atime_ns, found.st_mtime_ns)
+
+
+class TreeCopy(EntryCopy):
+    """One copy of everything below a directory into another, which is empty.
+
+    Args:
+        source_fd: Directory to copy from; lent. Its tree does not cross mounts.
+        target_fd: Directory to copy into; lent. It gets the source's owner, mode, times and attributes.
+        user_map: Owners inside this map become those outside.
+        is_layer: Copy a layer: what steers overlayfs comes along.
+    """
+
+    def __init__(
+        self, source_fd: int, target_fd: int, *, user_map: UserMap | None = None, is_layer: bool = False
+    ) -> None:
+        super().__init__(target_fd, user_map=user_map, is_layer=is_layer)
+        self._source_fd = source_fd
+
+    def run(self) -> None:
+        """Copy.
+
+        Raises:
+            OSError: As the kernel says; what was copied so far stays.
+        """
+        source = Descent(os.open(".", DIRECTORY, dir_fd=self._source_fd))
+        with source, Descent(os.open(".", DIRECTORY, dir_fd=self.target_fd)) as target:
+            while True:
+                name = source.next()
+                if name is not None:
+                    if self.entry(source.fd, name, target, name):
+                        source.down(name)
+                        target.down(name)
+                    continue
+                self.attributes(source.fd, target.fd, os.fstat(source.fd))
+                if not source.depth:
+                    return
+                source.up()
+                target.up()
 
 
 def copy_data(source_fd: int, target_fd: int, size: int) -> None:
@@ -157,9 +183,12 @@ def copy_data(source_fd: int, target_fd: int, size: int) -> None:
 
 def owner_outside(found: os.stat_result, user_map: UserMap | None) -> tuple[int, int]:
     """Return the (uid, gid) outside a map for a file whose owners are inside it; ids that are not mapped stay."""
-    if user_map is None:
-        return found.st_uid, found.st_gid
-    return id_outside(found.st_uid, user_map.uids), id_outside(found.st_gid, user_map.gids)
+    return outside(found.st_uid, found.st_gid, user_map)
+
+
+def outside(uid: int, gid: int, user_map: UserMap | None) -> tuple[int, int]:
+    """Return the (uid, gid) outside a map for an owner inside it; ids that are not mapped stay."""
+    return (uid, gid) if user_map is None else (id_outside(uid, user_map.uids), id_outside(gid, user_map.gids))
 
 
 def inverse(user_map: UserMap) -> UserMap:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from typing import Final
 
 from plugengine.errors import DriverError
 from plugengine.kernel import files, mount, process
-from plugengine.model import IdRange, Mount, UserMap
+from plugengine.model import HostPath, IdRange, Mount, UserMap
 from plugengine.state import connections_kept
 
 # include/uapi/linux/mount.h: the per-mount subset of the MS_ flags, and the attribute of each.
@@ -48,6 +49,17 @@ def perform(request: Mount) -> None:
             os.close(fd)
     except OSError as exc:
         raise DriverError(f"mount {request.fstype} on {request.target}: {exc.strerror}") from exc
+
+
+def maps_owners(directory: HostPath, user_map: UserMap) -> bool:
+    """Tell whether the filesystem of a directory can be mounted with mapped owners (`Mount.user_map`)."""
+    try:
+        os.close(_tree(Mount(fstype="bind", source=directory, target=directory, user_map=user_map)))
+    except OSError as exc:
+        if exc.errno in (errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM, errno.ENOSYS):
+            return False
+        raise
+    return True
 
 
 def _tree(request: Mount) -> int:

@@ -7,8 +7,9 @@ import os
 import stat
 
 from plugengine.copying import owner_outside
-from plugengine.descent import DIRECTORY, Descent
+from plugengine.descent import Descent
 from plugengine.kernel.attributes import getxattr, listxattr
+from plugengine.merged import REDIRECT, STEERING, Merged, attribute, is_opaque, is_whiteout, open_at, opened
 from plugengine.model import Change, GuestPath, Usage
 from plugengine.removing import remove_tree
 
@@ -20,23 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["changes", "is_opaque", "is_whiteout", "remove_tree", "usage"]
 
-# fs/overlayfs/overlayfs.h
-OPAQUE = "trusted.overlay.opaque"
-REDIRECT = "trusted.overlay.redirect"
-_PRIVATE = "trusted.overlay."
 _BLOCK_BYTES = 512  # of st_blocks, stat(2)
 # The container may run: an entry is gone, or is no directory any more.
 _CHANGED_MEANWHILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
-
-
-def is_whiteout(found: os.stat_result) -> bool:
-    """Tell whether an entry says "deleted": a character device 0:0."""
-    return stat.S_ISCHR(found.st_mode) and found.st_rdev == 0
-
-
-def is_opaque(fd: int) -> bool:
-    """Tell whether an open directory hides what lies below it."""
-    return _xattr(fd, OPAQUE) == b"y"
 
 
 def usage(upper: HostPath) -> Usage:
@@ -75,69 +62,14 @@ def changes(upper: HostPath, chain: Sequence[HostPath], user_map: UserMap | None
         chain: Layer directories, lowest first, unchanging.
         user_map: Owners in the upper directory are those outside this map, in the layers those inside.
     """
-    fds: list[int] = []
-    try:
-        for layer in reversed(chain):
-            fds.append(os.open(layer, DIRECTORY))
-        with Descent.at(upper) as descent:
-            yield from _Comparison(descent, _Below(fds), user_map).run()
-    finally:
-        for fd in fds:
-            os.close(fd)
-
-
-class _Below:
-    """The layers' side of one directory: those that take part in it, topmost first, and where it lies in them."""
-
-    def __init__(self, fds: Sequence[int], path: str = "") -> None:
-        self.fds = fds
-        self.path = path
-
-    def join(self, name: str) -> str:
-        return f"{self.path}/{name}" if self.path else name
-
-    def find(self, name: str) -> tuple[int, os.stat_result] | None:
-        """Return (layer, stat) of what is visible under a name."""
-        path = self.join(name)
-        for fd in self.fds:
-            found = _stat(fd, path)
-            if found is not None:
-                return None if is_whiteout(found) else (fd, found)
-        return None
-
-    def enter(self, name: str) -> _Below:
-        """Return the layers' side of a directory below; without layers when there is none."""
-        path = self.join(name)
-        taking_part: list[int] = []
-        for fd in self.fds:
-            found = _stat(fd, path)
-            if found is None:
-                continue
-            if not stat.S_ISDIR(found.st_mode):
-                break
-            taking_part.append(fd)
-            if _is_opaque_at(fd, path):
-                break
-        return _Below(taking_part, path)
-
-    def names(self) -> list[str]:
-        """Return the visible names, sorted."""
-        visible: dict[str, bool] = {}
-        for fd in self.fds:
-            directory = _open_at(fd, self.path)
-            try:
-                for name in os.listdir(directory):
-                    found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-                    visible.setdefault(name, not is_whiteout(found))
-            finally:
-                os.close(directory)
-        return sorted(name for name, shown in visible.items() if shown)
+    with opened(chain) as below, Descent.at(upper) as descent:
+        yield from _Comparison(descent, below, user_map).run()
 
 
 class _Level:
     """What the walk knows of one directory of the upper side."""
 
-    def __init__(self, below: _Below, *, new: bool = False, unsaid: str | None = None) -> None:
+    def __init__(self, below: Merged, *, new: bool = False, unsaid: str | None = None) -> None:
         self.below = below
         self.new = new  # it was not there: all in it is added, also what a rename brought along
         self.unsaid = unsaid  # its path, if it is a change only once something in it is
@@ -146,7 +78,7 @@ class _Level:
 class _Comparison:
     """One walk through an upper directory beside its layers."""
 
-    def __init__(self, descent: Descent, below: _Below, user_map: UserMap | None) -> None:
+    def __init__(self, descent: Descent, below: Merged, user_map: UserMap | None) -> None:
         self._descent = descent
         self._user_map = user_map
         self._levels = [_Level(below)]
@@ -186,8 +118,8 @@ class _Comparison:
         """Compare the directory that was just entered."""
         above, fd = self._levels[-1], self._descent.fd
         before = None if above.new else above.below.find(name)
-        redirect = _xattr(fd, REDIRECT)
-        level = _Level(_Below(()), new=True)
+        redirect = attribute(fd, REDIRECT)
+        level = _Level(Merged(()), new=True)
         if redirect is not None:
             level.below = self._resolve(os.fsdecode(redirect), above.below)
         elif above.new and not is_opaque(fd):
@@ -212,13 +144,13 @@ class _Comparison:
                 level.unsaid = None
         yield Change(path=GuestPath(f"/{path}"), kind=kind)
 
-    def _hidden(self, path: str, below: _Below, own: set[str]) -> Iterator[Change]:
+    def _hidden(self, path: str, below: Merged, own: set[str]) -> Iterator[Change]:
         """Yield what an opaque directory deletes: it was removed and made again."""
         for name in below.names():
             if name not in own:
                 yield from self._say(f"{path}/{name}", "D")
 
-    def _resolve(self, redirect: str, beside: _Below) -> _Below:
+    def _resolve(self, redirect: str, beside: Merged) -> Merged:
         """Return the layers' side of a directory that was moved: an absolute path, or a name beside it."""
         if not redirect.startswith("/"):
             return beside.enter(redirect)
@@ -227,7 +159,7 @@ class _Comparison:
             found = found.enter(name)
         return found
 
-    def _brought(self, path: str, below: _Below, own: set[str]) -> Iterator[Change]:
+    def _brought(self, path: str, below: Merged, own: set[str]) -> Iterator[Change]:
         """Yield what a rename brought along and is only in the layers; `own` entries follow in the walk."""
         pending = [(path, below, own)]
         while pending:
@@ -250,41 +182,12 @@ class _Comparison:
             found.st_gid,
         ):
             return False
-        fd = _open_at(layer, path)
+        fd = open_at(layer, path)
         try:
             return _content_xattrs(fd) == _content_xattrs(self._descent.fd)
         finally:
             os.close(fd)
 
 
-def _stat(fd: int, path: str) -> os.stat_result | None:
-    try:
-        return os.stat(path, dir_fd=fd, follow_symlinks=False)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def _open_at(fd: int, path: str) -> int:
-    """Open a directory of a layer; what leads to it was seen to be directories, and layers do not change."""
-    return os.open(path or ".", DIRECTORY, dir_fd=fd)
-
-
-def _is_opaque_at(fd: int, path: str) -> bool:
-    directory = _open_at(fd, path)
-    try:
-        return is_opaque(directory)
-    finally:
-        os.close(directory)
-
-
 def _content_xattrs(fd: int) -> dict[str, bytes]:
-    return {name: getxattr(fd, name) for name in listxattr(fd) if not name.startswith(_PRIVATE)}
-
-
-def _xattr(fd: int, name: str) -> bytes | None:
-    try:
-        return getxattr(fd, name)
-    except OSError as exc:
-        if exc.errno in (errno.ENODATA, errno.EOPNOTSUPP):
-            return None
-        raise
+    return {name: getxattr(fd, name) for name in listxattr(fd) if not name.startswith(STEERING)}
