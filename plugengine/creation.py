@@ -135,6 +135,7 @@ def storage_request(site: Site, row: ContainerRow, records: Mapping[str, Any]) -
         chain=tuple(HostPath(layer) for layer in records.get("layers", ())),
         directory=site.locations.storage(row.id, row.choice.storage),
         target=site.locations.rootfs(row.id),
+        shared=site.locations.shared_by(row.choice.storage),
         options=row.choice.storage_options,
         user_map=msgspec.convert(user_map, UserMap) if user_map else None,
         ephemeral=row.spec.auto_remove,

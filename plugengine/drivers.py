@@ -129,9 +129,9 @@ class StorageDriver(Driver):
         """Remove what prepare made."""
         self._call("remove", bool, request=request, record=record)
 
-    def gc(self, host: Host, valid_ids: frozenset[str]) -> tuple[str, ...]:
+    def gc(self, host: Host, valid_ids: frozenset[str], shared: HostPath = HostPath("")) -> tuple[str, ...]:
         """Remove what belongs to no container."""
-        return tuple(self._try("gc", Iterable, host=host, valid_ids=valid_ids) or ())
+        return tuple(self._try("gc", Iterable, host=host, valid_ids=valid_ids, shared=shared) or ())
 
 
 class NetworkDriver(Driver):

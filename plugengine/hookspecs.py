@@ -106,8 +106,13 @@ class StorageSpec:
         """Remove what `prepare` made; the record is None when prepare never returned. Returns True."""
 
     @hookspec(firstresult=True)
-    def pe_storage_gc(self, host: Host, valid_ids: frozenset[str]) -> Iterable[str] | None:
-        """Remove what belongs to no container of `valid_ids`; return a line for each thing removed."""
+    def pe_storage_gc(self, host: Host, valid_ids: frozenset[str], shared: HostPath) -> Iterable[str] | None:
+        """Remove what belongs to no container of `valid_ids`; return a line for each thing removed.
+
+        Called by `pe system check --repair`, while containers are made and removed, and after layers were removed
+        from the layer store, for drivers whose `StorageRequest.shared`, which is also `shared` here, exists: nothing
+        made of a layer that is gone may stay there.
+        """
 
 
 class NetworkSpec:

@@ -102,6 +102,15 @@ class Locations(Struct, frozen=True):
         """The directory a storage driver has to itself for one container."""
         return HostPath(f"{self.root}/containers/{container_id}/{driver}")
 
+    @property
+    def shared(self) -> HostPath:
+        """One directory per storage driver that keeps something for several containers."""
+        return HostPath(f"{self.root}/storage")
+
+    def shared_by(self, driver: str) -> HostPath:
+        """The directory a storage driver has to itself for all containers; made by the driver."""
+        return HostPath(f"{self.root}/storage/{driver}")
+
     def log(self, container_id: str) -> HostPath:
         """What the container wrote to its standard output and error."""
         return HostPath(f"{self.root}/containers/{container_id}/container.log")

@@ -145,6 +145,7 @@ def check(site: Site, *, repair: bool) -> list[Finding]:
     ]
     if repair:
         findings += _collect(site)
+        findings += [Finding(what=line, repaired=False) for line in networks.mend(site)]
     return findings
 
 
@@ -190,7 +191,7 @@ def _collect(site: Site) -> list[Finding]:
 
 def _gc(site: Site, driver: object, valid: frozenset[str]) -> tuple[str, ...]:
     if isinstance(driver, StorageDriver):
-        return driver.gc(site.host, valid)
+        return driver.gc(site.host, valid, site.locations.shared_by(driver.name))
     if isinstance(driver, NetworkDriver):
         return driver.gc(site.host, networks.list_all(site, driver.name), valid)
     if isinstance(driver, CgroupDriver):
