@@ -44,10 +44,8 @@ from plugengine.steps import (
 )
 from plugengine.storage_steps import (
     FillVolumesStep,
-    MountStep,
-    ServerReadyStep,
-    ServerStep,
     ShiftOwnersStep,
+    rootfs_steps,
 )
 
 _NAMESPACES = ("pid", "net", "ipc", "uts", "cgroup", "user", "time")
@@ -159,11 +157,7 @@ class _Planner:
         """Return the steps that mount the root filesystem, and those that wait for it and work on it."""
         request = storage_request(self._site, self._row, self._records)
         rootfs = self._drivers.storage.mounts(request, self._records.get("storage") or {})
-        mounts: list[Step] = [MountStep(mount) for mount in rootfs.mounts]
-        content: list[Step] = []
-        if rootfs.server is not None:
-            mounts.append(ServerStep(rootfs.server, self._site.locations.server_log(self._row.id)))
-            content.append(ServerReadyStep(str(rootfs.server.config["target"])))
+        mounts, content = rootfs_steps(rootfs, self._site.locations.server_log(self._row.id))
         shown_mapped = Capability.USER_MAP in self._drivers.storage.info.capabilities
         if self._user_map is not None and not shown_mapped and not self._row.state.started_ns:
             content.append(ShiftOwnersStep(request.target, self._user_map))

@@ -9,8 +9,18 @@ from msgspec import Struct
 
 from plugengine import mounting, servers
 from plugengine.kernel.mount import MNT_DETACH, umount2
-from plugengine.model import HostPath, Mount, Server, UserMap
-from plugengine.steps import Live
+from plugengine.model import HostPath, Mount, Rootfs, Server, UserMap
+from plugengine.steps import Live, Step
+
+
+def rootfs_steps(rootfs: Rootfs, server_log: HostPath) -> tuple[list[Step], list[Step]]:
+    """Return the steps that mount a root filesystem, and those after which it can be used."""
+    mounts: list[Step] = [MountStep(mount) for mount in rootfs.mounts]
+    ready: list[Step] = []
+    if rootfs.server is not None:
+        mounts.append(ServerStep(rootfs.server, server_log))
+        ready.append(ServerReadyStep(str(rootfs.server.config["target"])))
+    return mounts, ready
 
 
 class MountStep(Struct, frozen=True):

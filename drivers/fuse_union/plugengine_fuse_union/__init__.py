@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from plugengine.errors import DriverError, UsageError
+from plugengine.errors import DriverError, NoSpaceError, UsageError
 from plugengine.hookspecs import hookimpl
 from plugengine.model import (
     Capability,
@@ -105,7 +106,9 @@ def pe_storage_prepare(request: StorageRequest) -> Record:
         if _make(os.path.join(request.directory, _UPPER), 0o755) and request.chain:
             _copy_root(request.chain[-1], os.path.join(request.directory, _UPPER))
     except OSError as exc:
-        raise DriverError(
+        pe_storage_remove(request, None)
+        kind = NoSpaceError if exc.errno in (errno.ENOSPC, errno.EDQUOT) else DriverError
+        raise kind(
             f"prepare storage of {request.container_id} in {request.directory}: {os.strerror(exc.errno or 0).lower()}"
         ) from exc
     return {"options": options, "stored_owners": "guest"}
@@ -204,10 +207,14 @@ def _make(path: str, mode: int) -> bool:
 
 
 def _copy_root(layer: HostPath, upper: str) -> None:
-    """Give the union's root, which is the upper directory itself, the owner and mode of the image's."""
+    """Give the union's root, which is the upper directory itself, what the image's root has."""
     status = os.stat(layer)
     os.chown(upper, status.st_uid, status.st_gid)
     os.chmod(upper, status.st_mode & 0o7777)
+    for name in os.listxattr(layer):
+        if not name.startswith("trusted.overlay."):
+            os.setxattr(upper, name, os.getxattr(layer, name))
+    os.utime(upper, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _validated(options: Mapping[str, str]) -> dict[str, str]:
