@@ -13,16 +13,7 @@ CONTRACT: Final = "contract"  # the claim every driver makes by being one
 
 # Importing these modules registers their cases; each kind's are imported only when asked for.
 MODULES: Final[dict[Kind, tuple[str, ...]]] = {
-    Kind.STORAGE: (
-        "plugengine.testing.storage.contract",
-        "plugengine.testing.storage.content",
-        "plugengine.testing.storage.layers",
-        "plugengine.testing.storage.posix",
-        "plugengine.testing.storage.concurrency",
-        "plugengine.testing.storage.crash",
-        "plugengine.testing.storage.space",
-        "plugengine.testing.storage.cross",
-    ),
+    Kind.STORAGE: ("plugengine.testing.storage.contract",),
     Kind.NETWORK: (
         "plugengine.testing.network.contract",
         "plugengine.testing.network.reach",
