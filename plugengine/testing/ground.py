@@ -1,0 +1,102 @@
+"""Prepare where cases run: a directory of the run, on a filesystem made for it if one is asked for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Final
+
+from plugengine.errors import NotSupportedError, UsageError
+from plugengine.kernel.loop import loop_attach
+from plugengine.model import HostPath
+from plugengine.testing.isolation import Ground
+
+DEFAULT_DIRECTORY: Final = HostPath("/var/tmp")  # noqa: S108 - often on a disk, where /tmp is often a tmpfs
+IMAGE_BYTES: Final = 2 << 30  # sparse
+
+# The forms of mkfs that ask nothing and say nothing.
+_MKFS: Final = {
+    "btrfs": ("mkfs.btrfs", "--quiet", "--force"),
+    "ext4": ("mkfs.ext4", "-q", "-F"),
+    "xfs": ("mkfs.xfs", "-q", "-f"),
+}
+FILESYSTEMS: Final = tuple(_MKFS)
+
+
+@contextmanager
+def prepared(directory: HostPath | None, filesystem: str | None, *, private_network: bool) -> Iterator[Ground]:
+    """Make the directory of a run and, if asked for, a filesystem that only the cases see; all goes at the end.
+
+    Args:
+        directory: Where to make it; None: /var/tmp.
+        filesystem: One of FILESYSTEMS, made in a file there and attached to a loop device; None: as it is there.
+        private_network: Cases get a network namespace in place of the host's.
+
+    Raises:
+        UsageError: The directory cannot be written to, or the filesystem has no name known here.
+        NotSupportedError: The program that makes the filesystem is missing or fails.
+    """
+    with ExitStack() as undo:
+        base = _make_directory(directory or DEFAULT_DIRECTORY)
+        undo.callback(shutil.rmtree, base, ignore_errors=True)
+        if filesystem is None:
+            yield Ground(directory=base, private_network=private_network)
+            return
+        image = HostPath(f"{base}/image")
+        work = HostPath(f"{base}/work")
+        os.mkdir(work)
+        _make_filesystem(filesystem, image)
+        backing = os.open(image, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            device, device_fd = loop_attach(backing)  # detached when this descriptor and the cases' mounts are gone
+        except OSError as exc:
+            raise NotSupportedError(f"attach {image} to a loop device: {exc.filename}: {exc.strerror}") from exc
+        finally:
+            os.close(backing)
+        undo.callback(os.close, device_fd)
+        yield Ground(directory=work, device=device, fstype=filesystem, private_network=private_network)
+
+
+def filesystem_of(directory: HostPath) -> str:
+    """Return the type of the filesystem a directory lies on."""
+    from plugengine.kernel.mountinfo import read_mountinfo
+
+    device = os.stat(directory).st_dev
+    numbers = (os.major(device), os.minor(device))
+    path = os.path.realpath(directory)
+    over = [
+        entry
+        for entry in read_mountinfo()
+        if f"{path}/".startswith(entry.mount_point.rstrip("/") + "/") or entry.major_minor == numbers
+    ]
+    exact = [entry for entry in over if entry.major_minor == numbers]
+    found = max(exact or over, key=lambda entry: len(entry.mount_point), default=None)
+    return found.fstype if found is not None else "unknown"
+
+
+def _make_directory(parent: HostPath) -> HostPath:
+    try:
+        made = tempfile.mkdtemp(prefix="pe-kit-", dir=os.path.realpath(parent))
+    except OSError as exc:
+        raise UsageError(f"--directory {parent}: {str(exc.strerror).lower()}") from exc
+    os.chmod(made, 0o711)  # noqa: S103 - mapped users of containers must get through
+    return HostPath(made)
+
+
+def _make_filesystem(filesystem: str, image: HostPath) -> None:
+    if filesystem not in _MKFS:
+        raise UsageError(f"--filesystem {filesystem}: not one the kit can make", hint=f"one of {', '.join(_MKFS)}")
+    program, *arguments = _MKFS[filesystem]
+    found = shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+    if found is None:
+        raise NotSupportedError(f"make a {filesystem} filesystem: {program} is not installed")
+    with open(image, "wb") as stream:
+        os.truncate(stream.fileno(), IMAGE_BYTES)
+    done = subprocess.run([found, *arguments, image], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        why = " ".join((done.stderr or done.stdout).split())
+        raise NotSupportedError(f"make a {filesystem} filesystem: {program}: {why}")

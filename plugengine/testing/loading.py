@@ -1,0 +1,105 @@
+"""Open the driver to be tested: an installed one by name, or any module or object with its hooks."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from plugengine.drivers import CLASSES, Driver
+from plugengine.errors import NotFoundError, UsageError
+from plugengine.model import Host, HostPath, Kind
+from plugengine.plugins import Entry, Registry, new_manager
+
+if TYPE_CHECKING:
+    import pluggy
+
+
+class Given(Registry):
+    """The installed plugins, and one that need not be installed."""
+
+    def __init__(self, kind: Kind, name: str, plugin: object) -> None:
+        super().__init__()
+        module = getattr(plugin, "__name__", None) or type(plugin).__module__
+        self._plugin = plugin
+        self._given = Entry(group=kind.value, name=name, value=str(module), distribution=str(module), version="given")
+
+    def entries(self, group: str) -> tuple[Entry, ...]:
+        """Return every plugin of one group; the given one in place of any of its name."""
+        found = super().entries(group)
+        if group != self._given.group:
+            return found
+        return (*(entry for entry in found if entry.name != self._given.name), self._given)
+
+    def load(self, group: str, name: str) -> Any:
+        """Import a plugin, or return the given one."""
+        if (group, name) == (self._given.group, self._given.name):
+            return self._plugin
+        return super().load(group, name)
+
+
+class Tested:
+    """The driver under test, opened once; every case gets it in a process of its own.
+
+    Args:
+        kind: Kind of driver.
+        plugin: Name of an installed driver, or a module or object with its hooks.
+        name: What to call a driver that is given as an object.
+
+    Raises:
+        NotFoundError, ConflictError, DriverLoadError: It cannot be opened.
+    """
+
+    def __init__(self, kind: Kind, plugin: object, name: str | None = None) -> None:
+        self.kind = kind
+        if isinstance(plugin, str):
+            self.registry, self.name = Registry(), plugin
+        else:
+            self.name = name or str(getattr(plugin, "__name__", type(plugin).__name__)).rpartition(".")[2]
+            self.registry = Given(kind, self.name, plugin)
+        self.entry = self.registry.find(kind.value, self.name)
+        self.manager: pluggy.PluginManager = new_manager(self.registry, [(kind.value, self.name)])
+        self.driver: Driver = CLASSES[kind.value](self.manager, self.name)
+
+
+def kinds_of(name: str, registry: Registry) -> list[Kind]:
+    """Return the kinds in which a driver of this name is installed."""
+    return [kind for kind in Kind if name in registry.names(kind.value)]
+
+
+def kind_of(name: str, kind: str | None = None) -> Kind:
+    """Return the kind of an installed driver.
+
+    Raises:
+        NotFoundError: No driver has this name; the hint has the near miss.
+        UsageError: Drivers of several kinds have this name, or there is no such kind.
+    """
+    if kind is not None:
+        if kind not in {known.value for known in Kind}:
+            raise UsageError(f"--kind {kind}: not a kind", hint=f"one of {', '.join(known.value for known in Kind)}")
+        return Kind(kind)
+    registry = Registry()
+    found = kinds_of(name, registry)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = " and ".join(known.value for known in found)
+        raise UsageError(f"driver {name}: there is one for {names}", hint="choose with --kind")
+    raise NotFoundError(f"driver {name}: not installed", hint=_near(name, registry))
+
+
+def _near(name: str, registry: Registry) -> str:
+    from difflib import get_close_matches
+
+    names = sorted({known for kind in Kind for known in registry.names(kind.value)})
+    close = get_close_matches(name, names, n=1)
+    return f"installed: {', '.join(names) or 'none'}" + (f"; did you mean {close[0]}?" if close else "")
+
+
+def host_below(scratch: HostPath) -> Host:
+    """Return a host whose roots lie below a directory; they are made here."""
+    root, run_root = HostPath(f"{scratch}/root"), HostPath(f"{scratch}/run")
+    for directory in (root, run_root):
+        os.makedirs(directory, mode=0o711, exist_ok=True)
+    major, minor = os.uname().release.split(".")[:2]
+    digits = "".join(character for character in minor if character.isdigit())
+    return Host(root=root, run_root=run_root, kernel=(int(major), int(digits or "0")))
