@@ -13,7 +13,7 @@ from plugengine.container import ContainerSpec, DriverChoice
 from plugengine.drivers import open_driver
 from plugengine.errors import NotFoundError, NotSupportedError, PlugengineError, UsageError
 from plugengine.model import Capability, Host, HostPath
-from plugengine.plugins import Registry
+from plugengine.plugins import Entry, Registry
 
 KINDS: Final = ("storage", "network", "cgroup", "namespace")
 CONFIG_VARIABLE: Final = "PLUGENGINE_CONFIG"
@@ -34,22 +34,36 @@ class DriverStatus(Struct, frozen=True, kw_only=True):
     capabilities: tuple[str, ...] = ()
     options: tuple[tuple[str, str | None, str], ...] = ()  # name, default, help
     rank: int = 0
+    degraded: str = ""  # which verb did not return in time; such a driver is used when it is named, not by default
 
 
-def status(registry: Registry, host: Host, configured: Mapping[str, str]) -> tuple[DriverStatus, ...]:
-    """Return every installed driver with the truth about it; a broken one is a line, never an error."""
+def status(
+    registry: Registry, host: Host, configured: Mapping[str, str], *, patient: bool = True
+) -> tuple[DriverStatus, ...]:
+    """Return every installed driver with the truth about it; a broken one is a line, never an error.
+
+    Those whose probe did not return the last time are asked once more only if `patient`.
+    """
     lines: list[DriverStatus] = []
     for kind in KINDS:
-        of_kind = [_status(registry, host, kind, entry.name, entry) for entry in registry.entries(kind)]
+        of_kind = [_status(registry, host, kind, entry, patient=patient) for entry in registry.entries(kind)]
         best = _best(of_kind, configured.get(kind))
         lines += [msgspec.structs.replace(line, default=line is best) for line in of_kind]
     return tuple(lines)
 
 
-def _status(registry: Registry, host: Host, kind: str, name: str, entry: Any) -> DriverStatus:
-    known = {"kind": kind, "name": name, "distribution": entry.distribution, "version": entry.version}
+def _status(registry: Registry, host: Host, kind: str, entry: Entry, *, patient: bool) -> DriverStatus:
+    known: dict[str, Any] = {
+        "kind": kind,
+        "name": entry.name,
+        "distribution": entry.distribution,
+        "version": entry.version,
+    }
+    note = registry.degraded.find(kind, entry.name, entry.source)
+    if note is not None and note.verb == "probe" and not patient:
+        return DriverStatus(**known, supported=False, reasons=(note.sentence,), default=False, degraded=note.sentence)
     try:
-        driver = open_driver(registry, kind, name)
+        driver = open_driver(registry, kind, entry.name)
         reasons = driver.probe(host)
     except PlugengineError as exc:
         return DriverStatus(**known, supported=False, reasons=(exc.message,), default=False)
@@ -63,13 +77,15 @@ def _status(registry: Registry, host: Host, kind: str, name: str, entry: Any) ->
         capabilities=tuple(sorted(capability.value for capability in info.capabilities)),
         options=tuple((option.name, option.default, option.help) for option in info.options),
         rank=info.rank,
+        degraded=driver.degraded.sentence if driver.degraded else "",
     )
 
 
 def _best(lines: list[DriverStatus], configured: str | None) -> DriverStatus | None:
     if configured is not None:
         return next((line for line in lines if line.name == configured), None)
-    return max((line for line in lines if line.supported), key=lambda line: (line.rank, line.name), default=None)
+    usable = (line for line in lines if line.supported)
+    return max(usable, key=lambda line: (not line.degraded, line.rank, line.name), default=None)
 
 
 def read_config(environ: Mapping[str, str]) -> dict[str, str]:
@@ -106,7 +122,7 @@ class Survey(Struct, frozen=True, kw_only=True):
 
 def survey(registry: Registry, host: Host, configured: Mapping[str, str], *, cache: HostPath) -> Survey:
     """Return the default driver of each kind that has one, and the drivers that do not work here."""
-    key = f"{registry.fingerprint()} {host.root} {sorted(configured.items())}"
+    key = _survey_key(registry, host, configured)
     try:
         with open(cache, "rb") as stream:
             stored = msgspec.json.decode(stream.read(), type=Survey)
@@ -114,9 +130,9 @@ def survey(registry: Registry, host: Host, configured: Mapping[str, str], *, cac
             return stored
     except (OSError, msgspec.DecodeError):
         pass
-    lines = status(registry, host, configured)
+    lines = status(registry, host, configured, patient=False)
     found = Survey(
-        key=key,
+        key=_survey_key(registry, host, configured),  # a driver that hung just now has changed it
         defaults={line.kind: line.name for line in lines if line.default},
         unsupported=tuple(f"{line.kind} {line.name}" for line in lines if not line.supported),
     )
@@ -128,6 +144,10 @@ def survey(registry: Registry, host: Host, configured: Mapping[str, str], *, cac
     except OSError:
         pass
     return found
+
+
+def _survey_key(registry: Registry, host: Host, configured: Mapping[str, str]) -> str:
+    return f"{registry.fingerprint()} {host.root} {sorted(configured.items())}"
 
 
 def choose(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from plugengine.deadlines import Deadline, Degraded, Expired, Note, seconds
 from plugengine.errors import (
     ConflictError,
     DriverError,
@@ -50,9 +51,14 @@ class Driver:
 
     group = ""
 
-    def __init__(self, manager: pluggy.PluginManager, name: str) -> None:
+    def __init__(
+        self, manager: pluggy.PluginManager, name: str, *, source: str = "", notes: Degraded | None = None
+    ) -> None:
         self._hook = manager.hook
+        self._source = source
+        self._notes = notes or Degraded(None)
         self.name = name
+        self.degraded = self._notes.find(self.group, name, source)
         self.info = self._call("info", DriverInfo)
 
     def probe(self, host: Host) -> tuple[str, ...]:
@@ -68,10 +74,16 @@ class Driver:
     def _try(self, verb: str, expected: type[Any], /, **arguments: Any) -> Any:
         hook: Callable[..., Any] = getattr(self._hook, f"pe_{self.group}_{verb}")
         where = f"{self.group} driver {self.name}: {verb}"
+        limit_s = seconds(self.group, verb)
         try:
-            result = hook(**arguments)
+            with Deadline(limit_s):
+                result = hook(**arguments)
+                if expected is Iterable and result is not None:  # what a generator does counts, too
+                    result = tuple(result)
         except PlugengineError:
             raise
+        except Expired as exc:
+            raise self._hangs(verb, limit_s) from exc
         except OSError as exc:
             kind = NoSpaceError if exc.errno in (28, 122) else DriverError  # ENOSPC, EDQUOT
             raise kind(f"{where}: {exc.filename or ''}{': ' if exc.filename else ''}{exc.strerror}") from exc
@@ -79,9 +91,22 @@ class Driver:
             raise DriverError(
                 f"{where}: {type(exc).__name__}: {exc}", hint="a bug of the driver; --debug shows where"
             ) from exc
+        if self.degraded is not None and self.degraded.verb == verb:
+            self._notes.drop(self.group, self.name)
+            self.degraded = None
         if result is not None and not isinstance(result, expected):
             raise DriverLoadError(f"{where}: returned {type(result).__name__}, not {expected.__name__}")
         return result
+
+    def _hangs(self, verb: str, limit_s: float) -> DriverError:
+        note = Note(kind=self.group, name=self.name, source=self._source, verb=verb, after_s=limit_s)
+        self._notes.add(note)
+        self.degraded = note
+        return DriverError(
+            f"{self.group} driver {self.name}: {note.sentence}",
+            hint=f"a fault of {self._source or self.name}, which pe drivers shows as degraded; where so long is right, "
+            "set PLUGENGINE_HOOK_TIMEOUT to more seconds",
+        )
 
     def _call(self, verb: str, expected: type[_T], /, **arguments: Any) -> _T:
         result: _T | None = self._try(verb, expected, **arguments)
@@ -110,7 +135,10 @@ class StorageDriver(Driver):
     def changes(self, request: StorageRequest, record: Record) -> Iterator[Change]:
         """Yield what differs from the image."""
         self.require(Capability.NATIVE_DIFF)
-        yield from self._try("changes", Iterable, request=request, record=record) or ()
+        for change in self._try("changes", Iterable, request=request, record=record) or ():
+            if not isinstance(change, Change):
+                raise DriverLoadError(f"storage driver {self.name}: changes: gave {type(change).__name__}, not Change")
+            yield change
 
     def upper(self, request: StorageRequest, record: Record) -> HostPath:
         """Return the directory that holds the changes in overlay form."""
@@ -261,10 +289,10 @@ class DriverSet:
         chosen = [("storage", storage), ("network", network), ("cgroup", cgroup), ("namespace", namespace)]
         manager = new_manager(registry, chosen)
         self.problems = _add_observers(manager, registry)
-        self.storage = StorageDriver(manager, storage)
-        self.network = NetworkDriver(manager, network)
-        self.cgroup = CgroupDriver(manager, cgroup)
-        self.namespace = NamespaceDriver(manager, namespace)
+        self.storage = StorageDriver(manager, storage, **_known(registry, "storage", storage))
+        self.network = NetworkDriver(manager, network, **_known(registry, "network", network))
+        self.cgroup = CgroupDriver(manager, cgroup, **_known(registry, "cgroup", cgroup))
+        self.namespace = NamespaceDriver(manager, namespace, **_known(registry, "namespace", namespace))
         observed = len(self.problems) < len(registry.names("hooks"))
         self.observe: Callable[..., Any] | None = manager.hook.pe_event if observed else None
 
@@ -282,4 +310,8 @@ def _add_observers(manager: pluggy.PluginManager, registry: Registry) -> tuple[s
 
 def open_driver(registry: Registry, group: str, name: str) -> Driver:
     """Return one driver alone, in a manager of its own."""
-    return CLASSES[group](new_manager(registry, [(group, name)]), name)
+    return CLASSES[group](new_manager(registry, [(group, name)]), name, **_known(registry, group, name))
+
+
+def _known(registry: Registry, group: str, name: str) -> dict[str, Any]:
+    return {"source": registry.find(group, name).source, "notes": registry.degraded}

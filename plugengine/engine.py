@@ -14,7 +14,7 @@ from plugengine.database import is_damage
 from plugengine.errors import NotSupportedError, StateError
 from plugengine.locate import Locations
 from plugengine.logs import LogLine
-from plugengine.model import CgroupStats, Change, NetworkStats, Port, Usage
+from plugengine.model import CgroupStats, Change, Network, NetworkStats, Port, Usage
 from plugengine.session import Outcome, Streams
 from plugengine.site import Site
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from plugengine.inspection import ProcessLine
+    from plugengine.ipam import NetworkRow
     from plugengine.recovery import Finding
     from plugengine.volumes import Volume
 
@@ -103,6 +104,10 @@ class Engine:
     def drivers(self) -> tuple[DriverStatus, ...]:
         """Return every installed driver of every kind, supported or with the reasons why not."""
         return status(self.site.registry, self.site.host, self.site.configured)
+
+    def missing_drivers(self, reference: str) -> tuple[str, ...]:
+        """Return those of a container's drivers that are not installed any more, as "storage driver NAME"."""
+        return self.site.missing(self.get(reference).choice)
 
     # --- containers ----------------------------------------------------------------------------------------
 
@@ -355,6 +360,63 @@ class Engine:
         from plugengine import volumes
 
         volumes.remove(self.site.state, self.site.locations, name)
+
+    # --- networks ------------------------------------------------------------------------------------------
+
+    def networks(self) -> list[NetworkRow]:
+        """Return all networks by name: those somebody made, and the drivers' own that are in use."""
+        from plugengine import networks
+
+        return networks.rows(self.site)
+
+    def create_network(
+        self,
+        name: str,
+        *,
+        driver: str | None = None,
+        subnet: str | None = None,
+        gateway: str | None = None,
+        ip_range: str | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> Network:
+        """Make a network that containers can join by its name.
+
+        Args:
+            name: Not that of a driver.
+            driver: None: the default.
+            subnet: CIDR; None: a free private one. Only for drivers that claim ADDRESSES, as the next two.
+            gateway: None: the first address of the subnet.
+            ip_range: The part of the subnet addresses are leased from; None: all of it.
+            options: The driver's, for the whole network.
+
+        Raises:
+            UsageError: An option the driver does not have, or an address that does not fit.
+            ConflictError: The name or the subnet is taken.
+            NotSupportedError: The driver does not take addresses from the engine.
+            DriverError: The driver could not make its side; nothing is left.
+        """
+        from plugengine import networks
+
+        return networks.create(
+            self.site, name, driver, subnet=subnet, gateway=gateway, ip_range=ip_range, options=options
+        )
+
+    def remove_network(self, name: str) -> None:
+        """Remove a network.
+
+        Raises:
+            NotFoundError: There is none of that name.
+            ConflictError: A running container is on it, or it is a driver's own.
+        """
+        from plugengine import networks
+
+        networks.remove(self.site, name)
+
+    def inspect_network(self, name: str) -> dict[str, Any]:
+        """Return everything about a network, in docker's shape."""
+        from plugengine.inspection import inspect_network
+
+        return inspect_network(self.site, name)
 
     # --- system --------------------------------------------------------------------------------------------
 

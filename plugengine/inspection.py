@@ -196,6 +196,7 @@ def inspect(site: Site, row: ContainerRow) -> dict[str, Any]:
         "Drivers": encode(row.choice),
         "DriverRecords": {key: row.records.get(key) for key in ("storage", "cgroup", "network")},
         "DriverStats": driver_stats(site, row),
+        "MissingDrivers": list(site.missing(row.choice)),
         "UserMap": row.records.get("user_map"),
         "Warnings": list(row.state.warnings),
         "HostConfig": _host_config(row),
@@ -256,7 +257,7 @@ def _mount(mount: PlacedMount) -> dict[str, Any]:
 def _host_config(row: ContainerRow) -> dict[str, Any]:
     spec, limits = row.spec, row.spec.limits
     return {
-        "NetworkMode": spec.modes.get("net") or row.choice.network,
+        "NetworkMode": spec.modes.get("net") or row.choice.joins,
         "PidMode": _mode(spec.modes, "pid"),
         "IpcMode": _mode(spec.modes, "ipc") or "private",
         "UTSMode": _mode(spec.modes, "uts"),
@@ -298,6 +299,37 @@ def _mode(modes: Mapping[str, str], name: str) -> str:
     return "" if mode == "private" else mode
 
 
+def inspect_network(site: Site, name: str) -> dict[str, Any]:
+    """Return everything about a network; see `Engine.inspect_network`."""
+    from plugengine import ipam
+
+    stored = ipam.get_network(site.state, name)
+    network = stored.network
+    config = {"Subnet": network.subnet, "Gateway": network.gateway, "IPRange": network.ip_range}
+    containers = {
+        row.id: {"Name": row.name, **_endpoint(attachment)}
+        for row in container_rows.list_all(site.state, LIVE)
+        if row.choice.joins == name and (attachment := attachment_of(row)) is not None
+    }
+    return {
+        "Name": network.name,
+        "Driver": network.driver,
+        "Scope": "local",
+        "IPAM": {"Config": [{key: value for key, value in config.items() if value}] if network.subnet else []},
+        "Options": dict(network.options),
+        "Containers": containers,
+        "DriverRecord": stored.record,
+    }
+
+
+def _endpoint(attachment: Attachment) -> dict[str, str]:
+    first = next(iter(attachment.interfaces), None)
+    return {
+        "IPv4Address": first.addresses[0] if first and first.addresses else "",
+        "MacAddress": (first.mac if first else None) or "",
+    }
+
+
 def _network_settings(row: ContainerRow) -> dict[str, Any]:
     attachment = attachment_of(row)
     if attachment is None:
@@ -323,6 +355,6 @@ def _network_settings(row: ContainerRow) -> dict[str, Any]:
     return {
         **endpoint,
         "Ports": published,
-        "Networks": {str(network.get("name", row.choice.network)): endpoint},
+        "Networks": {str(network.get("name", row.choice.joins)): endpoint},
         "Interfaces": encode(attachment.interfaces),
     }

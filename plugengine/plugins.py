@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from plugengine.deadlines import Deadline, Degraded, Expired, seconds
 from plugengine.errors import ConflictError, DriverLoadError, NotFoundError
 from plugengine.hookspecs import API_VERSION, PROJECT, SPECS
-from plugengine.model import DriverInfo, HostPath
+from plugengine.model import Capability, DriverInfo, HostPath
 
 if TYPE_CHECKING:
     import pluggy
@@ -44,10 +45,12 @@ class Registry:
         cache: File that remembers the list between processes, or None. It is keyed by the modification times of the
             directories on `sys.path`, which every install and uninstall changes; a cache that cannot be read or
             written is ignored.
+        degraded: Directory of the notes about drivers that did not answer, or None: none are kept.
     """
 
-    def __init__(self, *, cache: HostPath | None = None) -> None:
+    def __init__(self, *, cache: HostPath | None = None, degraded: HostPath | None = None) -> None:
         self._cache = cache
+        self.degraded = Degraded(degraded)
         self._entries: tuple[Entry, ...] | None = None
 
     def entries(self, group: str) -> tuple[Entry, ...]:
@@ -57,12 +60,13 @@ class Registry:
         return tuple(entry for entry in self._entries if entry.group == group)
 
     def fingerprint(self) -> str:
-        """Return text that changes whenever what is installed changes."""
-        return ";".join(
+        """Return text that changes whenever what is installed changes, or which of it answers."""
+        installed = ";".join(
             f"{entry.group}:{entry.name}={entry.value}@{entry.source}"
             for group in GROUPS
             for entry in self.entries(group)
         )
+        return f"{installed} {self.degraded.fingerprint()}"
 
     def names(self, group: str) -> tuple[str, ...]:
         """Return the distinct names of one group."""
@@ -97,13 +101,18 @@ class Registry:
         """
         entry = self.find(group, name)
         module_name, _, attribute = entry.value.partition(":")
+        limit_s = seconds(group, "info")
         try:
-            module: Any = __import__(module_name, fromlist=["__name__"])
-            for part in filter(None, attribute.split(".")):
-                module = getattr(module, part)
-        except (Exception, SystemExit) as exc:
+            with Deadline(limit_s):
+                module: Any = __import__(module_name, fromlist=["__name__"])
+                for part in filter(None, attribute.split(".")):
+                    module = getattr(module, part)
+        except (Exception, SystemExit, Expired) as exc:
+            reason = f"{type(exc).__name__}: {exc}"
+            if isinstance(exc, Expired):
+                reason = f"did not end within {limit_s:g} s"
             raise DriverLoadError(
-                f"{group} driver {name} of {entry.source}: import: {type(exc).__name__}: {exc}",
+                f"{group} driver {name} of {entry.source}: import: {reason}",
                 hint=f"reinstall or remove {entry.distribution}; --debug shows where it failed",
             ) from exc
         return module
@@ -126,6 +135,8 @@ def new_manager(registry: Registry, plugins: Iterable[tuple[str, str]]) -> plugg
 def register(manager: pluggy.PluginManager, registry: Registry, group: str, name: str) -> None:
     """Add one plugin to a manager.
 
+    A driver written for a newer minor version may have hooks this engine does not know; they are never called.
+
     Raises:
         DriverLoadError: As `new_manager`; the manager is as it was.
     """
@@ -133,37 +144,62 @@ def register(manager: pluggy.PluginManager, registry: Registry, group: str, name
 
     plugin = registry.load(group, name)
     source = registry.find(group, name).source
+    written_for = API_VERSION if group == "hooks" else _version(plugin, group, name, source)
+    newer = written_for > API_VERSION
     manager.add_hookspecs(SPECS[group])
     try:
         manager.register(plugin, name=f"{group}:{name}")
-        manager.check_pending()
+        if not newer:
+            _refuse_unknown_hooks(manager, plugin)
     except pluggy.PluginValidationError as exc:
         if manager.is_registered(plugin):
             manager.unregister(plugin)
+        fault = f"a fault of {source.split()[0]}: its hooks must be those of plugengine.hookspecs"
+        needs = f"written for API {_dotted(written_for)}, this engine has {_dotted(API_VERSION)}: upgrade plugengine"
         raise DriverLoadError(
-            f"{group} driver {name} of {source}: {' '.join(str(exc).split())}",
-            hint=f"a fault of {source.split()[0]}: its hooks must be those of plugengine.hookspecs",
+            f"{group} driver {name} of {source}: {' '.join(str(exc).split())}", hint=needs if newer else fault
         ) from exc
-    if group != "hooks":
-        _check_version(manager, group, name, source)
 
 
-def _check_version(manager: pluggy.PluginManager, group: str, name: str, source: str) -> None:
+def _refuse_unknown_hooks(manager: pluggy.PluginManager, plugin: Any) -> None:
+    """Raise PluginValidationError for hooks of one plugin that no specification has; another's are not its fault."""
+    import pluggy
+
+    unknown = [
+        caller.name
+        for caller in manager.get_hookcallers(plugin) or ()
+        if not caller.has_spec()
+        and any(impl.plugin is plugin and not impl.optionalhook for impl in caller.get_hookimpls())
+    ]
+    if unknown:
+        raise pluggy.PluginValidationError(plugin, f"no such hook: {', '.join(unknown)}")
+
+
+def _version(plugin: Any, group: str, name: str, source: str) -> tuple[int, int]:
+    """Return the version of the contract a driver was written for, if this engine can talk to it."""
+    what = f"{group} driver {name} of {source}"
+    hook = getattr(plugin, f"pe_{group}_info", None)
     try:
-        info = getattr(manager.hook, f"pe_{group}_info")()
-    except Exception as exc:
-        raise DriverLoadError(
-            f"{group} driver {name} of {source}: pe_{group}_info: {type(exc).__name__}: {exc}"
-        ) from exc
+        with Deadline(seconds(group, "info")):
+            info = hook() if hook is not None else None
+    except (Exception, Expired) as exc:
+        reason = f"did not return within {seconds(group, 'info'):g} s" if isinstance(exc, Expired) else repr(exc)
+        hint = None
+        if isinstance(exc, AttributeError) and exc.obj is Capability:
+            hint = f"this engine (API {_dotted(API_VERSION)}) knows no capability {exc.name}: upgrade plugengine"
+        raise DriverLoadError(f"{what}: pe_{group}_info: {reason}", hint=hint) from exc
     if not isinstance(info, DriverInfo):
-        raise DriverLoadError(f"{group} driver {name} of {source}: pe_{group}_info returned {info!r}, not a DriverInfo")
-    major, minor = info.api_version
-    if major != API_VERSION[0]:
+        raise DriverLoadError(f"{what}: pe_{group}_info returned {info!r}, not a DriverInfo")
+    if info.api_version[0] != API_VERSION[0]:
         raise DriverLoadError(
-            f"{group} driver {name} of {source}: written for API {major}.{minor}, this engine has "
-            f"{API_VERSION[0]}.{API_VERSION[1]}",
+            f"{what}: written for API {_dotted(info.api_version)}, this engine has {_dotted(API_VERSION)}",
             hint=f"install a release of {source.split()[0]} made for API {API_VERSION[0]}",
         )
+    return info.api_version
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
 
 
 def _read_index(cache: HostPath | None) -> tuple[Entry, ...]:

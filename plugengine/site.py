@@ -29,7 +29,9 @@ class Site:
         self.environ = environ
         self.state = State(locations.root)
         self.spare: Spare | None = None  # a monitor forked ahead
-        self.registry = Registry(cache=HostPath(f"{locations.run_root}/drivers.json"))
+        self.registry = Registry(
+            cache=HostPath(f"{locations.run_root}/drivers.json"), degraded=HostPath(f"{locations.run_root}/degraded")
+        )
         self._sets: dict[tuple[str, ...], DriverSet] = {}
 
     @cached_property
@@ -55,6 +57,14 @@ class Site:
         """Return the drivers of a new container."""
         cache = HostPath(f"{self.locations.run_root}/defaults.json")
         return choice.choose(self.registry, self.host, spec, self.configured, cache=cache)
+
+    def missing(self, chosen: DriverChoice) -> tuple[str, ...]:
+        """Return those of a container's drivers that were uninstalled since, as "storage driver NAME"."""
+        return tuple(
+            f"{kind} driver {name}"
+            for kind in choice.KINDS
+            if (name := getattr(chosen, kind)) not in self.registry.names(kind)
+        )
 
     def drivers(self, chosen: DriverChoice) -> DriverSet:
         """Return exactly these drivers in a plugin manager of their own, made once in a process."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from plugengine.cli.app import App
 from plugengine.cli.command import command, option, switch
 from plugengine.cli.formatting import show_rows
+
+if TYPE_CHECKING:
+    from plugengine.choice import DriverStatus
 
 HEADINGS: Final[Mapping[str, str]] = {
     "Kind": "KIND",
@@ -19,6 +22,7 @@ HEADINGS: Final[Mapping[str, str]] = {
     "Summary": "SUMMARY",
     "Reasons": "REASONS",
     "Capabilities": "CAPABILITIES",
+    "Degraded": "DEGRADED",
     "Options": "OPTIONS",
 }
 _COLUMNS: Final = ("Kind", "Name", "Default", "Supported", "Distribution", "Version", "Note")
@@ -49,8 +53,9 @@ def drivers(app: App, *, format: str | None, quiet: bool, options: bool) -> None
             "Summary": status.summary,
             "Reasons": list(status.reasons),
             "Capabilities": list(status.capabilities),
+            "Degraded": status.degraded,
             "Options": {name: default for name, default, _ in status.options},
-            "Note": status.summary if status.supported else "; ".join(status.reasons),
+            "Note": _note(status),
         }
         for status in found
     ]
@@ -62,3 +67,9 @@ def drivers(app: App, *, format: str | None, quiet: bool, options: bool) -> None
         template=format,
         quiet="Name" if quiet else None,
     )
+
+
+def _note(status: DriverStatus) -> str:
+    if not status.supported:
+        return "; ".join(status.reasons)
+    return f"degraded: {status.degraded}" if status.degraded else status.summary

@@ -64,6 +64,9 @@ def ps(app: App, **values: Any) -> None:
         rows = rows[:last]
     whole, now = values["no_trunc"], time.time_ns()
     lines = [describe(row, now_ns=now, whole=whole) for row in rows]
+    for line, row in zip(lines, rows, strict=True):
+        if missing := app.engine.site.missing(row.choice):
+            line["Status"] += f" ({', '.join(missing)} missing)"
     columns: tuple[str, ...] = _COLUMNS
     if values["drivers"]:
         columns = (*columns, "Drivers")
@@ -97,7 +100,7 @@ def describe(row: ContainerRow, *, now_ns: int, whole: bool) -> dict[str, str]:
         "Names": row.name,
         "Labels": ",".join(f"{key}={value}" for key, value in sorted(row.spec.labels.items())),
         "Mounts": ",".join(filter(None, mounts)),
-        "Networks": row.spec.modes.get("net") or choice.network,
+        "Networks": row.spec.modes.get("net") or choice.joins,
         "Storage": choice.storage,
         "Cgroup": choice.cgroup,
         "Drivers": f"{choice.storage},{choice.network},{choice.cgroup},{choice.namespace}",

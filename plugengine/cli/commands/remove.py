@@ -17,12 +17,18 @@ def rm(app: App, containers: tuple[str, ...], *, force: bool, volumes: bool) -> 
 
     def remove(reference: str) -> str | None:
         try:
+            missing = app.engine.missing_drivers(reference)
             app.engine.remove(reference, force=force, volumes=volumes)
         except NotFoundError as exc:
             if not force:
                 raise
             app.say(exc)
             return None
+        for driver in missing:
+            app.warn(
+                f"container {reference}: {driver} is not installed; what it made elsewhere stays until it is installed "
+                "again and pe system check --repair"
+            )
         return reference
 
     return app.each(containers, remove)

@@ -1,0 +1,206 @@
+"""Drivers that do not answer, and drivers that are gone: an error that names them, and nobody else waits."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Pe
+from tests.system.packages import Package
+from tests.system.test_bad_drivers import NETWORK, PREPARE, STORAGE, Plugged, plug, storage
+from tests.system.test_bad_input import ENGINE, NONE
+
+SLEEP = "    import time\n    time.sleep(1000)\n    return {}\n"
+STUBBORN = """
+    while True:
+        try:
+            while True:
+                pass
+        except Exception:
+            pass
+"""
+HANGING = [
+    storage("sleeping", STORAGE + PREPARE + SLEEP),
+    storage("spinning", STORAGE + PREPARE + STUBBORN),
+    storage("endless", "import time; time.sleep(1000)\n"),
+    storage("musing", STORAGE.replace("return ()", "import time; time.sleep(1000)")),
+    storage("dripping", STORAGE.replace("return ()", "return iter(lambda: __import__('time').sleep(0.1), 1)")),
+    Package(
+        name="pe-test-tarrying",
+        source=NETWORK + "\n@hookimpl\ndef pe_network_attach(request):\n" + SLEEP,
+        points={"plugengine.network:tarrying": "pe_test_tarrying"},
+    ),
+]
+AWHILE_S = 2
+PATIENCE_S = 30.0
+
+# The bundled driver of the kernel under another name: what it does is right, only it can be uninstalled.
+BORROWED = storage("borrowed", "from plugengine_overlay import *  # noqa: F403\n")
+EAGER = """
+import os, time
+import plugengine_overlay
+from plugengine_overlay import *
+from plugengine.hookspecs import API_VERSION, hookimpl
+from plugengine.model import DriverInfo
+
+@hookimpl
+def pe_storage_info():
+    return DriverInfo(api_version=API_VERSION, summary="a test's", rank=1000)
+
+@hookimpl
+def pe_storage_prepare(request):
+    if os.path.exists(os.environ["EAGER_HANGS"]):
+        time.sleep(1000)
+    return plugengine_overlay.pe_storage_prepare(request)
+"""
+NEWER = [
+    storage(
+        "newer",
+        "from plugengine_overlay import *\nfrom plugengine.hookspecs import hookimpl\n"
+        "from plugengine.model import DriverInfo\n"
+        "@hookimpl\ndef pe_storage_info():\n    return DriverInfo(api_version=(1, 99), summary='of a later day')\n"
+        "@hookimpl\ndef pe_storage_foresee(request):\n    return True\n",
+    ),
+    storage(
+        "wanting",
+        STORAGE.replace("rank=-1", "capabilities=frozenset((Capability.TELEPORT,))").replace(
+            "import DriverInfo", "import Capability, DriverInfo"
+        ),
+    ),
+    storage(
+        "changed",
+        STORAGE.replace("API_VERSION, summary", "(1, 99), summary")
+        + "\n@hookimpl\ndef pe_storage_prepare(request, colour):\n    return {}\n",
+    ),
+]
+
+
+class Impatient(Plugged):
+    """The real `pe`, which waits two seconds for a hook."""
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {**super().environ, "PLUGENGINE_HOOK_TIMEOUT": str(AWHILE_S)}
+
+
+def impatient(pe: Pe, path: Path, packages: list[Package]) -> Impatient:
+    plugged = Impatient(pe.root, pe.run_root)
+    plugged.path = plug(pe, path, packages).path
+    return plugged
+
+
+@pytest.fixture(scope="module")
+def hanging(pe_env: Pe, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Impatient]:
+    yield impatient(pe_env, tmp_path_factory.mktemp("hanging") / "packages", HANGING)
+    shutil.rmtree(pe_env.run_root / "degraded", ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("sleeping", "storage driver sleeping: prepare did not return within 2 s"),
+        ("spinning", "storage driver spinning: prepare did not return within 2 s"),
+        ("endless", "storage driver endless of pe-test-endless 1.2: import: did not end within 2 s"),
+        ("musing", "storage driver musing: probe did not return within 2 s"),
+        ("dripping", "storage driver dripping: probe did not return within 2 s"),
+    ],
+)
+def test_a_storage_driver_that_does_not_answer_is_an_error_that_names_it(
+    hanging: Impatient, name: str, says: str
+) -> None:
+    begin = time.monotonic()
+    done = hanging("run", "--rm", "--storage", name, *NONE, "host:base", "true", timeout=PATIENCE_S)
+    assert done.returncode == ENGINE
+    assert says in done.stderr, done.stderr
+    assert time.monotonic() - begin < PATIENCE_S
+
+
+def test_a_network_driver_that_hangs_in_the_monitor_leaves_no_container_behind(hanging: Impatient) -> None:
+    done = hanging("run", "--name", "tarried", "--net", "tarrying", "host:base", "true", timeout=PATIENCE_S)
+    assert done.returncode == ENGINE
+    assert "network driver tarrying: attach did not return within 2 s" in done.stderr
+    assert hanging("rm", "-f", "tarried").returncode == 0
+
+
+def test_others_are_served_while_a_hook_hangs(hanging: Impatient, pe: Pe) -> None:
+    waiting = hanging.popen("run", "--rm", "--storage", "sleeping", *NONE, "host:base", "true")
+    try:
+        assert pe("run", "--rm", *NONE, "host:base", "echo", "served", timeout=PATIENCE_S).stdout == "served\n"
+        assert pe("ps", timeout=PATIENCE_S).returncode == 0
+    finally:
+        assert waiting.wait(PATIENCE_S) == ENGINE
+
+
+def test_a_driver_that_hung_is_shown_as_degraded_and_no_default_until_it_answers_again(pe: Pe, tmp_path: Path) -> None:
+    mark = tmp_path / "hangs"
+    plugged = impatient(pe, tmp_path / "packages", [storage("eager", EAGER)])
+
+    def run(*flags: str) -> tuple[int, str, str]:
+        done = plugged(
+            *("run", "--rm", "--name", "chosen", "-e", "A=1", *flags, *NONE, "host:base", "true"), timeout=PATIENCE_S
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    def state() -> tuple[str, str]:
+        lines = [json.loads(line) for line in plugged("drivers", "--format", "json").stdout.splitlines()]
+        [line] = [line for line in lines if line["Name"] == "eager"]
+        assert line["Supported"] == "yes", line["Reasons"]
+        return str(line["Default"]), str(line["Degraded"])
+
+    os.environ["EAGER_HANGS"] = str(mark)
+    try:
+        assert state() == ("*", "")
+        assert run()[0] == 0
+        mark.touch()
+        assert run()[0] == ENGINE
+        assert state() == ("", "prepare did not return within 2 s")
+        assert "degraded: prepare did not return" in plugged("drivers").stdout
+        assert run()[0] == 0  # by another driver
+        mark.unlink()
+        assert run("--storage", "eager")[0] == 0  # named, and it answers
+        assert state() == ("*", "")
+    finally:
+        del os.environ["EAGER_HANGS"]
+
+
+def test_containers_of_a_driver_that_was_uninstalled_are_listed_inspected_and_removed(pe: Pe, tmp_path: Path) -> None:
+    plugged = plug(pe, tmp_path / "packages", [BORROWED])
+    plugged("create", "--name", "orphan", "--storage", "borrowed", *NONE, "host:base", "true", check=True)
+    plugged("run", "-d", "--name", "alive", "--storage", "borrowed", *NONE, "host:base", "sleep", "60", check=True)
+    shutil.rmtree(plugged.path)
+    try:
+        assert {"orphan", "alive"} <= set(pe("ps", "-a", "--format", "{{.Names}}").stdout.split())
+        seen = json.loads(pe("inspect", "orphan", check=True).stdout)[0]
+        assert seen["MissingDrivers"] == ["storage driver borrowed"]
+        assert "(storage driver borrowed missing)" in pe("ps", "-a").stdout
+        done = pe("start", "orphan")
+        assert done.returncode != 0
+        assert "storage driver borrowed: not installed" in done.stderr
+        assert pe("exec", "alive", "echo", "here").stdout == "here\n"
+        assert pe("stop", "-t", "1", "alive").returncode == 0
+    finally:
+        removed = pe("rm", "-f", "orphan", "alive")
+    assert removed.returncode == 0, removed.stderr
+    assert "borrowed" in removed.stderr
+    assert "orphan" not in pe("ps", "-a").stdout
+    assert not [path for path in (pe.root / "containers").iterdir() if "borrowed" in str(list(path.iterdir()))]
+
+
+def test_a_driver_for_a_newer_minor_version_works_or_says_what_is_missing(pe: Pe, tmp_path: Path) -> None:
+    plugged = plug(pe, tmp_path / "packages", NEWER)
+    newer = plugged("run", "--rm", "--storage", "newer", *NONE, "host:base", "echo", "ok")
+    assert newer.stdout == "ok\n", newer.stderr
+    wanting = plugged("run", "--rm", "--storage", "wanting", *NONE, "host:base", "true")
+    assert wanting.returncode == ENGINE
+    assert "knows no capability TELEPORT: upgrade plugengine" in wanting.stderr
+    changed = plugged("run", "--rm", "--storage", "changed", *NONE, "host:base", "true")
+    assert changed.returncode == ENGINE
+    assert "colour" in changed.stderr
+    assert "written for API 1.99" in changed.stderr
+    assert "upgrade plugengine" in changed.stderr
