@@ -78,6 +78,12 @@ class DriverChoice(Struct, frozen=True, kw_only=True):
     namespace: str
     storage_options: Mapping[str, str] = field(default_factory=dict)
     network_options: Mapping[str, str] = field(default_factory=dict)
+    network_name: str = ""  # of a network somebody made; empty: the driver's own, which is named like it
+
+    @property
+    def joins(self) -> str:
+        """The name of the network."""
+        return self.network_name or self.network
 
 
 class ContainerSpec(Struct, frozen=True, kw_only=True):
@@ -129,7 +135,7 @@ class ContainerSpec(Struct, frozen=True, kw_only=True):
     pull: str = "missing"
     storage: str | None = None
     storage_options: Mapping[str, str] = field(default_factory=dict)
-    network: str | None = None
+    network: str | None = None  # a network's name, or a driver's
     network_options: Mapping[str, str] = field(default_factory=dict)
     cgroup: str | None = None
     cgroup_parent: str = "plugengine"

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from plugengine import container_rows, id_ranges, volumes
+from plugengine import container_rows, id_ranges, networks, volumes
 from plugengine.choice import check_options, explain_missing
 from plugengine.container import ContainerSpec, DriverChoice, Image, VolumeMount
 from plugengine.container_rows import ContainerRow
@@ -56,7 +56,7 @@ def create(site: Site, spec: ContainerSpec) -> ContainerRow:
         PlugengineError: Nothing was made, or all of it was removed again.
     """
     image = site.images.resolve(spec.image, pull=spec.pull)
-    chosen = site.choose(spec)
+    chosen = networks.choose(site, spec)
     drivers = site.drivers(chosen)
     check_spec(drivers, chosen, spec)
     row = container_rows.insert(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from plugengine import networks
 from plugengine.container import ContainerSpec
 from plugengine.container_rows import ContainerRow
 from plugengine.creation import check_spec, choose_user_map, place_mounts
@@ -20,7 +21,7 @@ def describe(site: Site, spec: ContainerSpec) -> list[str]:
         PlugengineError: As `Engine.run`, as far as it is known before the first step.
     """
     image = site.images.resolve(spec.image, pull=spec.pull)
-    chosen = site.choose(spec)
+    chosen = networks.choose(site, spec)
     drivers = site.drivers(chosen)
     check_spec(drivers, chosen, spec)
     user_map = choose_user_map(site, _ID, spec.userns, imagine=True)

@@ -72,6 +72,51 @@ def ensure_network(
         return network
 
 
+def add_network(state: State, network: Network) -> Network:
+    """Store a network somebody asks for; one without a subnet stays without.
+
+    Raises:
+        ConflictError: The name is taken, or the subnet overlaps another network's.
+        UsageError: The name is not allowed, or an address is not one of the subnet.
+    """
+    check_name(network.name, what="network")
+    _check_addresses(network)
+    with state.transaction() as cursor:
+        if cursor.execute("SELECT 1 FROM networks WHERE name = ?", (network.name,)).fetchone():
+            raise ConflictError(f"network {network.name}: there is one of that name already")
+        for row in cursor.execute("SELECT name, network FROM networks"):
+            other = msgspec.json.decode(row["network"], type=Network).subnet
+            if network.subnet and other and overlap(parse_cidr(network.subnet), parse_cidr(other)):
+                raise ConflictError(f"network {network.name}: {network.subnet} overlaps {other} of {row['name']}")
+        text = msgspec.json.encode(network).decode()
+        cursor.execute(
+            "INSERT INTO networks (name, driver, network) VALUES (?, ?, ?)", (network.name, network.driver, text)
+        )
+    return network
+
+
+def complete(state: State, network: Network, *, host_subnets: Iterable[str]) -> Network:
+    """Return a network with a free subnet and a gateway in place of those not given."""
+    subnet = network.subnet
+    if subnet is None:
+        with state.transaction() as cursor:
+            subnet = _free_subnet(cursor, [parse_cidr(each) for each in host_subnets])
+    gateway = network.gateway or _gateway(subnet)
+    return msgspec.structs.replace(network, subnet=subnet, gateway=gateway)
+
+
+def _check_addresses(network: Network) -> None:
+    if network.subnet is None:
+        return
+    first, last = hosts(parse_cidr(network.subnet))
+    if network.gateway is not None and not first <= parse_address(network.gateway) <= last:
+        raise UsageError(f"network {network.name}: gateway {network.gateway} is not in {network.subnet}")
+    if network.ip_range is not None:
+        begin, end = hosts(parse_cidr(network.ip_range))
+        if not first <= begin <= end <= last:
+            raise UsageError(f"network {network.name}: range {network.ip_range} is not in {network.subnet}")
+
+
 def get_network(state: State, name: str) -> NetworkRow:
     """Return one network.
 
@@ -260,14 +305,23 @@ def _next_free(cursor: sqlite3.Cursor, network: Network, last_lease: str | None)
         if candidate not in taken:
             return candidate
     raise ConflictError(
-        f"network {network.name}: all {len(taken)} addresses of {network.subnet} are in use",
+        f"network {network.name}: all {len(taken)} addresses of {network.ip_range or network.subnet} are in use",
         hint="remove containers that are no longer needed, or use another network",
     )
 
 
+def _range(network: Network) -> tuple[int, int]:
+    """Return the first and last address to lease; a range may begin and end with what no subnet could."""
+    first, last = hosts(parse_cidr(network.subnet or ""))
+    if network.ip_range is None:
+        return first, last
+    begin, length = parse_cidr(network.ip_range)
+    return max(first, begin), min(last, begin | ((1 << 32 - length) - 1))
+
+
 def _candidates(network: Network, last_lease: str | None) -> Iterator[str]:
     """Yield every address but the gateway's once, from behind the last lease on and around."""
-    first, last = hosts(parse_cidr(network.subnet or ""))
+    first, last = _range(network)
     begin = first if last_lease is None else max(parse_address(last_lease) + 1, first)
     for address in chain(range(begin, last + 1), range(first, min(begin, last + 1))):
         text = format_address(address)

@@ -162,6 +162,7 @@ class Network(Struct, frozen=True, kw_only=True):
     subnet: str | None = None  # CIDR, None when the driver does not claim ADDRESSES
     gateway: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    ip_range: str | None = None  # CIDR: the part of the subnet addresses are leased from; None: all of it
 
 
 class Port(Struct, frozen=True, kw_only=True):

@@ -1,20 +1,170 @@
-"""The rows of networks: made at first use, removed with the last container that used them."""
+"""The rows of networks: a driver's own, made at first use and gone with its last container, and those somebody made."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import cast
 
 import msgspec
 
-from plugengine import ipam
-from plugengine.container_rows import ContainerRow
-from plugengine.drivers import NetworkDriver
-from plugengine.errors import NotFoundError
-from plugengine.model import Capability, Network, Record
+from plugengine import container_rows, ipam
+from plugengine.addresses import format_cidr, parse_cidr
+from plugengine.choice import check_options, explain_missing, survey
+from plugengine.container import ContainerSpec, DriverChoice
+from plugengine.container_rows import LIVE, ContainerRow
+from plugengine.drivers import NetworkDriver, open_driver
+from plugengine.errors import ConflictError, NotFoundError, PlugengineError
+from plugengine.ipam import NetworkRow
+from plugengine.model import Attachment, Capability, HostPath, Network, Record, encode
+from plugengine.names import near_miss
 from plugengine.site import Site
+
+
+def choose(site: Site, spec: ContainerSpec) -> DriverChoice:
+    """Return the drivers of a new container whose network is named by itself or by its driver; see `Site.choose`.
+
+    Raises:
+        NotFoundError: Neither a network nor a driver has the name.
+    """
+    name = spec.network
+    if name is None or name in site.registry.names("network"):
+        return site.choose(spec)
+    try:
+        made = ipam.get_network(site.state, name).network
+    except NotFoundError as exc:
+        known = [*site.registry.names("network"), *(row.network.name for row in ipam.list_networks(site.state))]
+        hint = near_miss(name, known) or f"there are: {', '.join(sorted(set(known)))}"
+        raise NotFoundError(f"network {name}: neither a network nor an installed driver", hint=hint) from exc
+    chosen = site.choose(msgspec.structs.replace(spec, network=made.driver))
+    return msgspec.structs.replace(chosen, network_name=name)
+
+
+def joined(site: Site, chosen: DriverChoice, driver: NetworkDriver) -> Network:
+    """Return the network a container is to be connected to.
+
+    Raises:
+        NotFoundError: It was removed.
+    """
+    if chosen.network_name:
+        return ipam.get_network(site.state, chosen.network_name).network
+    return default_network(site, driver)
+
+
+def imagined(site: Site, chosen: DriverChoice, driver: NetworkDriver) -> Network:
+    """Return the network a container would be connected to, without making it: one that is not there has no subnet."""
+    name = chosen.joins
+    found = next((each for each in list_all(site, driver.name) if each.name == name), None)
+    return found or Network(name=name, driver=driver.name, subnet=None, gateway=None)
+
+
+def create(
+    site: Site,
+    name: str,
+    driver_name: str | None = None,
+    *,
+    subnet: str | None = None,
+    gateway: str | None = None,
+    ip_range: str | None = None,
+    options: Mapping[str, str] | None = None,
+) -> Network:
+    """Make a network, and its driver's side of it; see `Engine.create_network`."""
+    if name in site.registry.names("network") or name == "default":
+        raise ConflictError(f"network {name}: is what the driver's own network is called", hint="choose another name")
+    driver = _open(site, driver_name or _default_driver(site))
+    known = {option.name: option.default for option in driver.info.options}
+    check_options(driver.group, driver.name, known, options or {})
+    network = Network(
+        name=name,
+        driver=driver.name,
+        subnet=None if subnet is None else format_cidr(*parse_cidr(subnet)),
+        gateway=gateway,
+        options=dict(options or {}),
+        ip_range=None if ip_range is None else format_cidr(*parse_cidr(ip_range)),
+    )
+    if Capability.ADDRESSES in driver.info.capabilities:
+        network = ipam.complete(site.state, network, host_subnets=ipam.host_subnets())
+    elif flag := next((flag for flag, value in _address_flags(network) if value is not None), None):
+        raise explain_missing(Capability.ADDRESSES, driver.group, driver.name, flag)
+    ipam.add_network(site.state, network)
+    try:
+        ipam.store_record(site.state, name, driver.create(network))
+    except BaseException:
+        ipam.remove_network(site.state, name)
+        raise
+    return network
+
+
+def _address_flags(network: Network) -> tuple[tuple[str, str | None], ...]:
+    return ("--subnet", network.subnet), ("--gateway", network.gateway), ("--ip-range", network.ip_range)
+
+
+def _default_driver(site: Site) -> str:
+    cache = HostPath(f"{site.locations.run_root}/defaults.json")
+    found = survey(site.registry, site.host, site.configured, cache=cache).defaults.get("network")
+    if found is None:
+        raise NotFoundError("network driver: none works on this host", hint="see: pe drivers")
+    return found
+
+
+def _open(site: Site, name: str) -> NetworkDriver:
+    return cast(NetworkDriver, open_driver(site.registry, "network", name))
+
+
+def remove(site: Site, name: str) -> None:
+    """Remove a network somebody made; see `Engine.remove_network`."""
+    row = ipam.get_network(site.state, name)
+    network = row.network
+    if network.name == network.driver:
+        raise ConflictError(f"network {name}: is its driver's own, and goes with its last container")
+    with _alone_with(site, network) as alone:
+        users = containers_on(site, network)
+        if users or not alone:
+            raise ConflictError(f"network {name}: in use by container {', '.join(users) or '(one that is starting)'}")
+        _open(site, network.driver).remove(network, row.record or {})
+        ipam.remove_network(site.state, name)
+
+
+def containers_on(site: Site, network: Network) -> list[str]:
+    """Return the names of the running containers on a network."""
+    return [
+        row.name
+        for row in container_rows.list_all(site.state, ("starting", *LIVE))
+        if row.choice.joins == network.name and row.spec.modes.get("net", "private") == "private"
+    ]
+
+
+def mend(site: Site) -> list[str]:
+    """Have the drivers restore what running containers' networks lost, for example to a reload of the firewall.
+
+    Returns:
+        A sentence for each container that could not be helped.
+    """
+    problems = []
+    for row in container_rows.list_all(site.state, LIVE):
+        stored = row.records.get("network") or {}
+        if not stored.get("network") or not stored.get("attachment"):
+            continue
+        try:
+            _mend(site, row)
+        except (PlugengineError, OSError) as exc:
+            problems.append(f"container {row.name}: its network could not be restored: {exc}")
+    return problems
+
+
+def _mend(site: Site, row: ContainerRow) -> None:
+    stored = row.records["network"]
+    network, attachment = msgspec.convert(stored["network"], Network), msgspec.convert(stored["attachment"], Attachment)
+    driver = site.drivers(row.choice).network
+    with in_use(site, network):
+        driver.create(network)
+        if attachment.ports:
+            attachment = driver.ports(network, row.id, attachment, attachment.ports)
+    records = {**row.records, "network": {**stored, "attachment": encode(attachment)}}
+    if records != row.records:
+        container_rows.update(site.state, row.id, expect=LIVE, records=records)
 
 
 def default_network(site: Site, driver: NetworkDriver) -> Network:
@@ -29,12 +179,6 @@ def default_network(site: Site, driver: NetworkDriver) -> Network:
     )
 
 
-def imagined_network(site: Site, driver: NetworkDriver) -> Network:
-    """Return the network a container would be connected to, without making it: one that is not there has no subnet."""
-    found = next((each for each in list_all(site, driver.name) if each.name == driver.name), None)
-    return found or Network(name=driver.name, driver=driver.name, subnet=None, gateway=None)
-
-
 def of_container(site: Site, row: ContainerRow) -> Network | None:
     """Return the network of a container, also of one that had only begun to connect."""
     stored = (row.records.get("network") or {}).get("network")
@@ -42,7 +186,12 @@ def of_container(site: Site, row: ContainerRow) -> Network | None:
         return msgspec.convert(stored, Network)
     if row.spec.modes.get("net", "private") != "private":
         return None
-    return next((each for each in list_all(site, row.choice.network) if each.name == row.choice.network), None)
+    return next((each for each in list_all(site, row.choice.network) if each.name == row.choice.joins), None)
+
+
+def rows(site: Site) -> list[NetworkRow]:
+    """Return every network, with what its driver made of it."""
+    return ipam.list_networks(site.state)
 
 
 def list_all(site: Site, driver: str) -> tuple[Network, ...]:
@@ -68,14 +217,11 @@ def in_use(site: Site, network: Network) -> Iterator[None]:
 
 
 def remove_if_idle(site: Site, network: Network, driver: NetworkDriver) -> None:
-    """Remove the host's side of a network nobody has an address of, unless somebody is connecting just now."""
-    if network.subnet is None or _leased(site, network):
+    """Remove a driver's own network nobody has an address of, unless somebody is connecting just now."""
+    if network.name != network.driver or network.subnet is None or _leased(site, network):
         return
-    fd = _lock_file(site, network)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+    with _alone_with(site, network) as alone:
+        if not alone:
             return
         try:
             stored = ipam.get_network(site.state, network.name)
@@ -85,6 +231,19 @@ def remove_if_idle(site: Site, network: Network, driver: NetworkDriver) -> None:
             return
         driver.remove(network, stored.record or {})
         ipam.remove_network(site.state, network.name)
+
+
+@contextmanager
+def _alone_with(site: Site, network: Network) -> Iterator[bool]:
+    """Keep others from connecting to a network; False: somebody is at it just now."""
+    fd = _lock_file(site, network)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
     finally:
         os.close(fd)
 

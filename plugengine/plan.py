@@ -72,7 +72,7 @@ class _Planner:
 
     def __init__(self, site: Site, row: ContainerRow, drivers: DriverSet, *, imagine: bool) -> None:
         self._site = site
-        self._find_network = networks.imagined_network if imagine else networks.default_network
+        self._find_network = networks.imagined if imagine else networks.joined
         self._row = row
         self._spec = row.spec
         self._drivers = drivers
@@ -175,7 +175,7 @@ class _Planner:
         return [FillVolumesStep(self._site.locations.rootfs(self._row.id), fills, fill)]
 
     def _network_step(self) -> NetworkStep:
-        network = self._find_network(self._site, self._drivers.network)
+        network = self._find_network(self._site, self._row.choice, self._drivers.network)
         return NetworkStep(
             container_id=self._row.id,
             network=network,
@@ -190,9 +190,10 @@ class _Planner:
         )
 
     def _lease(self, network: Network) -> str | None:
+        if network.subnet is not None or self._row.choice.network_name:
+            networks.joined(self._site, self._row.choice, self._drivers.network)  # somebody may just have removed it
         if network.subnet is None:
             return None
-        networks.default_network(self._site, self._drivers.network)  # the last user may just have removed it
         return ipam.lease(self._site.state, network, self._row.id, self._spec.ip)
 
     def _release(self, network: Network) -> None:

@@ -61,6 +61,13 @@ VOLUME: Final[Mapping[str, Entry]] = {
     "rm": Entry(f"{_HOME}.volume:rm", "Remove volumes"),
 }
 
+NETWORK: Final[Mapping[str, Entry]] = {
+    "create": Entry(f"{_HOME}.network:create", "Make a network"),
+    "ls": Entry(f"{_HOME}.network:ls", "List networks"),
+    "inspect": Entry(f"{_HOME}.inspect:inspect_network", "Show everything about networks"),
+    "rm": Entry(f"{_HOME}.network:rm", "Remove networks"),
+}
+
 SYSTEM: Final[Mapping[str, Entry]] = {
     "check": Entry(f"{_HOME}.system:check", "Report what crashes left behind; mend it with --repair"),
     "reset": Entry(f"{_HOME}.system:reset", "Remove all containers, images, volumes and networks"),
@@ -77,5 +84,6 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "image": Entry("plugengine.cli.families:image", "Commands for images"),
     "layer": Entry("plugengine.cli.families:layer", "Plumbing for layers"),
     "volume": Entry("plugengine.cli.families:volume", "Commands for volumes"),
+    "network": Entry("plugengine.cli.families:network", "Commands for networks"),
     "system": Entry("plugengine.cli.families:system", "Check, reset and describe the engine"),
 }

@@ -49,7 +49,9 @@ def filesystem_options() -> tuple[click.Option, ...]:
 def network_options() -> tuple[click.Option, ...]:
     """Return the options about network and names."""
     return (
-        option("--network", "--net", metavar="DRIVER|container:NAME", help="Network driver: bridge, none, host …"),
+        option(
+            "--network", "--net", metavar="NAME|DRIVER|container:NAME", help="A network of pe network ls, or a driver."
+        ),
         options("--net-opt", metavar="NAME=VALUE", help="Option of the network driver."),
         options("-p", "--publish", metavar="[[IP:]HOST:]PORT[/PROTO]", help="Publish a port or range on the host."),
         switch("-P", "--publish-all", help="Publish all exposed ports on free host ports."),

@@ -1,11 +1,11 @@
-"""The groups below `pe`: image, layer, volume, system, and container for docker's long forms."""
+"""The groups below `pe`: image, layer, volume, network, system, and container for docker's long forms."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
 
-from plugengine.cli.catalog import CONTAINER, IMAGE, LAYER, SYSTEM, VOLUME
+from plugengine.cli.catalog import CONTAINER, IMAGE, LAYER, NETWORK, SYSTEM, VOLUME
 from plugengine.cli.command import HELP_WIDTH, help_option
 from plugengine.cli.lazy import Entry, LazyGroup
 
@@ -27,4 +27,5 @@ container = _family("container", _LONG_FORMS, "The commands for containers, once
 image = _family("image", IMAGE, "Commands for images.")
 layer = _family("layer", LAYER, "Plumbing for layers: unpack and pack them, for scripts.")
 volume = _family("volume", VOLUME, "Commands for volumes.")
+network = _family("network", NETWORK, "Commands for networks.")
 system = _family("system", SYSTEM, "Check, reset and describe the engine.")

@@ -69,7 +69,7 @@ CONTAINER_TESTS: Final[Mapping[str, Test]] = {
     "label": lambda row, wanted: has_label(row.spec.labels, wanted),
     "ancestor": _has_ancestor,
     "exited": lambda row, wanted: row.status == "exited" and str(row.state.exit_code or 0) == wanted,
-    "network": lambda row, wanted: wanted in (row.choice.network, row.spec.modes.get("net")),
+    "network": lambda row, wanted: wanted in (row.choice.joins, row.choice.network, row.spec.modes.get("net")),
     "volume": lambda row, wanted: any(
         wanted in (mount.get("name"), mount.get("target"), mount.get("source"))
         for mount in row.records.get("mounts", ())

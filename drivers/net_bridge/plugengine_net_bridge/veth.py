@@ -85,9 +85,12 @@ def change_ports(network: Network, container_id: str, attachment: Attachment, wa
     name = veth_name(container_id, label(network))
     try:
         with NetlinkSocket(NETLINK_ROUTE) as host, NetlinkSocket(NETLINK_NETFILTER) as nf:
-            published = ports.replace(nf, owner(container_id, label(network)), address, _normalised(wanted))
+            mark = owner(container_id, label(network))
+            before = {entry.port for entry in ports.of_owner(nf, mark)}
+            published = ports.replace(nf, mark, address, _normalised(wanted))
             _open_ways(host, plan.bridge, name, published)
-            conntrack.forget_ports(nf, (*attachment.ports, *published))
+            if before != set(published):  # else a repair would cut connections that work
+                conntrack.forget_ports(nf, (*attachment.ports, *published))
     except OSError as exc:
         raise DriverError(f"publish ports of container {container_id}: {exc.strerror} ({exc.filename})") from exc
     return Attachment(

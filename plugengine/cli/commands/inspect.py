@@ -1,4 +1,4 @@
-"""`pe inspect`, `pe image inspect` and `pe volume inspect`."""
+"""`pe inspect`, and `pe image inspect`, `pe volume inspect` and `pe network inspect`."""
 
 from __future__ import annotations
 
@@ -44,6 +44,12 @@ def inspect_image(app: App, names: tuple[str, ...], *, format: str | None) -> in
 def inspect_volume(app: App, names: tuple[str, ...], *, format: str | None) -> int:  # noqa: A002 - the flag's name
     """Show everything about volumes, as JSON."""
     return _show(app, names, format, lambda name: _find(app, name, ("volume",)))
+
+
+@command(_format_option(), argument("names", many=True, metavar="NETWORK..."))
+def inspect_network(app: App, names: tuple[str, ...], *, format: str | None) -> int:  # noqa: A002 - the flag's name
+    """Show everything about networks, as JSON."""
+    return _show(app, names, format, app.engine.inspect_network)
 
 
 def _find(app: App, name: str, kinds: tuple[str, ...]) -> Mapping[str, Any]:

@@ -49,7 +49,7 @@ def parse_mode(flag: str, namespace: str, text: str) -> str:
 
 
 def parse_network(flag: str, text: str) -> tuple[str | None, str | None]:
-    """Return the network driver (None: the default) and the mode of the net namespace (None: private).
+    """Return the network or its driver (None: the default) and the mode of the net namespace (None: private).
 
     Raises:
         FlagError: Several networks or their options in one value, or no name.
