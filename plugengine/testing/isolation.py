@@ -322,7 +322,7 @@ class _Keeper:
         try:
             own = os.getpid()
             os.setsid()
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
                 signal.signal(number, signal.SIG_DFL)
             credentials.set_pdeathsig(signal.SIGKILL)
             self._redirect()

@@ -56,7 +56,7 @@ def run(
         quick: Leave slow cases out.
         directory: Where the cases write; None: /var/tmp.
         filesystem: Make one of this type for the cases: btrfs, ext4 or xfs.
-        progress: Called for each outcome as it comes.
+        progress: Called for each outcome as soon as it and those before it are known; the order is that of the ids.
         chosen: The cases; None: all of the kind.
 
     Raises:
@@ -144,15 +144,16 @@ class _Schedule:
                 found[case.id] = outcome_of(case, Result(verdict=Verdict.LEFT_OUT, message=why))
             else:
                 todo.append(case)
+        told = [case.id for case in reversed(todo)]  # in the order given, whichever is done first
         total = len(todo)
         todo.sort(key=lambda case: (case.slow, case.deadline_s), reverse=True)
-        done = 0
         try:
             for outcome in self._outcomes(todo):
-                done += 1
                 found[outcome.id] = outcome
-                if progress is not None:
-                    progress(outcome, done, total)
+                while told and told[-1] in found:
+                    name = told.pop()
+                    if progress is not None:
+                        progress(found[name], total - len(told), total)
         finally:
             self._end_all()
         return [found[case.id] for case in wanted]
