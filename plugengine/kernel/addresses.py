@@ -24,6 +24,8 @@ RTF_UP = 0x0001
 RTF_GATEWAY = 0x0002
 
 _BITS = 32
+# A locally administered address, as docker's: the second bit of the first byte is set.
+_MAC_PREFIX = bytes((0x02, 0x42))
 _SOCKADDR_IN = struct.Struct("=HH4s8x")
 _IFREQ_ADDRESS = struct.Struct(f"{IFNAMSIZ}s{_SOCKADDR_IN.size}s8x")
 _IFREQ_FLAGS = struct.Struct(f"{IFNAMSIZ}sH22x")
@@ -85,6 +87,31 @@ class InterfaceSocket:
     def _set(self, call: int, name: str, address: bytes) -> None:
         buffer = bytearray(_IFREQ_ADDRESS.pack(_interface(name), _sockaddr(address)))
         ioctl(self._socket.fileno(), call, buffer, f"{socket.inet_ntop(socket.AF_INET, address)} on {name}")
+
+
+def mac_of(address: str) -> str:
+    """Return the hardware address that goes with an IPv4 address, so that ARP caches stay right."""
+    return format_mac(_MAC_PREFIX + socket.inet_pton(socket.AF_INET, address))
+
+
+def parse_mac(text: str) -> bytes:
+    """Return the six bytes of `02:42:0a:58:00:02`.
+
+    Raises:
+        ValueError: It is none, or one that no single interface can have.
+    """
+    parts = text.replace("-", ":").split(":")
+    if len(parts) != len("123456") or not all(len(part) == len("00") for part in parts):
+        raise ValueError(f"hardware address {text!r}: not of the form 02:42:0a:58:00:02")
+    mac = bytes.fromhex("".join(parts))
+    if mac[0] & 1 or not any(mac):
+        raise ValueError(f"hardware address {text!r}: a group's, not an interface's")
+    return mac
+
+
+def format_mac(mac: bytes) -> str:
+    """Return `02:42:0a:58:00:02`."""
+    return mac.hex(":")
 
 
 def _sockaddr(address: bytes) -> bytes:

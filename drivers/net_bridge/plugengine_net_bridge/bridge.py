@@ -8,19 +8,19 @@ from contextlib import ExitStack
 
 from plugengine.errors import ConflictError, DriverError, UsageError
 from plugengine.kernel import rtnetlink as rtnl
+from plugengine.kernel import sysctl
+from plugengine.kernel.addresses import mac_of, parse_mac
 from plugengine.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket
 from plugengine.kernel.rtnetlink import Link, Prefix
 
-from plugengine_net_bridge import firewall, links, sysctl, table
+from plugengine_net_bridge import firewall, links, table
 from plugengine_net_bridge.names import (
     IFNAMSIZ,
     bridge_name,
     label,
-    mac_of,
     marked_container,
     marked_network,
     network_mark,
-    parse_mac,
     split_owner,
 )
 

@@ -1,8 +1,7 @@
-"""Names, marks and hardware addresses, all derived, so that whatever was left behind can be found again."""
+"""Names and marks, all derived, so that whatever was left behind can be found again."""
 
 from __future__ import annotations
 
-import socket
 import zlib
 
 TYPE_CHECKING = False
@@ -18,8 +17,6 @@ _DEFAULT_SUBNETS = (None, "10.88.0.0/16")
 _DEFAULT_BRIDGE = "pe0"
 _NETWORK_MARK = "plugengine network "
 _CONTAINER_MARK = "plugengine container "
-# A locally administered address, as docker's: the second bit of the first byte is set.
-_MAC_PREFIX = bytes((0x02, 0x42))
 
 
 def bridge_name(network: Network) -> str:
@@ -76,31 +73,6 @@ def split_owner(text: str) -> tuple[str, str]:
     """Return (container id, label of the network) of an owner."""
     container_id, _, network_label = text.partition(" ")
     return container_id, network_label
-
-
-def mac_of(address: str) -> str:
-    """Return the hardware address that goes with an IPv4 address, so that ARP caches stay right."""
-    return format_mac(_MAC_PREFIX + socket.inet_pton(socket.AF_INET, address))
-
-
-def parse_mac(text: str) -> bytes:
-    """Return the six bytes of `02:42:0a:58:00:02`.
-
-    Raises:
-        ValueError: It is none, or one that no single interface can have.
-    """
-    parts = text.replace("-", ":").split(":")
-    if len(parts) != len("123456") or not all(len(part) == len("00") for part in parts):
-        raise ValueError(f"hardware address {text!r}: not of the form 02:42:0a:58:00:02")
-    mac = bytes.fromhex("".join(parts))
-    if mac[0] & 1 or not any(mac):
-        raise ValueError(f"hardware address {text!r}: a group's, not an interface's")
-    return mac
-
-
-def format_mac(mac: bytes) -> str:
-    """Return `02:42:0a:58:00:02`."""
-    return mac.hex(":")
 
 
 def _allowed(text: str) -> str:

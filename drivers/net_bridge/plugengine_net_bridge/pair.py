@@ -7,12 +7,13 @@ import os
 import time
 
 from plugengine.kernel import rtnetlink as rtnl
+from plugengine.kernel import sysctl
 from plugengine.kernel.addresses import InterfaceSocket
 from plugengine.kernel.links import in_namespace
 from plugengine.kernel.netlink import NetlinkSocket
 from plugengine.kernel.rtnetlink import Link, Prefix
 
-from plugengine_net_bridge import links, sysctl
+from plugengine_net_bridge import links
 from plugengine_net_bridge.bridge import Plan
 from plugengine_net_bridge.names import container_mark, veth_name
 

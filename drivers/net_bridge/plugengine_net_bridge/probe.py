@@ -6,9 +6,10 @@ import errno
 import os
 
 from plugengine.kernel import rtnetlink as rtnl
+from plugengine.kernel import sysctl
 from plugengine.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket
 
-from plugengine_net_bridge import nft, sysctl
+from plugengine_net_bridge import nft
 from plugengine_net_bridge.rules import definition
 
 _MISSING = frozenset((errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.ENOENT, errno.EINVAL))

@@ -6,13 +6,15 @@ from contextlib import ExitStack
 
 from plugengine.errors import DriverError, PlugengineError, UsageError
 from plugengine.kernel import rtnetlink as rtnl
+from plugengine.kernel import sysctl
+from plugengine.kernel.addresses import format_mac, mac_of, parse_mac
 from plugengine.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket
 from plugengine.kernel.rtnetlink import Prefix
 from plugengine.model import Attachment, Interface, NetworkStats
 
-from plugengine_net_bridge import pair, sysctl
+from plugengine_net_bridge import pair
 from plugengine_net_bridge.bridge import Plan, parse_mtu
-from plugengine_net_bridge.names import format_mac, label, mac_of, owner, parse_mac, veth_name
+from plugengine_net_bridge.names import label, owner, veth_name
 from plugengine_net_bridge.pair import Pair
 
 TYPE_CHECKING = False

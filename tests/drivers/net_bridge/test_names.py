@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from plugengine_net_bridge import names, nft
 
 from plugengine.kernel import netlink
+from plugengine.kernel.addresses import parse_mac
 from plugengine.kernel.rtnetlink import Prefix
 from plugengine.model import Network
 
@@ -46,7 +47,7 @@ def test_ids_that_begin_alike_have_different_links() -> None:
 )
 def test_what_is_no_hardware_address_of_an_interface_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="hardware address"):
-        names.parse_mac(text)
+        parse_mac(text)
 
 
 @pytest.mark.parametrize(

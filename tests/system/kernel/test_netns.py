@@ -56,9 +56,8 @@ def test_counters_are_those_of_the_interface() -> None:
     need_root()
     fd = netns.make()
     link_up("lo", fd)
-    with in_namespace(fd):
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            socket.create_connection(server.getsockname()).close()
+    with in_namespace(fd), socket.create_server(("127.0.0.1", 0)) as server:
+        socket.create_connection(server.getsockname()).close()
     counted = netns.counters("lo", fd)
     assert counted.rx_packets >= 3
     assert counted.rx_bytes == counted.tx_bytes > 0
