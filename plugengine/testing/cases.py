@@ -13,15 +13,22 @@ CONTRACT: Final = "contract"  # the claim every driver makes by being one
 
 # Importing these modules registers their cases; each kind's are imported only when asked for.
 MODULES: Final[dict[Kind, tuple[str, ...]]] = {
-    Kind.STORAGE: ("plugengine.testing.storage.contract",),
+    Kind.STORAGE: (
+        "plugengine.testing.storage.contract",
+        "plugengine.testing.storage.content",
+        "plugengine.testing.storage.attributes",
+    ),
     Kind.NETWORK: (
         "plugengine.testing.network.contract",
+        "plugengine.testing.network.unmaking",
         "plugengine.testing.network.reach",
+        "plugengine.testing.network.isolation",
         "plugengine.testing.network.ports",
-        "plugengine.testing.network.crowd",
+        "plugengine.testing.network.addresses",
+        "plugengine.testing.network.crash",
     ),
-    Kind.CGROUP: ("plugengine.testing.cgroup.contract", "plugengine.testing.cgroup.limits"),
-    Kind.NAMESPACE: ("plugengine.testing.namespace.contract", "plugengine.testing.namespace.isolation"),
+    Kind.CGROUP: (),
+    Kind.NAMESPACE: (),
 }
 
 CaseFunction = Callable[[Any], None]

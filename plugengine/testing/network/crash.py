@@ -1,0 +1,97 @@
+"""Network cases: the engine is killed in the middle of a verb, and another process tidies up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from plugengine.model import Attachment, Capability, Port
+from plugengine.testing.cases import case, expect_equal
+from plugengine.testing.children import count_steps, in_child, kill_at_step, spread
+from plugengine.testing.network.container import Container
+from plugengine.testing.network.subject import Subject, port, traces
+
+_MOST = 32  # steps at which the process is killed, evenly spread over all
+
+
+def _ports(subject: Subject) -> tuple[Port, ...]:
+    return (port(8080, 80),) if subject.claims(Capability.PORTS) else ()
+
+
+def _attach(subject: Subject, container: Container, ports: tuple[Port, ...]) -> Callable[[], object]:
+    return lambda: subject.driver.attach(container.request(*ports))
+
+
+@case("network.crash.attach", deadline_s=60)
+def an_attach_killed_anywhere_is_undone_by_detach(subject: Subject) -> None:
+    """Killed at any step of attach, it is undone by a detach without attachment: nothing is left."""
+    network = subject.network()
+    ports = _ports(subject)
+    subject.make(network)
+    before = traces()
+    trial = subject.container(network)
+    total = count_steps(_attach(subject, trial, ports))
+    _tidy(subject, trial)
+    expect_equal(traces(), before, "the host after attach in one process and detach in another")
+    for step in spread(total, _MOST):
+        container = subject.container(network)
+        kill_at_step(_attach(subject, container, ports), step)
+        _tidy(subject, container)
+        expect_equal(traces(), before, f"the host after attach was killed at step {step} of {total} and detached")
+
+
+@case("network.crash.detach", deadline_s=60)
+def a_detach_killed_anywhere_is_ended_by_the_next(subject: Subject) -> None:
+    """Killed at any step of detach, the next detach with the same attachment ends it."""
+    network = subject.network()
+    ports = _ports(subject)
+    subject.make(network)
+    before = traces()
+
+    def detach(container: Container) -> Callable[[], None]:
+        return lambda: subject.driver.detach(network, container.id, container.attachment)
+
+    total = count_steps(detach(subject.container(network).attach(*ports)))
+    for step in spread(total, _MOST):
+        container = subject.container(network).attach(*ports)
+        kill_at_step(detach(container), step)
+        _tidy(subject, container, container.attachment)
+        expect_equal(traces(), before, f"the host after detach was killed at step {step} of {total} and repeated")
+
+
+@case("network.crash.gc", refused=Capability.HOST_NAMESPACE, deadline_s=60)
+def an_attach_killed_anywhere_is_collected(subject: Subject) -> None:
+    """Killed at any step of attach, what it left is removed by gc once the container is forgotten."""
+    network = subject.network()
+    ports = _ports(subject)
+    subject.make(network)
+    before = traces()
+    total = count_steps(lambda: subject.attached(*ports, network=network).detach())
+    for step in spread(total, _MOST // 2):
+        container = subject.container(network)
+        kill_at_step(_attach(subject, container, ports), step)
+        in_child(lambda: list(subject.driver.gc(subject.host, (network,), frozenset())))
+        expect_equal(traces(), before, f"the host after attach was killed at step {step} of {total}, and gc")
+        subject.forget(container)
+
+
+@case("network.crash.create", deadline_s=60)
+def a_create_killed_anywhere_is_mended_or_removed(subject: Subject) -> None:
+    """Killed at any step of create, the next create mends it, and remove takes all of it away."""
+    network = subject.network()
+    subject.make(network)
+    made = traces()
+    subject.driver.remove(network, subject.records[network.name])
+    total = count_steps(lambda: subject.driver.remove(network, subject.driver.create(network)))
+    for step in spread(total, _MOST // 2):
+        kill_at_step(lambda: subject.driver.create(network), step)
+        subject.make(network)
+        expect_equal(traces(), made, f"the host after create was killed at step {step} of {total} and repeated")
+        subject.driver.remove(network, subject.records[network.name])
+        expect_equal(subject.new(), [], f"on the host after create was killed at step {step} of {total} and remove")
+
+
+def _tidy(subject: Subject, container: Container, attachment: Attachment | None = None) -> None:
+    """Detach in a process of its own, as the next start of the engine does, while the namespace still lives."""
+    in_child(lambda: subject.driver.detach(container.network, container.id, attachment))
+    container.attachment = None
+    subject.forget(container)

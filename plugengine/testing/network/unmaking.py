@@ -1,0 +1,167 @@
+"""Network cases: detach, remove and gc, also of what is half made, gone, or somebody else's."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+from plugengine.model import Capability, Port
+from plugengine.testing.cases import case, expect, expect_equal
+from plugengine.testing.network import view
+from plugengine.testing.network.container import Container
+from plugengine.testing.network.place import talk
+from plugengine.testing.network.subject import Subject, port, traces
+
+_PORT = 8080
+
+
+@case("network.detach.clean")
+def detach_takes_all_of_it_away(subject: Subject) -> None:
+    """After detach the host is as it was before attach."""
+    container = subject.container()
+    subject.make(container.network)
+    before = traces()
+    container.attach()
+    container.detach()
+    expect_equal(traces(), before, "the host after detach")
+
+
+@case("network.detach.twice")
+def detaching_twice_is_detaching_once(subject: Subject) -> None:
+    """Detaching what is detached already succeeds, with its attachment and without."""
+    container = subject.attached()
+    attachment = container.attached
+    container.detach()
+    before = traces()
+    subject.driver.detach(container.network, container.id, attachment)
+    subject.driver.detach(container.network, container.id, None)
+    expect_equal(traces(), before, "the host after detaching again")
+
+
+@case("network.detach.without-attachment")
+def detach_finds_it_by_the_id(subject: Subject) -> None:
+    """Without an attachment, as after an attach that was interrupted, detach finds all of it by the container's id."""
+    container = subject.container()
+    subject.make(container.network)
+    before = traces()
+    container.attach(*_one_port(subject))
+    subject.driver.detach(container.network, container.id, None)
+    expect_equal(traces(), before, "the host after detach without the attachment")
+
+
+@case("network.detach.never-attached")
+def detaching_what_never_was_is_nothing(subject: Subject) -> None:
+    """Detaching a container nobody attached succeeds, also when its network was never made."""
+    container = subject.container()
+    subject.driver.detach(container.network, container.id, None)
+    subject.make(container.network)
+    before = traces()
+    subject.driver.detach(container.network, container.id, None)
+    expect_equal(traces(), before, "the host after detaching a stranger")
+
+
+@case("network.detach.dead-namespace", refused=Capability.HOST_NAMESPACE)
+def a_namespace_that_is_gone_is_detached(subject: Subject) -> None:
+    """A container whose namespace has ended is detached like any other."""
+    container = subject.container()
+    subject.make(container.network)
+    before = traces()
+    container.attach(*_one_port(subject))
+    container.close()
+    container.detach()
+    expect_equal(subject.settle(before), [], "on the host after the namespace ended and the container was detached")
+
+
+@case("network.detach.others-stay", refused=Capability.HOST_NAMESPACE)
+def detaching_one_leaves_the_others(subject: Subject) -> None:
+    """Detaching one container, also twice, does not touch another of the same network."""
+    one, two = subject.attached(), subject.attached()
+    before = two.attached
+    one.detach()
+    subject.driver.detach(one.network, one.id, None)
+    with two.inside():
+        links = view.links()
+    for interface in before.interfaces:
+        expect(interface.name in links and links[interface.name].running, f"{interface.name} of the other is gone")
+
+
+@case("network.remove.twice")
+def removing_twice_is_removing_once(subject: Subject) -> None:
+    """Removing a network that is removed already, or that was never made, succeeds."""
+    network = subject.network()
+    subject.driver.remove(network, {})
+    record = subject.make(network)
+    for _ in range(2):
+        subject.driver.remove(network, record)
+        expect_equal(subject.new(), [], "on the host after remove")
+
+
+@case("network.remove.make-again")
+def a_removed_network_can_be_made_again(subject: Subject) -> None:
+    """A network that was removed is made again by the next create, and works."""
+    network = subject.network()
+    subject.attached(network=network).detach()
+    subject.driver.remove(network, subject.records[network.name])
+    subject.attached(network=network)
+
+
+@case("network.gc.strangers", refused=Capability.HOST_NAMESPACE)
+def gc_removes_what_no_container_owns(subject: Subject) -> None:
+    """What was attached for a container nobody knows any more is removed, and named in a line."""
+    network = subject.network()
+    kept = subject.container(network)
+    subject.make(network)
+    before = traces()
+    subject.attached(*_one_port(subject), network=network)
+    made = traces() != before
+    lines = _gc(subject, kept)
+    expect_equal(traces(), before, "the host after gc")
+    expect(lines or not made, "gc removed what was a container's, but returned no line about it")
+
+
+@case("network.gc.keeps", refused=Capability.HOST_NAMESPACE)
+def gc_keeps_what_is_in_use(subject: Subject) -> None:
+    """What belongs to a container that is valid stays, and works, while a stranger's goes."""
+    kept, lost = subject.attached(*_one_port(subject)), subject.attached()
+    lines = _gc(subject, kept)
+    expect(not any(kept.id in line for line in lines), f"gc says it removed what is in use: {lines}")
+    with kept.inside():
+        links = view.links()
+    for interface in kept.attached.interfaces:
+        expect(interface.name in links and links[interface.name].running, f"gc took {interface.name} of a valid one")
+    if subject.claims(Capability.PORTS):
+        with closing(kept.listen(80)) as server:
+            talk(subject.here.connect("127.0.0.1", _PORT), server)
+    lost.close()
+
+
+@case("network.gc.quiet")
+def gc_of_nothing_says_nothing(subject: Subject) -> None:
+    """When all is in use, or nothing is there, gc changes nothing and returns no line."""
+    expect_equal(subject.driver.gc(subject.host, (), frozenset()), (), "lines of gc on a host without networks")
+    container = subject.attached()
+    before = traces()
+    expect_equal(_gc(subject, container), (), "lines of gc when all is in use")
+    expect_equal(traces(), before, "the host after gc")
+
+
+@case("network.gc.networks")
+def gc_removes_the_host_side_of_unknown_networks(subject: Subject) -> None:
+    """The host's side of a network that is not among the valid ones, and that nobody uses, is removed."""
+    lost = subject.network("kit-lost")
+    subject.attached(network=lost).detach()
+    kept = subject.network("kit-kept")
+    subject.make(kept)
+    subject.driver.remove(lost, subject.records[lost.name])
+    before = traces()
+    subject.make(lost)
+    subject.driver.gc(subject.host, (kept,), frozenset())
+    expect_equal(traces(), before, "the host after gc")
+
+
+def _one_port(subject: Subject) -> tuple[Port, ...]:
+    return (port(_PORT, 80),) if subject.claims(Capability.PORTS) else ()
+
+
+def _gc(subject: Subject, *valid: Container) -> tuple[str, ...]:
+    networks = tuple(subject.networks.values())
+    return subject.driver.gc(subject.host, networks, frozenset(container.id for container in valid))
