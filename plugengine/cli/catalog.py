@@ -68,6 +68,10 @@ NETWORK: Final[Mapping[str, Entry]] = {
     "rm": Entry(f"{_HOME}.network:rm", "Remove networks"),
 }
 
+DRIVER: Final[Mapping[str, Entry]] = {
+    "test": Entry(f"{_HOME}.driver:test", "Run the conformance kit against a driver"),
+}
+
 SYSTEM: Final[Mapping[str, Entry]] = {
     "check": Entry(f"{_HOME}.system:check", "Report what crashes left behind; mend it with --repair"),
     "reset": Entry(f"{_HOME}.system:reset", "Remove all containers, images, volumes and networks"),
@@ -78,6 +82,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     **CONTAINER,
     **_IMAGES,
     "drivers": Entry(f"{_HOME}.drivers:drivers", "List the drivers, and what works on this host"),
+    "driver": Entry("plugengine.cli.families:driver", "Commands for those who write drivers"),
     "info": Entry(f"{_HOME}.info:info", "Show where the engine works and with what"),
     "version": Entry(f"{_HOME}.info:version", "Show versions"),
     "container": Entry("plugengine.cli.families:container", "The commands for containers, once more"),

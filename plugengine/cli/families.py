@@ -1,11 +1,11 @@
-"""The groups below `pe`: image, layer, volume, network, system, and container for docker's long forms."""
+"""The groups below `pe`: driver, image, layer, volume, network, system, and container for docker's long forms."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
 
-from plugengine.cli.catalog import CONTAINER, IMAGE, LAYER, NETWORK, SYSTEM, VOLUME
+from plugengine.cli.catalog import CONTAINER, DRIVER, IMAGE, LAYER, NETWORK, SYSTEM, VOLUME
 from plugengine.cli.command import HELP_WIDTH, help_option
 from plugengine.cli.lazy import Entry, LazyGroup
 
@@ -24,6 +24,7 @@ def _family(name: str, entries: Mapping[str, Entry], text: str) -> LazyGroup:
 _LONG_FORMS: Final = {**CONTAINER, "ls": CONTAINER["ps"]._replace(hidden=True)}
 
 container = _family("container", _LONG_FORMS, "The commands for containers, once more.")
+driver = _family("driver", DRIVER, "Commands for those who write drivers.")
 image = _family("image", IMAGE, "Commands for images.")
 layer = _family("layer", LAYER, "Plumbing for layers: unpack and pack them, for scripts.")
 volume = _family("volume", VOLUME, "Commands for volumes.")
