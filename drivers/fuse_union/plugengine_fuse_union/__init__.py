@@ -38,6 +38,8 @@ _OPTIONS: Final = (
     ),
     Option(name="passthrough", default="auto", help="auto: the kernel reads and writes files by itself if it can; off"),
     Option(name="fsync", default="on", help="off: fsync does nothing; quicker, and a power cut may lose anything"),
+    Option(name="redirect_dir", default="nofollow", help="follow: find directories that overlayfs marked as moved"),
+    Option(name="metacopy", default="off", help="on: find the data of files of which overlayfs copied the metadata"),
     Option(name="size", default="", help="most that the container's changes may take on disk, like 512m or 10g"),
     Option(name="trace", default="", help="file to write to which files of the image are opened or executed"),
 )
@@ -45,6 +47,8 @@ _CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "transport": ("auto", "devfuse", "fusepy"),
     "passthrough": ("auto", "off"),
     "fsync": ("on", "off"),
+    "redirect_dir": ("nofollow", "follow"),
+    "metacopy": ("off", "on"),
 }
 
 
@@ -128,6 +132,8 @@ def pe_storage_mounts(request: StorageRequest, record: Record) -> Rootfs:
         "passthrough": options["passthrough"] == "auto",
         "durable": options["fsync"] == "on",
     }
+    config["follow"] = options.get("redirect_dir") == "follow"
+    config["metacopy"] = options.get("metacopy") == "on"
     config["note"] = os.path.join(request.directory, _NOTE)
     if options.get("size"):
         config["size"] = _size(options["size"])

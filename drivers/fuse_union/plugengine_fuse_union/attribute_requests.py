@@ -11,6 +11,7 @@ from plugengine_fuse_union.errors import refused
 from plugengine_fuse_union.nodes import Node
 from plugengine_fuse_union.protocol import BODY, Opcode
 from plugengine_fuse_union.replies import NOTHING, Replies
+from plugengine_fuse_union.transfer import CAPABILITY
 
 if TYPE_CHECKING:
     from plugengine_fuse_union.connection import Connection, Handler
@@ -105,7 +106,7 @@ class AttributeRequests:
         size, _ = protocol.GETXATTR_IN.unpack_from(self._connection.buffer, BODY)
         name = os.fsdecode(self._connection.name(BODY + protocol.GETXATTR_IN.size, end))
         node = self._node(nodeid)
-        if name == attributes.CAPABILITY and node.opened is not None and node.opened.no_capability:
+        if name == CAPABILITY and node.opened is not None and node.opened.no_capability:
             raise refused(errno.ENODATA)
         return _sized(xattrs.get(self._union, node, name), size)
 

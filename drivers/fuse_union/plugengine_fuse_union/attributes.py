@@ -12,12 +12,12 @@ from plugengine.kernel.attributes import fchmodat, fchownat, utimensat
 
 from plugengine_fuse_union.copyup import copy_up
 from plugengine_fuse_union.errors import refused
+from plugengine_fuse_union.transfer import CAPABILITY, remove_xattr
 
 if TYPE_CHECKING:
     from plugengine_fuse_union.nodes import Node
     from plugengine_fuse_union.union import Union
 
-CAPABILITY: Final = "security.capability"
 _CLOCK_REALTIME_COARSE: Final = 5  # linux/time.h; Python has no name for it
 
 
@@ -85,11 +85,7 @@ def kill_setid(fd: int) -> None:
         kept &= ~stat.S_ISGID
     if kept != mode:
         os.chmod(fd, stat.S_IMODE(kept))
-    try:
-        os.removexattr(fd, CAPABILITY)
-    except OSError as exc:
-        if exc.errno not in {errno.ENODATA, errno.EOPNOTSUPP}:
-            raise
+    remove_xattr(fd, CAPABILITY)
 
 
 def kill_setgid(union: Union, node: Node) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def copy_up(union: Union, node: Node, *, size: int | None = None) -> None:
-    """Make sure that a node and all its parents are in the upper directory.
+    """Make sure that a node and all its parents are in the upper directory, and of a file the data.
 
     The copy is made in the stage with data, owner, mode, xattrs and times, reaches the disk, and is renamed into
     place. The modification time of the directory it appears in does not change.
@@ -36,6 +36,8 @@ def copy_up(union: Union, node: Node, *, size: int | None = None) -> None:
         OSError: EROFS without an upper directory; ENOSPC and the like, with nothing left behind.
     """
     if node.upper:
+        if node.data is not None:
+            _complete(union, node, size)
         return
     stage = union.require_writable()
     missing = [node]
@@ -103,7 +105,7 @@ def _keep_without_name(stage: Stage, node: Node, name: bytes) -> None:
     kind = os.O_RDWR if stat.S_ISREG(node.kind) else os.O_PATH
     node.fd = os.open(name, kind | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=stage.fd)
     os.unlink(name, dir_fd=stage.fd)
-    node.upper, node.lower = True, None
+    node.upper, node.lower, node.data = True, None, None
 
 
 def _copy_file(union: Union, node: Node, status: os.stat_result, stage_fd: int, name: bytes, size: int | None) -> None:
@@ -118,7 +120,7 @@ def _copy_file(union: Union, node: Node, status: os.stat_result, stage_fd: int, 
             if wanted < status.st_size:
                 os.ftruncate(copy, wanted)
             os.chown(copy, status.st_uid, status.st_gid)
-            transfer.copy_xattrs(source, copy)
+            _copy_xattrs(union, node, source, copy)
             os.chmod(copy, stat.S_IMODE(status.st_mode))
             if status.st_nlink == 1:
                 os.setxattr(copy, markers.INODE, markers.inode_value(node.ino))
@@ -130,6 +132,56 @@ def _copy_file(union: Union, node: Node, status: os.stat_result, stage_fd: int, 
             os.close(copy)
     finally:
         os.close(source)
+
+
+def _copy_xattrs(union: Union, node: Node, source: int, copy: int) -> None:
+    if node.data is None:
+        transfer.copy_xattrs(source, copy)
+        return
+    dir_fd, name = union.place(node)  # the xattrs are not where the data is
+    os.fchdir(dir_fd)
+    transfer.write_xattrs(transfer.read_xattrs(name), copy)
+
+
+def _complete(union: Union, node: Node, size: int | None) -> None:
+    """Bring in the data of an upper file that had only its metadata copied up, by overlayfs with metacopy=on.
+
+    The mark goes last: as long as it is there, the data is that of the layer.
+    """
+    union.require_writable()
+    status = union.status(node)
+    wanted = status.st_size if size is None else min(size, status.st_size)
+    if union.quota is not None:
+        union.quota.require_file(status, wanted)
+    source = union.open_data(node, os.O_RDONLY)
+    place, node.data = node.data, None
+    try:
+        copy = union.open_data(node, os.O_RDWR)
+        try:
+            _fill(union, source, copy, status, wanted)
+        finally:
+            os.close(copy)
+    except BaseException:
+        node.data = place
+        raise
+    finally:
+        os.close(source)
+    if node.nodeid:
+        union.stale.append(node.nodeid)
+    follow_copy_up(union, node)
+
+
+def _fill(union: Union, source: int, copy: int, status: os.stat_result, wanted: int) -> None:
+    capability = transfer.read_xattrs(copy).get(transfer.CAPABILITY)
+    union.copier.copy(source, copy, status, wanted)
+    os.ftruncate(copy, wanted)
+    if capability is not None:
+        os.setxattr(copy, transfer.CAPABILITY, capability)  # writing has cleared it
+    os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
+    if union.durable and wanted:
+        os.fsync(copy)
+    for mark in (markers.METACOPY, markers.REDIRECT):
+        transfer.remove_xattr(copy, mark)
 
 
 def _copy_special(node: Node, status: os.stat_result, source: tuple[int, bytes], copy: tuple[int, bytes]) -> None:
@@ -158,7 +210,7 @@ def _publish(union: Union, stage: Stage, node: Node, name: bytes, *, keeps_inode
         mark_impure(union, parent)
     os.rename(name, node.name, src_dir_fd=stage.fd, dst_dir_fd=parent_fd)
     os.utime(parent_fd, ns=(before.st_atime_ns, before.st_mtime_ns))
-    node.upper, node.lower = True, None
+    node.upper, node.lower, node.data = True, None, None
     if union.quota is not None:
         union.quota.add_copy(node, os.stat(node.name, dir_fd=parent_fd, follow_symlinks=False))
     if node.nodeid:
@@ -209,6 +261,7 @@ def _cut_off(union: Union, node: DirNode) -> None:
     markers.set_inode(dir_fd, name, node.ino)
     mark_impure(union, node.parent)
     markers.set_marker(fd, b".", markers.OPAQUE, markers.YES)
+    markers.remove_marker(fd, b".", markers.REDIRECT)
     node.lowers = ()
     purge_whiteouts(fd)
     os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))

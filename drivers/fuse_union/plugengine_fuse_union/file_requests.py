@@ -58,14 +58,14 @@ class FileRequests:
         flags, open_flags = protocol.OPEN_IN.unpack_from(self._connection.buffer, BODY)
         node = self._union.get(nodeid)
         opened = node.opened
-        if opened is not None and opened.backing and opened.upper == node.upper and not flags & _WRITES:
+        if opened is not None and opened.backing and opened.upper == node.whole and not flags & _WRITES:
             opened.count += 1
             self._connection.counters[KNOWN] += 1
             self._connection.counters[PASSED_OPENS] += 1
             return opened.answer
         if node.successor is not None:
             raise refused(errno.ESTALE)  # the kernel looks the name up again and finds the successor
-        if flags & _WRITES and not node.upper:
+        if flags & _WRITES and not node.whole:
             copy_up(self._union, node, size=0 if flags & os.O_TRUNC else None)
         if flags & os.O_TRUNC:
             kill = bool(open_flags & protocol.FUSE_OPEN_KILL_SUIDGID)

@@ -16,6 +16,7 @@ from plugengine_fuse_union.nodes import Node
 from plugengine_fuse_union.opened import Opened
 from plugengine_fuse_union.protocol import OPEN_OUT
 from plugengine_fuse_union.supersede import supersede
+from plugengine_fuse_union.transfer import CAPABILITY
 
 if TYPE_CHECKING:
     from plugengine_fuse_union.connection import Connection
@@ -66,13 +67,13 @@ class Handles:
         """
         opened = node.opened
         writes = bool(flags & os.O_ACCMODE)
-        if opened is not None and opened.count == 0 and (writes or opened.upper != node.upper):
+        if opened is not None and opened.count == 0 and (writes or opened.upper != node.whole):
             self._close(node, opened)
             opened = None
         try:
             if opened is None:
                 opened, fd = self._first(node, fd, writes=writes, made=made)
-            elif opened.backing and opened.upper != node.upper:
+            elif opened.backing and opened.upper != node.whole:
                 if not node.gone:
                     supersede(self._union, node)
                 raise refused(errno.ESTALE)
@@ -92,7 +93,7 @@ class Handles:
                 os.close(fd)
 
     def _first(self, node: Node, fd: int, *, writes: bool, made: os.stat_result | None) -> tuple[Opened, int]:
-        opened = Opened(upper=node.upper)
+        opened = Opened(upper=node.whole)
         # What the kernel writes by itself could not be counted.
         if self._passes and not (node.upper and self._union.quota is not None):
             if fd < 0:
@@ -169,7 +170,7 @@ def _has_privileges(fd: int) -> bool:
     if _is_setid(os.fstat(fd).st_mode):
         return True
     try:
-        os.getxattr(fd, attributes.CAPABILITY)
+        os.getxattr(fd, CAPABILITY)
     except OSError:
         return False
     return True

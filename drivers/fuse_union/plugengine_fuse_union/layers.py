@@ -33,6 +33,13 @@ class LayerDir:
         self.fd = fd
 
 
+def root_of(directory: LayerDir) -> LayerDir:
+    """Return the root of the layer that a directory is in."""
+    while directory.parent is not None:
+        directory = directory.parent
+    return directory
+
+
 class Holder(Protocol):
     """Something with a descriptor that can be opened again."""
 

@@ -7,6 +7,7 @@ import stat
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from plugengine_fuse_union import whiteout_files
@@ -85,7 +86,8 @@ def listing(union: Union, node: DirNode) -> Listing:
     """Return the entries of a directory, read from the layers where they are not known."""
     if node.listing is not None:
         return node.listing
-    made = Listing(iter([]) if node.gone else _merge(union, node))
+    with _held(node):
+        made = Listing(iter([]) if node.gone else _merge(union, node))
     union.keep_listing(node, made)
     return made
 
@@ -99,7 +101,18 @@ def is_empty(union: Union, node: DirNode) -> bool:
     """Tell whether a directory shows no entry."""
     if node.listing is not None:
         return len(node.listing) == 0
-    return next(_merge(union, node), None) is None
+    with _held(node):
+        return next(_merge(union, node), None) is None
+
+
+@contextmanager
+def _held(node: DirNode) -> Iterator[None]:
+    """Keep a directory's descriptor while it is read: letting an entry go may let its parent go as well."""
+    node.lookups += 1
+    try:
+        yield
+    finally:
+        node.lookups -= 1
 
 
 def _merge(union: Union, node: DirNode) -> Iterator[Item]:
@@ -114,8 +127,11 @@ def _merge(union: Union, node: DirNode) -> Iterator[Item]:
 def _as_shown(union: Union, node: DirNode, item: Item) -> Item:
     """Correct the number of an upper entry that keeps the one it had in a layer."""
     name, kind, _ = item
-    if node.impure or (kind == DT_DIR and node.lowers):
-        entry = existing(union, node, name)
+    if node.impure or (kind == DT_DIR and (node.lowers or union.follows)):
+        try:
+            entry = existing(union, node, name)
+        except OSError:
+            return item  # the name is listed, and a look at it gives the error
         item = (name, kind, entry.ino)
         union.drop(entry)
     return item

@@ -13,6 +13,7 @@ from plugengine_fuse_union.errors import refused
 from plugengine_fuse_union.layers import LayerDir
 from plugengine_fuse_union.markers import is_opaque, is_whiteout, lstat
 from plugengine_fuse_union.nodes import DirNode, Node
+from plugengine_fuse_union.redirects import Descent, data_below, directories_below, refuse_redirect, with_blocks_of
 from plugengine_fuse_union.union import unpin
 
 if TYPE_CHECKING:
@@ -63,8 +64,14 @@ def _find(union: Union, parent: DirNode, name: bytes) -> Found | None:
         if status is not None:
             if is_whiteout(status):
                 return None
-            return _upper_node(union, parent, name, dir_fd, status), status
-    return _lower_node(union, parent, name) if parent.lowers else None
+            return _shown(_upper_node(union, parent, name, dir_fd, status), status)
+    if not parent.lowers:
+        return None
+    return _followed_node(union, parent, name) if union.follows else _lower_node(union, parent, name)
+
+
+def _shown(node: Node, status: os.stat_result) -> Found:
+    return node, status if node.data is None else with_blocks_of(status, node.data.status)
 
 
 def _upper_node(union: Union, parent: DirNode, name: bytes, dir_fd: int, status: os.stat_result) -> Node:
@@ -74,15 +81,24 @@ def _upper_node(union: Union, parent: DirNode, name: bytes, dir_fd: int, status:
     if kind == stat.S_IFDIR:
         return _upper_directory(union, parent, name, dir_fd, ino, kept=kept is not None)
     if status.st_nlink > 1:
-        return _linked(union, parent, name, kind, ino, status)
-    return Node(parent, name, kind, ino, upper=True)
+        node = _linked(union, parent, name, kind, ino, status)
+    else:
+        node = Node(parent, name, kind, ino, upper=True)
+    # What we have copied up, and so has a number kept, is whole.
+    if union.follows and kept is None and node.nodeid == 0 and kind == stat.S_IFREG:
+        node.data = data_below(union, parent, dir_fd, name)
+    return node
 
 
 def _upper_directory(union: Union, parent: DirNode, name: bytes, dir_fd: int, ino: int, *, kept: bool) -> DirNode:
     node = DirNode(parent, name, stat.S_IFDIR, ino, upper=True)
     node.impure = markers.is_impure(dir_fd, name)
-    if parent.lowers and not is_opaque(dir_fd, name):
-        node.lowers = lower_directories(union, parent.lowers, name)
+    if (parent.lowers or union.follows) and not is_opaque(dir_fd, name):
+        if union.follows:
+            node.lowers = directories_below(union, parent, dir_fd, name)
+        else:
+            refuse_redirect(dir_fd, name)
+            node.lowers = lower_directories(union, parent.lowers, name)
         if node.lowers and not kept:
             node.ino = lower_number(union, node.lowers[0])
     return node
@@ -141,6 +157,29 @@ def _lower_node(union: Union, parent: DirNode, name: bytes) -> Found | None:
     return None
 
 
+def _followed_node(union: Union, parent: DirNode, name: bytes) -> Found | None:
+    """Do the same where overlayfs' marks for what was moved or copied without its data are heeded."""
+    if union.whiteout_files and whiteout_files.is_marker(name):
+        return None
+    descent = Descent(union, name)
+    found = descent.find(parent.lowers)
+    if not found:
+        return None
+    if descent.metacopy:
+        raise refused(errno.EIO)  # the data is nowhere
+    directory, _, status = found[0]
+    kind = stat.S_IFMT(status.st_mode)
+    ino = union.number(status.st_ino, directory.device)
+    if kind == stat.S_IFDIR:
+        node = DirNode(parent, name, kind, ino, upper=False)
+        node.lowers = tuple(LayerDir(place.directory, place.name, place.directory.device) for place in found)
+        return node, status
+    leaf = Node(parent, name, kind, ino, upper=False)
+    leaf.lower = directory
+    leaf.data = found[-1] if len(found) > 1 else None
+    return _shown(leaf, status)
+
+
 def lower_directories(union: Union, candidates: Iterable[LayerDir], name: bytes) -> tuple[LayerDir, ...]:
     """Return the directories of that name that merge, topmost first; a file, whiteout or opaque one ends them."""
     found: list[LayerDir] = []
@@ -155,6 +194,8 @@ def lower_directories(union: Union, candidates: Iterable[LayerDir], name: bytes)
             continue
         if not stat.S_ISDIR(status.st_mode) or (above >= 0 and is_opaque(above, name)):
             break
+        if above >= 0:
+            refuse_redirect(above, name)
         found.append(LayerDir(candidate, name, candidate.device))
         above = dir_fd
         if marked and (whiteout_files.is_opaque(dir_fd, name) or whiteout_files.is_removed(dir_fd, name)):

@@ -12,6 +12,8 @@ PREFIX: Final = "trusted.overlay."
 ESCAPED: Final = "trusted.overlay.overlay."
 OPAQUE: Final = "trusted.overlay.opaque"
 IMPURE: Final = "trusted.overlay.impure"
+REDIRECT: Final = "trusted.overlay.redirect"
+METACOPY: Final = "trusted.overlay.metacopy"
 # Of our own, below the prefix that every overlay hides: the st_ino a file had before copy-up. The kernel keeps a
 # file handle in trusted.overlay.origin for that, which not every filesystem can give.
 INODE: Final = "trusted.overlay.pe_inode"
@@ -52,6 +54,16 @@ def set_marker(dir_fd: int, name: bytes, attribute: str, value: bytes) -> None:
     """Set an xattr of an entry, see `get_marker`."""
     os.fchdir(dir_fd)
     os.setxattr(name, attribute, value, follow_symlinks=False)
+
+
+def remove_marker(dir_fd: int, name: bytes, attribute: str) -> None:
+    """Remove an xattr of an entry if it has it, see `get_marker`."""
+    os.fchdir(dir_fd)
+    try:
+        os.removexattr(name, attribute, follow_symlinks=False)
+    except OSError as exc:
+        if exc.errno not in _ABSENT:
+            raise
 
 
 def is_opaque(dir_fd: int, name: bytes) -> bool:

@@ -85,6 +85,8 @@ class MountOptions(Struct, frozen=True, kw_only=True):
     flags: int = 0  # MS_*
     durable: bool = True
     passthrough: bool = True
+    follow: bool = True  # redirects of directories, as the kernel's overlayfs does if nothing is said
+    metacopy: bool = False
     uids: tuple[Range, ...] = ()
     gids: tuple[Range, ...] = ()
     size: int | None = None  # bytes that the upper directory may take
@@ -252,6 +254,10 @@ def _is_on(name: str, value: str) -> bool:
     return value not in {"0", "off"}
 
 
+def _follows(name: str, value: str) -> bool:
+    return value != "nofollow"
+
+
 def _is_off(name: str, value: str) -> bool:
     return False
 
@@ -265,6 +271,8 @@ _VALUES: Final[dict[str, tuple[str, Callable[[str, str], object]]]] = {
     "size": ("size", _size),
     "trace": ("trace", _path),
     "passthrough": ("passthrough", _is_on),
+    "redirect_dir": ("follow", _follows),
+    "metacopy": ("metacopy", _is_on),
     "fsync": ("durable", _is_on),
     "volatile": ("durable", _is_off),
 }

@@ -94,6 +94,8 @@ def server_config(target: str, source: str | None, options: MountOptions) -> dic
         "passthrough": options.passthrough,
         "durable": options.durable,
         "whiteout_files": True,
+        "follow": options.follow,
+        "metacopy": options.metacopy,
     }
     if options.size is not None:
         config["size"] = options.size

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from plugengine_fuse_union.layers import LayerDir
     from plugengine_fuse_union.listing import Listing
     from plugengine_fuse_union.opened import Opened
+    from plugengine_fuse_union.redirects import Place
 
 
 class Node:
@@ -19,6 +20,7 @@ class Node:
     """
 
     __slots__ = (
+        "data",
         "fd",
         "gone",
         "ino",
@@ -45,6 +47,7 @@ class Node:
         self.ino = ino  # the st_ino shown; survives copy-up
         self.upper = upper  # the object is in the upper directory
         self.lower: LayerDir | None = None  # the layer's directory that holds it, while it is not in upper
+        self.data: Place | None = None  # where the data lies, if not with the metadata ("metacopy" of overlayfs)
         self.names: list[tuple[DirNode, bytes]] | None = None  # further names of a hard link that were looked up
         self.link = 0  # key in Union.links of an upper file that has several names
         self.fd = -1
@@ -52,6 +55,11 @@ class Node:
         self.opened: Opened | None = None  # how it is open now, kept by the transport
         self.successor: Node | None = None  # stands for the same file after copy-up under open readers
         self.twin = False  # an older node of the same file is alive: nothing may be cached for long
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of it is in the upper directory."""
+        return self.upper and self.data is None
 
 
 class DirNode(Node):

@@ -58,7 +58,7 @@ class PathFiles:
         """Open a file; one of a layer that is opened for writing is copied up first."""
         node = self.paths.node(path.encode("latin-1"))
         flags = fi.flags
-        if flags & _WRITES and not node.upper:
+        if flags & _WRITES and not node.whole:
             copy_up(self.union, node, size=0 if flags & os.O_TRUNC else None)
         if flags & os.O_TRUNC:
             attributes.set_size(self.union, node, 0, kill_privileges=self.context()[0] != 0)
@@ -74,7 +74,7 @@ class PathFiles:
 
     def _opened(self, node: Node, fd: int) -> int:
         if node.opened is None:
-            node.opened = Opened(upper=node.upper)
+            node.opened = Opened(upper=node.whole)
         node.opened.count += 1
         node.opened.descriptors.add(fd)
         self.union.remember(node)

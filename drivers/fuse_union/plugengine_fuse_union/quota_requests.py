@@ -137,7 +137,7 @@ class QuotaRequests:
 
     def _blocks(self, node: Node) -> int:
         """Return the blocks of an upper node; the root is none of what the upper directory holds."""
-        return 0 if node is self._union.root else self._union.status(node).st_blocks
+        return 0 if node is self._union.root else self._union.stored(node).st_blocks
 
     def _count(self, node: Node, blocks: int) -> None:
         self._quota.used += blocks * BLOCK

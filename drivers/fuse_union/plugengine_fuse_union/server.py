@@ -51,7 +51,8 @@ def serve(config: Mapping[str, Any], ready: Callable[[], None]) -> int:
             "directories", "nodes", "backed" limit what is kept at hand (directory descriptors, known files, files
             registered for passthrough), which tests of running short set low; "without" are INIT flags not to use;
             "flags" (MS_*), "mount_options", "source" and "subtype" are those of the mount; "whiteout_files"
-            heeds `.wh.NAME` in layers as well.
+            heeds `.wh.NAME` in layers as well; "follow" and "metacopy" heed what overlayfs marked as moved, or as
+            copied without its data.
         ready: Called once when the mount can be used.
 
     Returns:
@@ -156,6 +157,8 @@ def _open_union(config: Mapping[str, Any]) -> Union:
         durable=bool(config.get("durable", True)),
     )
     union.whiteout_files = bool(config.get("whiteout_files", False))
+    union.metacopy = bool(config.get("metacopy", False))
+    union.follows = union.metacopy or bool(config.get("follow", False))
     if config.get("size") and union.stage is not None:
         from plugengine_fuse_union.quota import open_quota
 

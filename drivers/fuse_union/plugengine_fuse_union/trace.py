@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Final
 
 from plugengine_fuse_union import protocol
 from plugengine_fuse_union.errors import refused
+from plugengine_fuse_union.layers import root_of
 from plugengine_fuse_union.nodes import path_of
 from plugengine_fuse_union.protocol import BODY, IN_HEADER, Opcode
 
 if TYPE_CHECKING:
     from plugengine_fuse_union.connection import Connection, Handler
-    from plugengine_fuse_union.layers import LayerDir
 
 _FMODE_EXEC: Final = 0x20  # include/linux/fs.h: the kernel opens what execve(2) runs with it
 _WRITES: Final = os.O_ACCMODE | os.O_TRUNC
@@ -91,13 +91,13 @@ def install_trace(connection: Connection, trace: Trace) -> None:
     def wrapper(inner: Handler) -> Handler:
         def opened(nodeid: int, end: int) -> bytes | None:
             node = union.nodes.get(nodeid)
-            lower = None if node is None else node.lower
+            lower = None if node is None else node.lower if node.data is None else node.data.directory
             if node is None or lower is None or trace.broken:
                 return inner(nodeid, end)
             flags, _ = protocol.OPEN_IN.unpack_from(connection.buffer, BODY)
             pid = IN_HEADER.unpack_from(connection.buffer)[_PID_INDEX]
             answer = inner(nodeid, end)
-            trace.add(_operation(flags), path_of(node), roots[_root_of(lower)], pid)
+            trace.add(_operation(flags), path_of(node), roots[root_of(lower)], pid)
             return answer
 
         return opened
@@ -109,9 +109,3 @@ def _operation(flags: int) -> str:
     if flags & _FMODE_EXEC:
         return "exec"
     return "write" if flags & _WRITES else "open"
-
-
-def _root_of(directory: LayerDir) -> LayerDir:
-    while directory.parent is not None:
-        directory = directory.parent
-    return directory

@@ -12,6 +12,7 @@ from plugengine.kernel.files import ficlone
 
 from plugengine_fuse_union.markers import PREFIX
 
+CAPABILITY: Final = "security.capability"
 _CHUNK: Final = 1 << 20
 _SMALL: Final = 1 << 16  # copied by one read and one write
 _BLOCK: Final = 512  # of st_blocks
@@ -120,6 +121,15 @@ def read_xattrs(source: int | bytes) -> dict[str, bytes]:
         if exc.errno != errno.EOPNOTSUPP:
             raise
     return found
+
+
+def remove_xattr(target: int, name: str) -> None:
+    """Remove an xattr of an open file, if it has it."""
+    try:
+        os.removexattr(target, name)
+    except OSError as exc:
+        if exc.errno not in {errno.ENODATA, errno.EOPNOTSUPP}:
+            raise
 
 
 def copy_owner_and_mode(status: os.stat_result, dir_fd: int, name: bytes) -> None:

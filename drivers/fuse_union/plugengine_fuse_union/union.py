@@ -14,6 +14,7 @@ from plugengine_fuse_union.errors import refused
 from plugengine_fuse_union.layers import DIRECTORY_FLAGS, Descriptors, LayerDir, PrivateMounts, layer_fd
 from plugengine_fuse_union.nodes import DirNode, Node
 from plugengine_fuse_union.owners import Owners
+from plugengine_fuse_union.redirects import with_blocks_of
 from plugengine_fuse_union.stage import Stage
 from plugengine_fuse_union.transfer import DataCopier
 
@@ -65,6 +66,8 @@ class Union:
             self._devices[os.fstat(upper_fd).st_dev] = 0
         self.copier = DataCopier()
         self.whiteout_files = False  # whether layers may also hold whiteouts in the form of archives
+        self.follows = False  # whether marks of overlayfs for what was moved or copied without its data are heeded
+        self.metacopy = False  # whether of these the latter are believed, and not refused
         self.quota: Quota | None = None  # what the upper directory may take, where that is limited
         self.stage = None if work is None or upper is None else Stage(work)
         self.root = self._open_root(upper_fd, lowers)
@@ -197,7 +200,12 @@ class Union:
         return layer_fd(node.lower, self.descriptors), node.name
 
     def status(self, node: Node) -> os.stat_result:
-        """Return the attributes on disk of what is shown."""
+        """Return the attributes of what is shown."""
+        status = self.stored(node)
+        return status if node.data is None else with_blocks_of(status, node.data.status)
+
+    def stored(self, node: Node) -> os.stat_result:
+        """Return the attributes on disk, which are those to show but for files whose data lies elsewhere."""
         if node.fd >= 0:
             return os.fstat(node.fd)
         dir_fd, name = self.place(node)
@@ -205,6 +213,9 @@ class Union:
 
     def open_data(self, node: Node, flags: int) -> int:
         """Open a regular file or directory itself; the caller closes it."""
+        if node.data is not None:
+            dir_fd = layer_fd(node.data.directory, self.descriptors)
+            return os.open(node.data.name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
         if node.fd >= 0:
             return self._reopen(node, flags)
         dir_fd, name = self.place(node)

@@ -85,7 +85,9 @@ def test_layers_are_paths_between_colons(text: str, lowers: tuple[str, ...]) -> 
         ("passthrough=off", {"passthrough": False}),
         ("uidmapping=0:10:1:1:100:5,gidmapping=0:20:2", {"uids": ((0, 10, 1), (1, 100, 5)), "gids": ((0, 20, 2),)}),
         ('context="a,b"', {"labels": ('context="a,b"',)}),
-        ("redirect_dir=on,metacopy=on,index=off,xino=auto,userxattr,allow_other,x-anything=1,_netdev,no_such", {}),
+        ("redirect_dir=on,metacopy=on", {"metacopy": True}),
+        ("redirect_dir=nofollow,metacopy=off", {"follow": False}),
+        ("index=off,xino=auto,userxattr,allow_other,x-anything=1,_netdev,no_such", {}),
         ("xattr_permissions=0", {}),
     ],
 )

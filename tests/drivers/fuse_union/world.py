@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import plugengine_fuse_union as driver
+from msgspec.structs import replace
 
 from plugengine import servers
 from plugengine.kernel.mount import MNT_DETACH, mount, umount2
@@ -34,7 +35,7 @@ class World:
             path.mkdir(parents=True)
         self.request = StorageRequest(
             container_id="c",
-            chain=tuple(HostPath(str(path)) for path in self.layers),
+            chain=_chain(self.layers),
             directory=HostPath(str(base / "s")),
             target=HostPath(str(self.root)),
             options=options or {},
@@ -45,8 +46,18 @@ class World:
         self.server_config = server or {}
         self.log = base / "log"
         self.server: ServerProcess | None = None
-        self._overlay = False
+        self._overlay = ""  # its mount options
         self._tmpfs = False
+
+    def use_layers(self, layers: Sequence[Path]) -> None:
+        """Be a union of these layers, lowest first, instead of its own."""
+        self.layers = list(layers)
+        self.request = replace(self.request, chain=_chain(self.layers))
+
+    def use_upper(self, other: World) -> None:
+        """Take the changes of another world for its own."""
+        self.upper = other.upper
+        self.request = replace(self.request, directory=other.request.directory)
 
     def mount(self) -> World:
         """Mount by fuse_union, as the engine does it."""
@@ -58,13 +69,13 @@ class World:
         self.server.wait_ready()
         return self
 
-    def mount_overlay(self) -> World:
+    def mount_overlay(self, options: str = "redirect_dir=on") -> World:
         """Mount the same directories by the kernel's overlayfs."""
         driver.pe_storage_prepare(self.request)
         lowers = ":".join(str(path) for path in reversed(self.layers))
-        data = f"lowerdir={lowers},upperdir={self.upper},workdir={self.base}/s/work,redirect_dir=on"
+        data = f"lowerdir={lowers},upperdir={self.upper},workdir={self.upper.parent}/work,{options}"
         mount("overlay", str(self.root), "overlay", 0, data)
-        self._overlay = True
+        self._overlay = options
         return self
 
     def mount_storage_tmpfs(self, options: str) -> None:
@@ -85,13 +96,16 @@ class World:
             self.server = None
         if self._overlay:
             umount2(str(self.root), MNT_DETACH)
-            self._overlay = False
+            self._overlay = ""
 
     def remount(self) -> None:
         """Unmount and mount again, by the same driver."""
-        again = self.mount_overlay if self._overlay else self.mount
+        options = self._overlay
         self.unmount()
-        again()
+        if options:
+            self.mount_overlay(options)
+        else:
+            self.mount()
 
     @property
     def pid(self) -> int:
@@ -107,3 +121,7 @@ class World:
     def in_upper(self, name: str) -> os.stat_result:
         """Stat an entry of the upper directory."""
         return os.lstat(self.upper / name)
+
+
+def _chain(layers: Sequence[Path]) -> tuple[HostPath, ...]:
+    return tuple(HostPath(str(path)) for path in layers)
