@@ -1,0 +1,112 @@
+"""CNI networks: connects containers with the plugins of the Container Network Interface, versions 0.3.0 to 1.1.0."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from plugengine.hookspecs import API_VERSION, hookimpl
+from plugengine.model import (
+    Attachment,
+    Capability,
+    DriverInfo,
+    Host,
+    Network,
+    NetworkRequest,
+    NetworkStats,
+    Option,
+    Port,
+    Record,
+)
+
+_INFO = DriverInfo(
+    api_version=API_VERSION,
+    summary="runs CNI plugins, which also give the addresses",
+    capabilities=frozenset((Capability.PORTS,)),
+    options=(
+        Option(name="conf", default=None, help="file of the network (.conflist, .conf or .json)"),
+        Option(
+            name="dir",
+            default="/etc/cni/net.d",
+            help="where the network is looked for by its name, if conf is not given",
+        ),
+        Option(name="path", default="/opt/cni/bin:/usr/lib/cni", help="directories of the plugins"),
+        Option(name="args", default=None, help="CNI_ARGS: KEY=VALUE;KEY=VALUE"),
+        Option(name="ip", default=None, help="address, for plugins with the capability ips"),
+        Option(name="mac", default=None, help="hardware address, for plugins with the capability mac"),
+        Option(name="timeout", default="20", help="seconds for all plugins together"),
+    ),
+    rank=-10,  # never the default: it works only with a configuration
+)
+
+
+@hookimpl
+def pe_network_info() -> DriverInfo:
+    """Return facts about the driver."""
+    return _INFO
+
+
+@hookimpl
+def pe_network_probe(host: Host) -> Iterable[str]:
+    """Return the reasons why this host cannot run CNI networks."""
+    from plugengine_net_cni.search import reasons
+
+    return reasons()
+
+
+@hookimpl
+def pe_network_create(network: Network) -> Record:
+    """Read the network's configuration, and ask its plugins whether they can."""
+    from plugengine_net_cni.attachment import prepare
+
+    return prepare(network)
+
+
+@hookimpl
+def pe_network_remove(network: Network, record: Record) -> bool:
+    """Remove nothing: CNI has no word for a network as such, and what a plugin keeps on the host is the plugin's."""
+    return True
+
+
+@hookimpl
+def pe_network_attach(request: NetworkRequest) -> Attachment:
+    """ADD."""
+    from plugengine_net_cni.attachment import attach
+
+    return attach(request)
+
+
+@hookimpl
+def pe_network_detach(network: Network, container_id: str, attachment: Attachment | None) -> bool:
+    """DEL, by what was kept of the ADD."""
+    from plugengine_net_cni.attachment import detach
+
+    detach(network, container_id, attachment)
+    return True
+
+
+@hookimpl
+def pe_network_ports(
+    network: Network, container_id: str, attachment: Attachment, ports: tuple[Port, ...]
+) -> Attachment:
+    """DEL and ADD the plugins that publish ports, unless the ports are the same and CHECK finds them."""
+    from plugengine_net_cni.attachment import change_ports
+
+    return change_ports(network, container_id, attachment, ports)
+
+
+@hookimpl
+def pe_network_stats(attachment: Attachment, netns: int) -> NetworkStats:
+    """Return counters, as the container sees them."""
+    from plugengine.kernel.netns import counters
+
+    if not attachment.interfaces:
+        return NetworkStats()
+    return NetworkStats(**counters(attachment.interfaces[0].name, netns)._asdict())
+
+
+@hookimpl
+def pe_network_gc(host: Host, networks: tuple[Network, ...], valid_ids: frozenset[str]) -> Iterable[str]:
+    """DEL what belongs to no container, then GC where the plugins have it."""
+    from plugengine_net_cni.collect import collect
+
+    return collect(networks, valid_ids)
