@@ -80,8 +80,9 @@ def containers_of(site: Site, image_id: str) -> list[str]:
 
 def changes(site: Site, row: ContainerRow) -> Iterable[Change]:
     """Return the differences to the image; see `Engine.changes`."""
-    drivers = site.drivers(row.choice)
-    return drivers.storage.changes(storage_request(site, row, row.records), row.records["storage"])
+    from plugengine import viewing
+
+    return viewing.changes(site, row)
 
 
 def usage(site: Site, row: ContainerRow) -> Usage:

@@ -8,6 +8,7 @@ import stat
 
 from plugengine.descent import Descent
 from plugengine.errors import StateError
+from plugengine.kernel import btrfs
 from plugengine.kernel.attributes import FS_APPEND_FL, FS_IMMUTABLE_FL, get_inode_flags, set_inode_flags
 
 TYPE_CHECKING = False
@@ -75,9 +76,14 @@ class _Removal:
         try:
             self._without_protection(os.unlink, name)
         except IsADirectoryError:
-            self._attempt(lambda: self._descent.down(name), name)
+            self._attempt(lambda: self._enter(name), name)
         except OSError as exc:
             self._note(name, exc)
+
+    def _enter(self, name: str) -> None:
+        self._descent.down(name)
+        if btrfs.is_subvolume(self._descent.fd):  # a container can make some of its own, and protect them
+            btrfs.set_read_only(self._descent.fd, read_only=False)
 
     def _rmdir(self, name: str) -> None:
         self._attempt(lambda: self._without_protection(os.rmdir, name), name)

@@ -15,7 +15,7 @@ from plugengine.removing import remove_tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from plugengine.model import HostPath, UserMap
 
@@ -26,29 +26,37 @@ _BLOCK_BYTES = 512  # of st_blocks, stat(2)
 _CHANGED_MEANWHILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
-def usage(upper: HostPath) -> Usage:
-    """Return the space an upper directory takes on disk, without the directory itself; links count once."""
-    size = 0
+def usage(tree: HostPath, space: Callable[[int, str, os.stat_result], int | None] | None = None) -> Usage:
+    """Return the space an upper directory, or another tree, takes on disk, without the directory itself.
+
+    Args:
+        tree: The directory; a container may be writing to it. Links count once.
+        space: Return the bytes of an entry (directory descriptor, name, status), None for one that does not count;
+            without it they are those of its blocks.
+    """
+    size = inodes = 0
     seen: set[tuple[int, int]] = set()
-    with Descent.at(upper) as descent:
+    with Descent.at(tree) as descent:
         while True:
             name = descent.next()
             if name is None:
                 if not descent.depth:
-                    return Usage(size_bytes=size, inodes=len(seen))
+                    return Usage(size_bytes=size, inodes=inodes)
                 descent.up()
                 continue
             try:
                 found = os.stat(name, dir_fd=descent.fd, follow_symlinks=False)
+                taken = space(descent.fd, name, found) if space else found.st_blocks * _BLOCK_BYTES
                 if stat.S_ISDIR(found.st_mode):
                     descent.down(name)
             except OSError as exc:
                 if exc.errno in _CHANGED_MEANWHILE:
                     continue
                 raise
-            if (found.st_dev, found.st_ino) not in seen:
+            if taken is not None and (found.st_dev, found.st_ino) not in seen:
                 seen.add((found.st_dev, found.st_ino))
-                size += found.st_blocks * _BLOCK_BYTES
+                size += taken
+                inodes += 1
 
 
 def changes(upper: HostPath, chain: Sequence[HostPath], user_map: UserMap | None = None) -> Iterator[Change]:

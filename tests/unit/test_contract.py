@@ -26,13 +26,13 @@ LAYERS = [
     {"cli"},
     {"engine"},
     {"monitor", "recovery", "execution", "inspection", "lifecycle", "dryrun"},
-    {"plan", "launch", "storage_steps", "steps", "creation", "removal", "networks", "site", "guestfiles"},
+    {"plan", "launch", "storage_steps", "steps", "creation", "removal", "networks", "site", "guestfiles", "viewing"},
 ]
 
 
 # What a driver may import: the contract, the kernel's door, and the tools the bundled drivers share.
 PUBLIC_MODULES = {"hookspecs", "model", "errors", "kernel", "mounting"}
-PUBLIC_MODULES |= {"upper", "copying", "materialising", "removing", "cgroupfs", "cgroup_limits"}
+PUBLIC_MODULES |= {"upper", "copying", "materialising", "removing", "sharing", "cgroupfs", "cgroup_limits"}
 PUBLIC_NAMES = set(plugengine.__all__)
 
 

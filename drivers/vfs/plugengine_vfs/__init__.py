@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from plugengine.hookspecs import API_VERSION, hookimpl
-from plugengine.model import Capability, DriverInfo, Host, Record, Rootfs, StorageRequest, Usage
+from plugengine.model import Capability, DriverInfo, Host, HostPath, Record, Rootfs, StorageRequest, Usage
 
 from plugengine_vfs import support, tree
 
@@ -43,10 +43,11 @@ def pe_storage_mounts(request: StorageRequest, record: Record) -> Rootfs:
 
 @hookimpl
 def pe_storage_usage(request: StorageRequest, record: Record) -> Usage:
-    """Return the space of the copy: all of it belongs to the container."""
+    """Return the space of the copy but for blocks it shares with the layers."""
+    from plugengine.sharing import unshared_bytes
     from plugengine.upper import usage
 
-    return usage(tree.path(request))
+    return usage(tree.path(request), unshared_bytes)
 
 
 @hookimpl
@@ -57,6 +58,6 @@ def pe_storage_remove(request: StorageRequest, record: Record | None) -> bool:
 
 
 @hookimpl
-def pe_storage_gc(host: Host, valid_ids: frozenset[str]) -> list[str]:
+def pe_storage_gc(host: Host, valid_ids: frozenset[str], shared: HostPath) -> list[str]:
     """Return nothing: all of a container is in the directory the core gives and removes."""
     return []

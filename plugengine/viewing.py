@@ -1,0 +1,148 @@
+"""Look into a container from outside, whether it runs or not: its root filesystem, and what it changes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from contextlib import contextmanager
+from typing import Final, NoReturn
+
+from plugengine import mounting, servers
+from plugengine.container_rows import LIVE, ContainerRow
+from plugengine.creation import storage_request
+from plugengine.descent import DIRECTORY
+from plugengine.errors import ConflictError, DriverError
+from plugengine.kernel import credentials, mount, process
+from plugengine.model import Capability, Change, HostPath, Rootfs
+from plugengine.state import connections_kept
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from plugengine.site import Site
+
+_OPENED: Final = b"+"
+_MESSAGE_BYTES: Final = 4096
+
+
+@contextmanager
+def root_filesystem(site: Site, row: ContainerRow) -> Iterator[int]:
+    """Give a descriptor of a container's root directory, without what is mounted there for the guest.
+
+    Of a container that does not run, a process of its own mounts it, in a mount namespace that ends with the process.
+
+    Raises:
+        DriverError: It cannot be mounted.
+    """
+    if row.status in LIVE and row.state.monitor_pid:
+        # The monitor is the engine's own, so /proc/PID/root leads where it should.
+        try:
+            fd = os.open(f"/proc/{row.state.monitor_pid}/root{site.locations.rootfs(row.id)}", DIRECTORY)
+        except FileNotFoundError:
+            raise ConflictError(f"container {row.name}: has just ended") from None
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+        return
+    request = storage_request(site, row, row.records)
+    rootfs = site.drivers(row.choice).storage.mounts(request, row.records["storage"])
+    with _mounted(site, row, rootfs, request.target) as fd:
+        yield fd
+
+
+def changes(site: Site, row: ContainerRow) -> Iterator[Change]:
+    """Yield the differences to the image: those the storage driver knows, else what a comparison finds."""
+    storage = site.drivers(row.choice).storage
+    request = storage_request(site, row, row.records)
+    if Capability.NATIVE_DIFF in storage.info.capabilities:
+        yield from storage.changes(request, row.records["storage"])
+        return
+    from plugengine.comparing import compare
+
+    with root_filesystem(site, row) as fd:
+        yield from compare(request.chain, fd, request.user_map)
+
+
+@contextmanager
+def overlay_form(site: Site, row: ContainerRow) -> Iterator[HostPath]:
+    """Give a directory with the differences to the image in overlay form; for reading, and only within the block.
+
+    Owners are those outside the container's user map, if it has one.
+
+    Raises:
+        DriverError, OSError: It cannot be made.
+    """
+    storage = site.drivers(row.choice).storage
+    request = storage_request(site, row, row.records)
+    if Capability.NATIVE_DIFF in storage.info.capabilities:
+        yield storage.upper(request, row.records["storage"])
+        return
+    from plugengine.deriving import write_upper
+    from plugengine.images.scratch import Scratch
+    from plugengine.removing import remove_tree
+
+    with Scratch(site.locations.tmp) as work:
+        directory = work.directory("upper")
+        try:
+            with root_filesystem(site, row) as fd:
+                write_upper(request.chain, fd, directory, request.user_map)
+            yield directory
+        finally:
+            remove_tree(directory)  # which may be deeper than any image
+
+
+@contextmanager
+def _mounted(site: Site, row: ContainerRow, rootfs: Rootfs, target: HostPath) -> Iterator[int]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        with theirs, connections_kept():
+            pid, pidfd = process.clone3(process.CLONE_NEWNS)
+            if pid == 0:
+                ours.close()
+                _hold(site, row, rootfs, target, theirs)
+        try:
+            said, fds, _flags, _address = socket.recv_fds(ours, _MESSAGE_BYTES, 1)
+            if said != _OPENED:
+                raise DriverError(
+                    f"look into container {row.name}: {said.decode() or 'its storage could not be mounted'}"
+                )
+            try:
+                yield fds[0]
+            finally:
+                os.close(fds[0])
+        finally:
+            ours.close()
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+            os.close(pidfd)
+    finally:
+        ours.close()
+
+
+def _hold(site: Site, row: ContainerRow, rootfs: Rootfs, target: HostPath, connection: socket.socket) -> NoReturn:
+    """Mount, hand the root over, and keep it until the other side closes the connection; in a process of its own."""
+    code = 1
+    try:
+        credentials.set_pdeathsig(signal.SIGKILL)
+        mount.mount("none", "/", "", mount.MS_REC | mount.MS_PRIVATE, "")
+        # Over everybody's run directories, so that mount points made for this purpose are nobody else's.
+        mount.mount("tmpfs", site.locations.run_containers, "tmpfs", 0, "mode=0700")
+        os.makedirs(target)
+        for each in rootfs.mounts:
+            os.makedirs(each.target, exist_ok=True)
+            mounting.perform(each)
+        server = None
+        if rootfs.server is not None:
+            server = servers.start(rootfs.server, log=site.locations.server_log(row.id))
+            server.wait_ready()
+        socket.send_fds(connection, [_OPENED], [os.open(target, DIRECTORY)])
+        connection.recv(1)
+        if server is not None:
+            server.end()
+        code = 0
+    except Exception as exc:  # noqa: BLE001 - there is nobody above
+        connection.send(str(exc).encode()[:_MESSAGE_BYTES])
+    finally:
+        os._exit(code)
