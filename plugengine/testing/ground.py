@@ -7,12 +7,15 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
-from plugengine.errors import NotSupportedError, UsageError
+from plugengine.errors import NotSupportedError, StateError, UsageError
 from plugengine.kernel.loop import loop_attach
+from plugengine.kernel.mountinfo import read_mountinfo
 from plugengine.model import HostPath
+from plugengine.removing import remove_tree
+from plugengine.testing.host_state import detach_below
 from plugengine.testing.isolation import Ground
 
 DEFAULT_DIRECTORY: Final = HostPath("/var/tmp")  # noqa: S108 - often on a disk, where /tmp is often a tmpfs
@@ -42,7 +45,7 @@ def prepared(directory: HostPath | None, filesystem: str | None, *, private_netw
     """
     with ExitStack() as undo:
         base = _make_directory(directory or DEFAULT_DIRECTORY)
-        undo.callback(shutil.rmtree, base, ignore_errors=True)
+        undo.callback(_remove, base)
         if filesystem is None:
             yield Ground(directory=base, private_network=private_network)
             return
@@ -63,8 +66,6 @@ def prepared(directory: HostPath | None, filesystem: str | None, *, private_netw
 
 def filesystem_of(directory: HostPath) -> str:
     """Return the type of the filesystem a directory lies on."""
-    from plugengine.kernel.mountinfo import read_mountinfo
-
     device = os.stat(directory).st_dev
     numbers = (os.major(device), os.minor(device))
     path = os.path.realpath(directory)
@@ -85,6 +86,13 @@ def _make_directory(parent: HostPath) -> HostPath:
         raise UsageError(f"--directory {parent}: {str(exc.strerror).lower()}") from exc
     os.chmod(made, 0o711)  # noqa: S103 - mapped users of containers must get through
     return HostPath(made)
+
+
+def _remove(base: HostPath) -> None:
+    """Remove the directory of a run, whatever a driver has mounted below it where it should not."""
+    detach_below(base)
+    with suppress(StateError):
+        remove_tree(base)
 
 
 def _make_filesystem(filesystem: str, image: HostPath) -> None:

@@ -65,6 +65,14 @@ def loop_devices_below(directory: HostPath) -> list[str]:
     return found
 
 
+def mounts_escaped(pid: int, directory: HostPath) -> list[str]:
+    """Return the mounts below a directory in the namespace of another process, where none may be."""
+    return [
+        f"left a mount of {entry.fstype} on {entry.mount_point} in the machine's own mount namespace"
+        for entry in mounts_at_or_below(read_mountinfo(f"/proc/{pid}/mountinfo"), directory)
+    ]
+
+
 def detach_below(directory: HostPath) -> list[str]:
     """Detach every mount at or below a directory; say what stays, below which nothing may be removed."""
     for _ in range(_ROUNDS):

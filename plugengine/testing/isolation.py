@@ -145,7 +145,7 @@ def _keep(work: Work, ground: Ground, pipe: int, parent: int) -> NoReturn:
         credentials.set_child_subreaper(enabled=True)
         credentials.set_name(b"pe-kit")
         try:
-            result = _Keeper(work, ground).run()
+            result = _Keeper(work, ground, parent).run()
         except _EndedError:
             host_state.kill_children()
             os._exit(1)
@@ -173,8 +173,9 @@ def _raise_ended(*_: object) -> NoReturn:
 class _Keeper:
     """Watches over one piece of work."""
 
-    def __init__(self, work: Work, ground: Ground) -> None:
+    def __init__(self, work: Work, ground: Ground, parent: int) -> None:
         self._work = work
+        self._parent = parent
         self._ground = ground
         self._board = Board()
         self._trace = os.memfd_create("trace")
@@ -195,6 +196,7 @@ class _Keeper:
         log = result.log or (self._read_logs() if result.verdict is Verdict.FAILED or leaks else "")
         stuck = host_state.detach_below(self._directory)
         leaks += host_state.loop_devices_below(self._directory)
+        leaks += host_state.mounts_escaped(self._parent, self._directory)
         if not stuck:
             stuck = self._remove()
         leaks += stuck

@@ -9,6 +9,7 @@ from plugengine.drivers import CLASSES, Driver
 from plugengine.errors import NotFoundError, UsageError
 from plugengine.model import Host, HostPath, Kind
 from plugengine.plugins import Entry, Registry, new_manager
+from plugengine.testing.cases import Case
 
 if TYPE_CHECKING:
     import pluggy
@@ -59,6 +60,16 @@ class Tested:
         self.entry = self.registry.find(kind.value, self.name)
         self.manager: pluggy.PluginManager = new_manager(self.registry, [(kind.value, self.name)])
         self.driver: Driver = CLASSES[kind.value](self.manager, self.name)
+
+    def why_left_out(self, case: Case, *, quick: bool = False) -> str:
+        """Return why a case is not run for this driver; empty: it is."""
+        claimed = self.driver.info.capabilities
+        missing = sorted(capability.value for capability in case.needs - claimed)
+        if missing:
+            return f"not claimed: {', '.join(missing)}"
+        if case.refused is not None and case.refused in claimed:
+            return f"claimed: {case.refused.value}"
+        return "slow, and the run was to be quick" if quick and case.slow else ""
 
 
 def kinds_of(name: str, registry: Registry) -> list[Kind]:

@@ -142,14 +142,13 @@ def _list(app: App, kind: str, name: str, select: str | None, *, quick: bool) ->
     from plugengine.model import Kind
     from plugengine.testing.cases import cases
     from plugengine.testing.loading import Tested
-    from plugengine.testing.runner import why_left_out
     from plugengine.testing.selection import compile_selection
 
     tested = Tested(Kind(kind), name)
     matches = compile_selection(select) if select else None
     for case in cases(Kind(kind)):
         if matches is None or matches(case.id):
-            why = why_left_out(case, tested, quick=quick)
+            why = tested.why_left_out(case, quick=quick)
             app.line(f"{case.id}  {case.sentence}" + (f"  ({why})" if why else ""))
     return 0
 
