@@ -129,13 +129,13 @@ def unpack_tar(data: bytes, target: HostPath, parents: tuple[HostPath, ...]) -> 
 def apply_plainly(items: Items, root: str) -> None:
     """Bring about in a plain directory what a layer says, as one would by hand."""
     items = tuple(items)
+    before = {path: os.stat(path).st_mtime_ns for path, _names, _files in os.walk(root)}
     for item in items:
         if item.hides is not None and not item.path.endswith(_OPAQUE):
             _delete(f"{root}/{item.hides}")
         elif item.hides is not None:
             for name in os.listdir(f"{root}/{os.path.dirname(item.path)}"):
                 _delete(f"{root}/{os.path.dirname(item.path)}/{name}")
-    before = {path: os.stat(path).st_mtime_ns for path, _names, _files in os.walk(root)}
     for item in items:
         if item.hides is None:
             _make(item, root)

@@ -121,7 +121,7 @@ def _entry(
         uid=status.st_uid,
         gid=status.st_gid,
         size=0 if stat.S_ISDIR(mode) else status.st_size,
-        digest=content_digest(path) if stat.S_ISREG(mode) else b"",
+        digest=content_digest(path) if stat.S_ISREG(mode) and status.st_size else b"",
         device=(os.major(status.st_rdev), os.minor(status.st_rdev)) if is_device else None,
         target=os.readlink(path) if stat.S_ISLNK(mode) else None,
         xattrs=_xattrs(path),

@@ -97,7 +97,7 @@ class Subject:
         self._count += 1
         root = f"{self.scratch}/plain-{self._count}"
         os.mkdir(root)
-        os.chmod(root, 0o755)  # noqa: S103 - a root filesystem is for everyone
+        os.chmod(root, 0o755)
         for items in layers:
             described.apply_plainly(items, root)
         return root
