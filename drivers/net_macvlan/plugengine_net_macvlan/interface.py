@@ -56,9 +56,7 @@ def attach(request: NetworkRequest) -> Attachment:
     network = request.network
     try:
         with NetlinkSocket(NETLINK_ROUTE) as host, ExitStack() as undo:
-            parent = rtnl.find(host, parent_of(network))
-            if parent is None:
-                raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), network.options["parent"])
+            parent = _find_parent(host, network)
             wanted = _Wanted(request, parent)
             name = _make(host, parent, wanted, request.netns)
             undo.callback(_remove_inside, request.netns, name, wanted.mac)
@@ -91,6 +89,14 @@ def detach(network: Network, container_id: str, attachment: Attachment) -> None:
         ) from exc
     finally:
         os.close(fd)
+
+
+def _find_parent(host: NetlinkSocket, network: Network) -> Link:
+    name = parent_of(network)
+    parent = rtnl.find(host, name)
+    if parent is None:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), name)
+    return parent
 
 
 def _make(host: NetlinkSocket, parent: Link, wanted: _Wanted, fd: int) -> str:

@@ -139,9 +139,8 @@ def _make_vlan(host: NetlinkSocket, network: Network, name: str, below: str, num
 def _no_parent(host: NetlinkSocket, network: Network, name: str) -> UsageError | ConflictError:
     names = [link.name for link in rtnl.find_all(host)]
     wanted, dot, number = name.partition(".")
-    close = difflib.get_close_matches(name, names, n=1)
-    if not close and dot:
-        close = [f"{each}.{number}" for each in difflib.get_close_matches(wanted, names, n=1)]
+    close = [f"{each}{dot}{number}" for each in difflib.get_close_matches(wanted, names, n=1)]
+    close = close or difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {close[0]}?" if close else f"links here: {_candidates(host)}"
     return UsageError(f"network {network.name}: no link {name} to be its parent", hint=hint)
 
