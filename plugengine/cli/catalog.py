@@ -69,6 +69,7 @@ NETWORK: Final[Mapping[str, Entry]] = {
 }
 
 DRIVER: Final[Mapping[str, Entry]] = {
+    "new": Entry(f"{_HOME}.driver_new:new", "Write the project of a new driver"),
     "test": Entry(f"{_HOME}.driver:test", "Run the conformance kit against a driver"),
 }
 
