@@ -17,6 +17,7 @@ MODULES: Final[dict[Kind, tuple[str, ...]]] = {
         "plugengine.testing.storage.contract",
         "plugengine.testing.storage.content",
         "plugengine.testing.storage.attributes",
+        "plugengine.testing.storage.layers",
     ),
     Kind.NETWORK: (
         "plugengine.testing.network.contract",
@@ -27,7 +28,12 @@ MODULES: Final[dict[Kind, tuple[str, ...]]] = {
         "plugengine.testing.network.addresses",
         "plugengine.testing.network.crash",
     ),
-    Kind.CGROUP: (),
+    Kind.CGROUP: (
+        "plugengine.testing.cgroup.contract",
+        "plugengine.testing.cgroup.limits",
+        "plugengine.testing.cgroup.disks",
+        "plugengine.testing.cgroup.states",
+    ),
     Kind.NAMESPACE: (),
 }
 

@@ -17,6 +17,7 @@ _T = TypeVar("_T")
 
 _BROKEN: Final = 99  # exit code of a child that could not even answer
 _CHUNK: Final = 1 << 16
+_END: Final = b"\n"  # never in JSON as it is written here
 # Audit events of the interpreter's own doings: nothing outside of the process changes at them.
 _NO_STEPS: Final = ("import", "compile", "exec", "marshal.", "object.", "sys.", "code.", "gc.", "builtins.", "cpython.")
 _KERNEL_DOOR: Final = "plugengine.kernel"
@@ -25,11 +26,16 @@ _SPEAKING: Final = ("socket", "NetlinkSocket")
 
 
 class Child:
-    """A forked process that runs one function and answers with a JSON-able value."""
+    """A forked process that runs one function and answers with a JSON-able value.
 
-    def __init__(self, act: Callable[[], object]) -> None:
+    Args:
+        act: What it does.
+        fork: Makes the process in place of os.fork(), and returns as that does.
+    """
+
+    def __init__(self, act: Callable[[], object], *, fork: Callable[[], int] = os.fork) -> None:
         self._answer, write_end = os.pipe()
-        self.pid = os.fork()
+        self.pid = fork()
         if self.pid == 0:
             os.close(self._answer)
             _answer(act, write_end)
@@ -41,11 +47,17 @@ class Child:
         if not self._reaped:
             os.kill(self.pid, signal.SIGKILL)
 
+    @property
+    def ended(self) -> bool:
+        """Whether it was waited for."""
+        return self._reaped
+
     def status(self) -> int:
         """Wait for the end; return the exit code, or minus the signal."""
         self._reaped = True
+        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         os.close(self._answer)
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return status
 
     def result(self) -> Any:
         """Wait for the end; return what the function returned.
@@ -53,7 +65,7 @@ class Child:
         Raises:
             Failure: The function raised, or the process died.
         """
-        text = b"".join(iter(lambda: os.read(self._answer, _CHUNK), b""))
+        text = _read_message(self._answer)
         status = self.status()
         if not text:
             raise Failure(f"a process of the case ended with {status} before it answered")
@@ -61,6 +73,20 @@ class Child:
         if kind == "error":
             raise Failure(value)
         return value
+
+
+def _read_message(pipe: int) -> bytes:
+    """Read up to the end of a message, not of the pipe, which other children may hold open for longer."""
+    text = b""
+    while not text.endswith(_END) and (part := os.read(pipe, _CHUNK)):
+        text += part
+    return text
+
+
+def _write_message(pipe: int, value: object) -> None:
+    text = msgspec.json.encode(value) + _END
+    while text:
+        text = text[os.write(pipe, text) :]
 
 
 def _answer(act: Callable[[], object], write_end: int) -> None:
@@ -72,9 +98,7 @@ def _answer(act: Callable[[], object], write_end: int) -> None:
             message = ("error", str(exc))
         except Exception as exc:  # noqa: BLE001 - it is told to the parent
             message = ("error", f"{type(exc).__name__}: {exc}")
-        left = msgspec.json.encode(message)
-        while left:
-            left = left[os.write(write_end, left) :]
+        _write_message(write_end, message)
         status = 0
     finally:
         os._exit(status)
@@ -128,12 +152,13 @@ class Stranger:
 
         def wait() -> object:
             os.close(self._tell)
-            text = b"".join(iter(lambda: os.read(read_end, _CHUNK), b""))
-            return act(msgspec.json.decode(text))
+            text = _read_message(read_end)
+            return act(msgspec.json.decode(text)) if text else None
 
         self._child = Child(wait)
         os.close(read_end)
         self._told = False
+        self.pid = self._child.pid
 
     def __enter__(self) -> Self:
         return self
@@ -153,9 +178,7 @@ class Stranger:
             Failure: It raised.
         """
         self._told = True
-        text = msgspec.json.encode(told)
-        while text:
-            text = text[os.write(self._tell, text) :]
+        _write_message(self._tell, told)
         os.close(self._tell)
         return self._child.result()
 
