@@ -38,6 +38,13 @@ def seconds(kind: str, verb: str) -> float:
     return _SECONDS.get(f"{kind}_{verb}") or _SECONDS.get(verb, _CHANGING_S)
 
 
+def table() -> tuple[tuple[float, str], ...]:
+    """Return (seconds, verbs) for people to read, the shortest first."""
+    pure = ", ".join(verb for verb, limit in _SECONDS.items() if limit == _PURE_S)
+    bulk = ", ".join(verb.removeprefix("storage_") for verb, limit in _SECONDS.items() if limit == _BULK_S)
+    return ((_PURE_S, pure), (_CHANGING_S, "all others"), (_BULK_S, f"{bulk} of storage"))
+
+
 class Deadline:
     """A context in which `Expired` is raised when the time is over, and again each time it is over once more.
 
