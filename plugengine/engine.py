@@ -334,8 +334,11 @@ class Engine:
     def remove_image(self, reference: str, *, force: bool = False) -> list[str]:
         """Remove a name, and with its last name the image; return a line for each thing removed."""
         from plugengine.inspection import containers_of
+        from plugengine.recovery import follow_removed_layers
 
-        return self.site.images.remove(reference, force=force, in_use=lambda image: containers_of(self.site, image))
+        lines = self.site.images.remove(reference, force=force, in_use=lambda image: containers_of(self.site, image))
+        follow_removed_layers(self.site)
+        return lines
 
     # --- volumes -------------------------------------------------------------------------------------------
 

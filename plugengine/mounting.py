@@ -22,6 +22,13 @@ _ATTRIBUTES: Final = (
     (mount.MS_NODIRATIME, mount.MOUNT_ATTR_NODIRATIME),
 )
 
+_IN_THE_WAY: Final = (
+    (os.ST_NOEXEC, "noexec", "no program of a container could run"),
+    (os.ST_NOSUID, "nosuid", "set-user-id programs would not work in containers"),
+    (os.ST_NODEV, "nodev", "device files of images would not work in containers"),
+    (os.ST_RDONLY, "read-only", "nothing can be written there"),
+)
+
 
 def attributes(flags: int) -> int:
     """Return the MOUNT_ATTR_ bits for MS_ flags."""
@@ -60,6 +67,22 @@ def maps_owners(directory: HostPath, user_map: UserMap) -> bool:
             return False
         raise
     return True
+
+
+def bind_obstacles(root: HostPath) -> list[str]:
+    """Return why directories below a root cannot be bound as root filesystems; none: they can. It need not exist yet.
+
+    A bind mount has the flags of the mount it is taken from; see mount(8).
+    """
+    place: str = root
+    while not os.path.isdir(place):
+        place = os.path.dirname(place)
+    flags = os.statvfs(place).f_flag
+    return [
+        f"{place} is on a filesystem mounted {name}, {why}: mount it without, or put --root elsewhere"
+        for flag, name, why in _IN_THE_WAY
+        if flags & flag
+    ]
 
 
 def _tree(request: Mount) -> int:

@@ -189,6 +189,20 @@ def _collect(site: Site) -> list[Finding]:
     return findings
 
 
+def follow_removed_layers(site: Site) -> None:
+    """Let storage drivers drop what they made of layers that are gone; what fails is left to `check`."""
+    try:
+        names = os.listdir(site.locations.shared)
+    except FileNotFoundError:
+        return
+    valid = container_rows.ids(site.state)
+    for name in sorted(set(names) & set(site.registry.names("storage"))):
+        try:
+            _gc(site, open_driver(site.registry, "storage", name), valid)
+        except PlugengineError:
+            continue
+
+
 def _gc(site: Site, driver: object, valid: frozenset[str]) -> tuple[str, ...]:
     if isinstance(driver, StorageDriver):
         return driver.gc(site.host, valid, site.locations.shared_by(driver.name))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 from plugengine.hookspecs import API_VERSION, hookimpl
 from plugengine.model import Capability, DriverInfo, Host, HostPath, Record, Rootfs, StorageRequest, Usage
+from plugengine.mounting import bind_obstacles
 
-from plugengine_vfs import support, tree
+from plugengine_vfs import tree
 
 _INFO: Final = DriverInfo(
     api_version=API_VERSION,
@@ -26,7 +28,7 @@ def pe_storage_info() -> DriverInfo:
 @hookimpl
 def pe_storage_probe(host: Host) -> list[str]:
     """Return what keeps a plain directory below this host's root from being a root filesystem."""
-    return support.reasons(host)
+    return [*(["mounting needs CAP_SYS_ADMIN: run as root"] if os.geteuid() != 0 else []), *bind_obstacles(host.root)]
 
 
 @hookimpl
