@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from plugengine.drivers import StorageDriver
+from plugengine.drivers import StorageDriver, open_driver
 from plugengine.errors import PlugengineError
 from plugengine.kernel.mountinfo import mounts_at_or_below, read_mountinfo
 from plugengine.locate import Locations
 from plugengine.model import Capability, Host, HostPath, UserMap
+from plugengine.plugins import Registry
 from plugengine.removing import remove_tree
 from plugengine.testing.cases import expect
 from plugengine.testing.storage import described, snapshot
@@ -69,6 +70,21 @@ class Subject:
     def claims(self, capability: Capability) -> bool:
         """Tell whether the driver claims something."""
         return capability in self.driver.info.capabilities
+
+    def other_drivers(self) -> list[StorageDriver]:
+        """Return every other storage driver that is installed and works below these roots."""
+        registry = Registry()
+        found = []
+        for name in registry.names(StorageDriver.group):
+            if name == self.driver.name:
+                continue
+            try:
+                other = open_driver(registry, StorageDriver.group, name)
+                if isinstance(other, StorageDriver) and not other.probe(self.host):
+                    found.append(other)
+            except PlugengineError:  # somebody else's fault
+                continue
+        return found
 
     # --- layers ---
 
