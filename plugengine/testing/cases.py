@@ -18,6 +18,7 @@ MODULES: Final[dict[Kind, tuple[str, ...]]] = {
         "plugengine.testing.storage.content",
         "plugengine.testing.storage.attributes",
         "plugengine.testing.storage.layers",
+        "plugengine.testing.storage.posix",
     ),
     Kind.NETWORK: (
         "plugengine.testing.network.contract",
@@ -34,7 +35,7 @@ MODULES: Final[dict[Kind, tuple[str, ...]]] = {
         "plugengine.testing.cgroup.disks",
         "plugengine.testing.cgroup.states",
     ),
-    Kind.NAMESPACE: (),
+    Kind.NAMESPACE: ("plugengine.testing.namespace.contract", "plugengine.testing.namespace.isolation"),
 }
 
 CaseFunction = Callable[[Any], None]
