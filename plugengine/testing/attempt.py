@@ -40,7 +40,7 @@ class Attempt(Struct, frozen=True):
         gc.collect()  # descriptors held by a cycle are not left open, only late
         leaks += watch.violations
         known = " ".join(watch.violations)
-        leaks += [text for text in before.changes_to(ProcessState.read()) if text not in known]
+        leaks += [text for text in before.changes() if text not in known]
         leaks += [f"left the child process {_describe(pid)}" for pid in host_state.children(os.getpid())]
         if leaks and trial.verdict is not Verdict.FAILED:
             trial.verdict = Verdict.FAILED

@@ -187,7 +187,10 @@ def _wait_for_one(pids: list[int], deadline: float) -> None:
 
 
 def _processes() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    try:
+        return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    except FileNotFoundError:  # a driver has changed the root directory
+        return []
 
 
 def _parent(pid: int) -> int:

@@ -148,7 +148,8 @@ class _Keeper:
         _, status = os.waitpid(pid, 0)
         if not content:
             how = ending(os.waitstatus_to_exitcode(status))
-            return Result(verdict=Verdict.FAILED, message=f"the process of the case {how}{self._where()}")
+            message = f"the process of the case {how}{self._where()}"
+            return Result(verdict=Verdict.FAILED, message=message, traceback=self._read_trace())
         return msgspec.json.decode(content, type=Result)
 
     def _read(self, pipe: int, pidfd: int) -> bytes | None:
@@ -195,6 +196,9 @@ class _Keeper:
             before, size = size, os.fstat(self._trace).st_size
             if size and size == before:
                 break
+        return self._read_trace()
+
+    def _read_trace(self) -> str:
         return os.pread(self._trace, _READ_BYTES, 0).decode(errors="replace")
 
     def _stop_processes(self, *, may_run: bool) -> list[str]:
@@ -229,9 +233,11 @@ class _Keeper:
 def _changes_since(before: HostState) -> list[str]:
     """Compare; the kernel takes its time with the links of a network namespace that nobody uses any more."""
     deadline = time.monotonic() + host_state.GRACE_S
-    while (found := before.changes_to(HostState.read())) and time.monotonic() < deadline:
+    now = HostState.read()
+    while now.links != before.links and time.monotonic() < deadline:
         time.sleep(_SETTLE_S)
-    return found
+        now = HostState.read()
+    return before.changes_to(now)
 
 
 def _show_network_in_sysfs() -> None:

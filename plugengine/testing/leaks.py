@@ -58,8 +58,12 @@ class ProcessState(Struct, frozen=True):
         handlers = tuple(signal.getsignal(number) for number in range(1, signal.SIGRTMIN))
         return cls(facts, open_descriptors(), dict(os.environ), handlers, threads)
 
-    def changes_to(self, after: ProcessState, *, descriptors: bool = True) -> list[str]:
-        """Say what is different afterwards, each a sentence without its subject."""
+    def changes(self, *, descriptors: bool = True) -> list[str]:
+        """Say what is different now, each a sentence without its subject."""
+        try:
+            after = self.read()
+        except OSError as exc:
+            return [f"changed the root directory, or took /proc away: {exc.filename}: {exc.strerror}"]
         found = [
             f"changed {what} from {value} to {after.facts.get(what, 'nothing')}"
             for what, value in self.facts.items()
@@ -123,6 +127,7 @@ class HookWatch:
     def __init__(self, manager: pluggy.PluginManager, board: Board) -> None:
         self.violations: list[str] = []
         self._board = board
+        self._first = ProcessState.read()
         self._before: list[ProcessState] = []
         self._undo = manager.add_hookcall_monitoring(self._enter, self._leave)
 
@@ -131,11 +136,14 @@ class HookWatch:
         self._undo()
 
     def _enter(self, hook_name: str, *_: object) -> None:
-        self._before.append(ProcessState.read())
+        try:
+            self._before.append(ProcessState.read())
+        except OSError:  # without /proc; said after the hook that took it away
+            self._before.append(self._first)
         self._board.write(hook_name)
 
     def _leave(self, outcome: pluggy.Result[Any], hook_name: str, *_: object) -> None:
         self._board.write("")
         # What an exception's frames hold open is open only until it is handled; the end of the case looks again.
-        changes = self._before.pop().changes_to(ProcessState.read(), descriptors=outcome.exception is None)
+        changes = self._before.pop().changes(descriptors=outcome.exception is None)
         self.violations += [f"{hook_name} {change}" for change in changes]

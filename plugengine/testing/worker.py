@@ -25,7 +25,7 @@ def perform(work: Work, scratch: HostPath, board: Board, *, trace: int, log: Hos
         work: What to do.
         scratch: Handed on.
         board: Handed on.
-        trace: Descriptor of a file that gets the stacks of all threads at TRACE_SIGNAL.
+        trace: Descriptor of a file that gets the stacks of all threads at TRACE_SIGNAL, and when it crashes.
         log: File that gets what is written to standard output and error.
         pipe: Descriptor to report to.
     """
@@ -36,7 +36,8 @@ def perform(work: Work, scratch: HostPath, board: Board, *, trace: int, log: Hos
             signal.signal(number, signal.SIG_DFL)
         credentials.set_pdeathsig(signal.SIGKILL)
         _redirect(log)
-        # In C, and so also while the interpreter waits in a system call.
+        # In C, and so also while the interpreter waits in a system call, or when it crashes.
+        faulthandler.enable(file=trace, all_threads=True)
         faulthandler.register(TRACE_SIGNAL, file=trace, all_threads=True)
         result = work.run(scratch, board)
         if os.getpid() == own:  # not a child that forgot to leave
