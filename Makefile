@@ -1,12 +1,13 @@
-# Five words: demo, test, lint, bench, clean. ARGS is handed on: make test ARGS="-k bridge", make bench ARGS=--json.
+# Six words: demo, test, lint, bench, bench-fuse, clean. ARGS is handed on: make test ARGS="-k bridge".
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEBIAN_ROOT ?= build/debian-root.tar
 DEBIAN_PACKAGES ?= build/debian-packages
+NODE_PACKAGES ?= build/node-packages
 
-.PHONY: demo test lint bench clean venv
+.PHONY: demo test lint bench bench-fuse clean venv
 
 # The command a new user types: it runs on this machine, with its bridge and its state below /var/lib/plugengine.
 demo: $(VENV)/.installed
@@ -17,8 +18,10 @@ test: $(VENV)/.dev
 	.ci/packages
 	.ci/debian-root "$(DEBIAN_ROOT)"
 	.ci/debian-packages "$(DEBIAN_PACKAGES)"
+	.ci/node-packages "$(NODE_PACKAGES)"
 	.ci/qemu-kernel build/qemu
 	PE_DEBIAN_ROOT="$(abspath $(DEBIAN_ROOT))" PE_DEBIAN_PACKAGES="$(abspath $(DEBIAN_PACKAGES))" \
+	  PE_NODE_PACKAGES="$(abspath $(NODE_PACKAGES))" \
 	  .ci/isolated "$(BIN)/python" -m pytest $(ARGS)
 
 lint: $(VENV)/.dev
@@ -27,9 +30,12 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy --strict plugengine drivers tests
 	MYPYPATH=benchmarks $(BIN)/mypy --strict benchmarks/*.py
 
-# Compares with docker and podman where they are installed; see benchmarks/README.md.
+# Start times, with docker and podman where they are installed; and union filesystems. See benchmarks/README.md.
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/start.py $(ARGS)
+
+bench-fuse: $(VENV)/.installed
+	$(BIN)/python benchmarks/fuse.py $(ARGS)
 
 clean:
 	rm -rf .venv build dist .ruff_cache .mypy_cache .pytest_cache .hypothesis .coverage

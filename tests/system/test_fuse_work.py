@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +19,10 @@ PROJECT = Path(__file__).parents[2]
 IMAGE = "debian-root:work"
 TIMEOUT_S = 170
 WHEELS = 10
-# The root lacks apt: dpkg brings it, and apt the rest; both run the packages' maintainer scripts.
+# The root lacks apt: dpkg brings it, and apt the rest; both run the packages' maintainer scripts, which start nothing.
 BOOTSTRAP = """
 export DEBIAN_FRONTEND=noninteractive
+printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d
 dpkg --install --skip-same-version --refuse-downgrade /in/packages/apt/*.deb >/log 2>&1 || { tail -20 /log; exit 1; }
 """
 INSTALL = """
@@ -42,6 +45,30 @@ while time.monotonic() < end:
     count += 1
 print(count)
 """
+NPM = """
+export HOME=/work npm_config_cache=/work/cache npm_config_offline=true npm_config_loglevel=error
+export npm_config_audit=false npm_config_fund=false npm_config_update_notifier=false
+"""
+APPLICATION = """
+const server = require("express")().get("/", (_, answer) => answer.send("served")).listen(0, "127.0.0.1", async () => {
+  console.log(await (await fetch(`http://127.0.0.1:${server.address().port}/`)).text());
+  server.close();
+});
+"""
+POSTGRES = """
+PATH=$PATH:$(echo /usr/lib/postgresql/*/bin); cd /work/postgres
+start() { pg_ctl -s -w -D data -l log -o '-c listen_addresses= -k /work/postgres' start; }
+ask() { psql -h /work/postgres -qAtF ' ' -v ON_ERROR_STOP=1 postgres "$@"; }
+load() { pgbench -n -h /work/postgres -c 4 "$@" postgres; }
+# Newer ones add a word of chance to every dump.
+dump() { pg_dump -h /work/postgres -t 'pgbench_*' postgres | grep -v '^.[un]*restrict ' | sha256sum; }
+"""
+# A transaction of pgbench adds the same to one account, teller and branch, and notes it.
+BALANCES = """
+SELECT (SELECT count(*) FROM pgbench_history), (SELECT sum(abalance) FROM pgbench_accounts),
+  (SELECT sum(tbalance) FROM pgbench_tellers), (SELECT sum(bbalance) FROM pgbench_branches),
+  (SELECT sum(delta) FROM pgbench_history)
+"""
 
 # The first test waits for all of the installation.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -54,20 +81,21 @@ class Box(Struct, frozen=True, kw_only=True):
     name: str
     outside: Path  # shown as /out: a plain directory of the host
 
-    def __call__(self, script: str, *args: str) -> str:
+    def __call__(self, script: str, *args: str, user: str = "root") -> str:
         """Run a script in the container; return what it printed."""
-        argv = ("exec", self.name, "sh", "-euc", script, "sh", *args)
+        argv = ("exec", "--user", user, self.name, "sh", "-euc", script, "sh", *args)
         return self.pe(*argv, check=True, timeout=TIMEOUT_S).stdout
 
 
-def packages_directory() -> Path:
-    """Return where the packages are, fetched before by `make test` or else now."""
-    made = os.environ.get("PE_DEBIAN_PACKAGES")  # these tests run where there is no network
-    path = Path(made) if made else PROJECT / "build/debian-packages"
-    if not (path / "complete").exists():
-        line = [str(PROJECT / ".ci/debian-packages"), str(path)]
+def fetched(name: str) -> Path:
+    """Return where `.ci/NAME` put packages, called before by `make test` or else now."""
+    made = os.environ.get(f"PE_{name.upper().replace('-', '_')}")  # these tests run where there is no network
+    path = Path(made) if made else PROJECT / "build" / name
+    if not made:
+        line = [str(PROJECT / ".ci" / name), str(path)]
         done = subprocess.run(line, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-        need(None if (path / "complete").exists() else f"needs Debian packages: {done.stderr.strip()[-200:]}")
+        need(f"needs {name}: {done.stderr.strip()[-200:]}" if done.returncode else None)
+    need(None if (path / "complete").exists() else f"needs {name}: .ci/{name} fetched none")
     return path
 
 
@@ -87,7 +115,7 @@ def box(pe_env: Pe, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     """A container of a small Debian, a tool chain installed into it by dpkg and apt-get."""
     need_root()
     base = tmp_path_factory.mktemp("work")
-    root, packages = debian_root(base), packages_directory()
+    root, packages = debian_root(base), fetched("debian-packages")
     for name in ("wheels", "out"):
         (base / name).mkdir()
     for number in range(WHEELS):
@@ -117,11 +145,9 @@ def test_dpkg_and_apt_install_and_remove_packages_with_their_scripts(box: Box) -
     assert box("dpkg --audit; dpkg --verify; apt-get check -qq") == ""
     assert box("readlink -e /etc/alternatives/pager >/dev/null; cc --version | head -1; git --version").count("\n") == 2
     assert int(box("ls /etc/ssl/certs | wc -l")) > 100  # by the script of ca-certificates
-    said = box(
-        "DEBIAN_FRONTEND=noninteractive apt-get -qq -y purge tzdata >/dev/null 2>&1; ls -d /usr/share/zoneinfo || true"
-    )
-    assert said == ""
-    assert box("dpkg --audit; ls /var/lib/dpkg/info | grep -c '^tzdata' || true") == "0\n"
+    box("DEBIAN_FRONTEND=noninteractive apt-get -qq -y purge ca-certificates >/log 2>&1 || { tail -20 /log; exit 1; }")
+    assert box("dpkg --audit; ls /etc/ssl/certs /var/lib/dpkg/info | grep -i -e '^ca-certificates' || true") == ""
+    assert int(box("ls /etc/ssl/certs | wc -l")) < 10
 
 
 def test_pip_installs_lists_and_removes_wheels(box: Box) -> None:
@@ -197,3 +223,95 @@ def test_rsync_there_and_back_finds_nothing_different(box: Box) -> None:
         assert box(f"rsync -aHAXn --checksum --delete --itemize-changes {source}/ {target}/") == ""
     assert box("rsync -aHAXn --checksum --delete --itemize-changes /work/tree/ /work/back/") == ""
     assert box("stat -c %h /work/back/hard /work/back/harder; rm -r /work/tree /work/back /out/there") == "3\n3\n"
+
+
+def test_npm_installs_runs_and_replaces_packages(box: Box) -> None:
+    shutil.copytree(fetched("node-packages"), box.outside / "node", symlinks=True)
+    box(
+        f"""
+        {NPM} cp -r /out/node/cache /out/node/project /work; mkdir /work/npm; tar -C /work/npm -xzf /out/node/npm-*.tgz
+        ln -s /work/npm/package/bin/npm-cli.js /usr/local/bin/npm
+        cd /work/project; npm ci; npm ls --all; cd /out/node/project; npm ci
+        """
+    )
+    # /out is no union.
+    same = "diff -r --no-dereference /work/project/node_modules /out/node/project/node_modules"
+    assert box(f"ls /work/project/node_modules | wc -l; {same}").strip().isdigit()
+    said = box(
+        """
+        cd /work/project; echo "$1" >served.js; node served.js; PATH=$PWD/node_modules/.bin:$PATH
+        esbuild --bundle --platform=node --log-level=error served.js --outfile=dist/one.js; node dist/one.js
+        eslint --no-eslintrc --parser-options=ecmaVersion:2020 served.js; rm -r dist served.js
+        """,
+        APPLICATION,
+    )
+    assert said == "served\nserved\n"
+    box(f"{NPM} cd /work/project; npm ci; {same}; npm uninstall express; test ! -e node_modules/express; npm ls --all")
+    box(f"{NPM} cd /work/project; npm install express@4; npm prune")
+    assert box(f"{same} -x .package-lock.json") == ""
+    assert box("rm -r /work/project /work/cache /work/npm /usr/local/bin/npm /out/node; ls -A /work") == ""
+
+
+class Database(Struct, frozen=True, kw_only=True):
+    """A PostgreSQL cluster that was killed while it worked, and goes on since."""
+
+    box: Box
+    loaded: int  # transactions until then
+    before: str  # what BALANCES told then
+    after: str  # and once it had recovered
+    dump: str  # and a digest of all tables
+
+    def __call__(self, script: str) -> str:
+        """Run a script beside it; return what it printed."""
+        return self.box(POSTGRES + script, user="postgres")
+
+
+@pytest.fixture(scope="module")
+def database(box: Box) -> Iterator[Database]:
+    """Make, load and kill a database."""
+    postgres = Database(box=box, loaded=0, before="", after="", dump="")
+    box("install -d -o postgres /work/postgres")
+    try:
+        postgres("initdb --data-checksums --auth=trust -D data >log; start; pgbench -h /work/postgres -iq postgres")
+        said = postgres("load -T 5")
+        before = postgres(f"ask -c '{BALANCES}'")
+        postgres("(load -T 60 >/dev/null 2>&1 &); sleep 2; pg_ctl -s -D data stop -m immediate; start")
+        yield Database(
+            box=box,
+            loaded=int(re.findall(r"actually processed: (\d+)", said)[0]),
+            before=before,
+            after=postgres(f"ask -c '{BALANCES}'"),
+            dump=postgres("dump"),
+        )
+    finally:
+        postgres("pg_ctl -s -D data stop -m immediate || true")
+        box("rm -r /work/postgres")
+
+
+@pytest.fixture(scope="module")
+def restarted(database: Database) -> Database:
+    """Mount the union anew: stop the container, which kills the database once more, and start it."""
+    database.box.pe("restart", database.box.name, check=True)
+    return database
+
+
+def test_postgresql_loses_nothing_when_it_is_killed_in_the_middle(database: Database) -> None:
+    assert_balanced(database.before, at_least=database.loaded, at_most=database.loaded)
+    assert_balanced(database.after, at_least=database.loaded + 1)
+    assert "redo done" in database("cat log")
+
+
+def test_postgresql_finds_all_of_it_when_its_container_was_restarted(restarted: Database) -> None:
+    restarted("start; pg_ctl -s -D data stop")
+    assert restarted("pg_checksums --check -D data | grep '^Bad'") == "Bad checksums:  0\n"
+    restarted("start; pg_amcheck -h /work/postgres --install-missing --heapallindexed --all")
+    assert restarted(f"ask -c '{BALANCES}'") == restarted.after
+    assert restarted("dump") == restarted.dump
+
+
+def assert_balanced(answer: str, *, at_least: int, at_most: int | None = None) -> None:
+    """Compare the sums of all tables, and the number of transactions."""
+    count, *sums = map(int, answer.split())
+    assert len(sums) == 4
+    assert len(set(sums)) == 1
+    assert at_least <= count <= (count if at_most is None else at_most)
