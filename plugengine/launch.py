@@ -32,6 +32,7 @@ from plugengine.guest import (
     plan_process,
     raise_rlimits,
 )
+from plugengine.joining import joined
 from plugengine.kernel import process
 from plugengine.kernel.process import CLONE_NEWTIME, ProcessId
 from plugengine.model import HostPath, NamespacePlan, UserMap
@@ -44,15 +45,6 @@ from plugengine.streams import Pipes, Stdio
 _GO: Final = b"+"
 # A guest that hangs, or sends SIGSTOP to what joins it, must not hold its monitor, which serves others, for ever.
 _DEADLINE_S: Final = 60
-# include/uapi/linux/sched.h, by the name of the link below /proc/PID/ns; see setns(2)
-_NS_TYPES: Final = {
-    "ipc": process.CLONE_NEWIPC,
-    "net": process.CLONE_NEWNET,
-    "pid": process.CLONE_NEWPID,
-    "uts": process.CLONE_NEWUTS,
-    "cgroup": process.CLONE_NEWCGROUP,
-    "time": process.CLONE_NEWTIME,
-}
 
 
 class Launch(Struct, frozen=True, kw_only=True):
@@ -78,7 +70,7 @@ class Child:
         plan: ProcessPlan,
         guest: GuestPlan | None,
     ) -> None:
-        self.pid = pid
+        self.pid: int = pid
         self.warnings: list[str] = list(plan.warnings)
         self._pidfd: int | None = pidfd
         self._go_fd = go_fd
@@ -220,7 +212,7 @@ def clone_first(launch: Launch, live: Live) -> Child:
         _Held(plan, interactive=request.spec.interactive) as held,
         open_sources(guest) as sources,
         _entrance(live) as (cgroup_fd, tasks),
-        _joined(launch.namespaces),
+        joined(launch.namespaces),
         connections_kept(),
     ):
         pid, pidfd = process.clone3(launch.namespaces.clone_flags & ~CLONE_NEWTIME, cgroup_fd=cgroup_fd)
@@ -268,32 +260,6 @@ def _process_request(
 
 
 @contextmanager
-def _joined(namespaces: NamespacePlan) -> Iterator[None]:
-    """Be in the namespaces to share while cloning, so that the child is born in them; then come back."""
-    back: list[tuple[int, int]] = []
-    try:
-        for name, path in namespaces.join:
-            own = os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC)
-            back.append((own, _NS_TYPES[name]))
-            target = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                process.setns(target, _NS_TYPES[name])
-            finally:
-                os.close(target)
-        if namespaces.clone_flags & CLONE_NEWTIME:
-            back.append((os.open("/proc/self/ns/time", os.O_RDONLY | os.O_CLOEXEC), CLONE_NEWTIME))
-            process.unshare(CLONE_NEWTIME)
-            _write_offsets(namespaces)
-        yield
-    except OSError as exc:
-        raise DriverError(f"join namespaces: {exc}") from exc
-    finally:
-        for fd, kind in reversed(back):
-            process.setns(fd, kind)
-            os.close(fd)
-
-
-@contextmanager
 def _entrance(live: Live) -> Iterator[tuple[int | None, tuple[int, ...]]]:
     """Open what a process about to be cloned needs to enter the container's group by itself."""
     entry = None if live.cgroup is None else live.drivers.cgroup.entry(live.cgroup)
@@ -312,13 +278,6 @@ def _entrance(live: Live) -> Iterator[tuple[int | None, tuple[int, ...]]]:
     finally:
         for fd in opened:
             os.close(fd)
-
-
-def _write_offsets(namespaces: NamespacePlan) -> None:
-    if namespaces.time_offsets:
-        text = "".join(f"{clock} {seconds} 0\n" for clock, seconds in namespaces.time_offsets)
-        with open("/proc/self/timens_offsets", "w", encoding="ascii") as stream:
-            stream.write(text)
 
 
 def start_exec(site: Site, row: ContainerRow, live: Live, spec: ExecSpec) -> Child:

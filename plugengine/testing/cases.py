@@ -19,6 +19,8 @@ MODULES: Final[dict[Kind, tuple[str, ...]]] = {
         "plugengine.testing.storage.attributes",
         "plugengine.testing.storage.layers",
         "plugengine.testing.storage.posix",
+        "plugengine.testing.storage.concurrency",
+        "plugengine.testing.storage.crash",
     ),
     Kind.NETWORK: (
         "plugengine.testing.network.contract",

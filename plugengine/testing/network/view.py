@@ -59,7 +59,7 @@ class Link(Struct, frozen=True, kw_only=True):
     """One link of the namespace."""
 
     name: str
-    kind: str  # "veth", "bridge", …; "" for a device
+    kind: str  # such as veth; empty for a device
     mac: str
     mtu: int
     up: bool
