@@ -112,5 +112,5 @@ def _switch(data: Mapping[str, Any], name: str) -> bool:
     if value in ("true", "false"):
         return bool(value == "true")
     if not isinstance(value, bool):
-        raise ValueError(f"{name}: neither true nor false")
+        raise ValueError(f"{name}: neither true nor false")  # noqa: TRY004
     return value

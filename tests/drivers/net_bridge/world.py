@@ -103,7 +103,7 @@ class Namespace:
 def await_carrier(name: str) -> None:
     """Wait until frames pass through a link."""
     with NetlinkSocket(NETLINK_ROUTE) as route:
-        for _ in range(100):
+        for _ in range(600):
             (answer,) = route.execute(rtnl.get_link(name))
             if rtnl.Link(answer.replies[0][1]).operstate == rtnl.IF_OPER_UP:
                 return

@@ -1,0 +1,268 @@
+"""Connect containers, disconnect them, change their ports: the hooks in terms of chains of plugins."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from plugengine.errors import DriverError, NotSupportedError, UsageError
+from plugengine.kernel import netns
+from plugengine.kernel.links import in_namespace, link_up
+from plugengine.model import Attachment
+
+from plugengine_net_cni import chain, config, ledger, ports, result, search, standin
+from plugengine_net_cni.chain import Connection
+from plugengine_net_cni.config import NetworkList
+from plugengine_net_cni.plugin import Deadline
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from plugengine.model import Network, NetworkRequest, Port, Record
+
+_MAX_INTERFACES = 32
+_LONGEST_S = 3600.0
+
+
+class Settings:
+    """The options of one connection: the container's own before the network's."""
+
+    def __init__(self, network: Network, own: Mapping[str, str] | None = None) -> None:
+        options = {**network.options, **(own or {})}
+        self._options = options
+        self.path = options.get("path", search.PATH)
+        self.args = options.get("args", "")
+        self.timeout_s = _seconds(network, options.get("timeout", "20"))
+        self.arguments: dict[str, Any] = {}
+        if "ip" in options:
+            self.arguments["ips"] = options["ip"].split(",")
+        if "mac" in options:
+            self.arguments["mac"] = options["mac"]
+        self._name = None if network.name == network.driver else network.name
+
+    @property
+    def chosen(self) -> bool:
+        """Whether a configuration was asked for."""
+        return self._name is not None or "conf" in self._options
+
+    def read(self) -> NetworkList:
+        """Return the configuration: a file, else by the network's name, else the first there is.
+
+        Raises:
+            UsageError: It is not there or not valid, or no plugin takes an argument that was given.
+        """
+        if "conf" in self._options:
+            found = config.read(self._options["conf"])
+        else:
+            found = search.find_list(self._name, self._options.get("dir", search.DIRECTORY))
+        for capability in self.arguments:
+            if not found.claims(capability):
+                raise UsageError(f"cni network {found.name}: none of its plugins has the capability {capability}")
+        return found
+
+
+def prepare(network: Network) -> Record:
+    """Read the configuration and ask the plugins; see `pe_network_create`."""
+    settings = Settings(network)
+    if not settings.chosen:
+        return {}  # containers may choose
+    return _ask(settings.read(), settings)
+
+
+def attach(request: NetworkRequest) -> Attachment:
+    """ADD; see `pe_network_attach`."""
+    network = request.network
+    settings = Settings(network, request.options)
+    found = settings.read()
+    known = request.network_record.get("list") == msgspec.to_builtins(found)
+    version = request.network_record["version"] if known else _ask(found, settings)["version"]
+    _check_ports(found, request)
+    identity = netns.identify(request.netns)
+    path = standin.path_of(request.netns)
+    kept = ledger.load(request.container_id, network.name)
+    if kept is not None:
+        if tuple(kept.connection.netns) == identity and _still_there(kept.connection, path):
+            return _attachment(kept)
+        detach(network, request.container_id, None)
+    connection = Connection(
+        container_id=request.container_id,
+        network=found,
+        version=str(version),
+        path=settings.path,
+        ifname=_free_name(request.netns),
+        args=settings.args,
+        timeout_s=settings.timeout_s,
+        runtime=settings.arguments,
+        netns=identity,
+    )
+    kept = _begin(connection, network.name, request.ports)
+    return _add(kept, path, request)
+
+
+def _add(kept: ledger.Entry, path: str, request: NetworkRequest) -> Attachment:
+    connection = kept.connection
+    try:
+        link_up("lo", request.netns)
+        added = chain.add(connection, path, Deadline(connection.timeout_s), connection.network.plugins)
+        kept = msgspec.structs.replace(kept, connection=msgspec.structs.replace(connection, result=added))
+        ledger.save(kept)
+        return _attachment(kept)
+    except DriverError as exc:
+        left = _undo(kept, path)
+        message = f"{exc.message}; taking it back: {'; '.join(left)}" if left else exc.message
+        raise DriverError(message, hint=exc.hint) from exc
+    except BaseException:
+        _undo(kept, path)
+        raise
+
+
+def _undo(kept: ledger.Entry, path: str) -> list[str]:
+    """DEL with all plugins after a failed ADD; what could not be taken back stays in the ledger, for `gc`."""
+    connection = kept.connection
+    plugins = connection.network.plugins
+    left = chain.delete(connection, dict.fromkeys(range(len(plugins)), path), Deadline(connection.timeout_s), plugins)
+    if not left:
+        ledger.forget(connection.container_id, kept.network)
+    return left
+
+
+def detach(network: Network, container_id: str, attachment: Attachment | None) -> None:
+    """DEL; see `pe_network_detach`."""
+    connection = _known(network, container_id, attachment)
+    if connection is None:
+        return
+    problems = take_back(connection)
+    if problems:
+        raise DriverError(f"disconnect container {container_id} from network {network.name}: {'; '.join(problems)}")
+    ledger.forget(container_id, network.name)
+
+
+def take_back(connection: Connection) -> list[str]:
+    """DEL with all plugins; return what went wrong."""
+    with standin.places(connection) as places:
+        return chain.delete(connection, places, Deadline(connection.timeout_s), connection.network.plugins)
+
+
+def change_ports(network: Network, container_id: str, attachment: Attachment, wanted: tuple[Port, ...]) -> Attachment:
+    """Publish other ports, or make sure of those there are; see `pe_network_ports`."""
+    connection = _known(network, container_id, attachment)
+    fd = None if connection is None else netns.find(netns.NetnsId(*connection.netns))
+    if connection is None or fd is None:
+        raise DriverError(f"publish ports of container {container_id}: its network namespace is gone")
+    try:
+        path = standin.path_of(fd)
+        if wanted == attachment.ports and _still_there(connection, path):
+            return attachment
+        if wanted and not connection.network.claims(chain.PORTS):
+            raise _no_publisher(connection.network, container_id)
+        return _republish(network, connection, attachment, wanted, path)
+    finally:
+        os.close(fd)
+
+
+def _republish(
+    network: Network, connection: Connection, attachment: Attachment, wanted: tuple[Port, ...], path: str
+) -> Attachment:
+    publishers = chain.publishers(connection.network)
+    deadline = Deadline(connection.timeout_s)
+    problems = chain.delete(connection, dict.fromkeys(range(len(publishers)), path), deadline, publishers)
+    if problems:
+        raise DriverError(f"publish ports of container {connection.container_id}: {'; '.join(problems)}")
+    with ledger.locked():
+        same = wanted == attachment.ports
+        chosen = wanted if same else ports.choose(wanted, _taken(connection.container_id, network.name))
+        runtime = {**connection.runtime, chain.PORTS: ports.mappings(chosen)}
+        changed = msgspec.structs.replace(connection, runtime=runtime)
+        kept = ledger.entry(changed, network.name, chosen)
+        before = ledger.load(connection.container_id, network.name)
+        if before is not None:  # the container's monitor answers for it, not whoever mends it
+            kept = msgspec.structs.replace(kept, owner=before.owner, boot_id=before.boot_id)
+        ledger.save(kept)
+    chain.add(changed, path, deadline, publishers)
+    chain.check(changed, path, deadline)
+    return _attachment(kept)
+
+
+def _ask(found: NetworkList, settings: Settings) -> dict[str, Any]:
+    """Agree on a version with the plugins, and ask whether they can; return the network's record."""
+    deadline = Deadline(settings.timeout_s)
+    version = chain.negotiate(found, settings.path, deadline)
+    chain.status(found, version, settings.path, deadline)
+    return {"list": msgspec.to_builtins(found), "version": version}
+
+
+def _begin(connection: Connection, network: str, wanted: tuple[Port, ...]) -> ledger.Entry:
+    """Choose the ports, and note what is about to be added."""
+    with ledger.locked():
+        chosen = ports.choose(wanted, _taken(connection.container_id, network))
+        if chosen:
+            runtime = {**connection.runtime, chain.PORTS: ports.mappings(chosen)}
+            connection = msgspec.structs.replace(connection, runtime=runtime)
+        kept = ledger.entry(connection, network, chosen)
+        ledger.save(kept)
+    return kept
+
+
+def _taken(container_id: str, network: str) -> list[Port]:
+    """Return the ports of all other connections."""
+    return [
+        port
+        for kept in ledger.load_all()
+        if (kept.connection.container_id, kept.network) != (container_id, network)
+        for port in kept.ports
+    ]
+
+
+def _still_there(connection: Connection, path: str) -> bool:
+    """Tell whether a finished ADD holds, by CHECK; where there is no CHECK, that nobody can tell."""
+    if connection.result is None:
+        return False
+    try:
+        return chain.check(connection, path, Deadline(connection.timeout_s))
+    except DriverError:
+        return False
+
+
+def _known(network: Network, container_id: str, attachment: Attachment | None) -> Connection | None:
+    kept = ledger.load(container_id, network.name)
+    if kept is not None:
+        return kept.connection
+    stored = attachment.record.get("connection") if attachment is not None else None
+    return msgspec.convert(stored, Connection) if stored else None
+
+
+def _attachment(kept: ledger.Entry) -> Attachment:
+    connection = kept.connection
+    record = {"connection": msgspec.to_builtins(connection)}
+    return result.attachment(connection.result or {}, ifname=connection.ifname, ports=kept.ports, record=record)
+
+
+def _check_ports(found: NetworkList, request: NetworkRequest) -> None:
+    if request.ports and not found.claims(chain.PORTS):
+        raise _no_publisher(found, request.container_id)
+
+
+def _no_publisher(found: NetworkList, container_id: str) -> NotSupportedError:
+    return NotSupportedError(
+        f"publish ports of container {container_id} on cni network {found.name}: none of its plugins publishes ports",
+        hint='add {"type": "portmap", "capabilities": {"portMappings": true}} to its configuration',
+    )
+
+
+def _free_name(fd: int) -> str:
+    """Return eth0, or the next name no interface of the namespace has."""
+    with in_namespace(fd):
+        taken = {name for _, name in socket.if_nameindex()}
+    return next(name for number in range(_MAX_INTERFACES) if (name := f"eth{number}") not in taken)
+
+
+def _seconds(network: Network, text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0
+    if not 0 < found <= _LONGEST_S:
+        raise UsageError(f"network {network.name}: timeout {text!r} is not a number of seconds up to {_LONGEST_S:g}")
+    return found
