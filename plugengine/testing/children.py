@@ -35,7 +35,7 @@ class Child:
 
     def __init__(self, act: Callable[[], object], *, fork: Callable[[], int] = os.fork) -> None:
         self._answer, write_end = os.pipe()
-        self.pid = fork()
+        self.pid: int = fork()
         if self.pid == 0:
             os.close(self._answer)
             _answer(act, write_end)
@@ -158,7 +158,7 @@ class Stranger:
         self._child = Child(wait)
         os.close(read_end)
         self._told = False
-        self.pid = self._child.pid
+        self.pid: int = self._child.pid
 
     def __enter__(self) -> Self:
         return self

@@ -57,7 +57,7 @@ class Running:
     def __init__(self, pid: int, pipe: int) -> None:
         self.pid = pid
         self.pipe = pipe
-        self.started = time.monotonic()
+        self.started: float = time.monotonic()
         self._content = b""
 
     def read(self) -> bool:

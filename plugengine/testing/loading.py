@@ -52,12 +52,14 @@ class Tested:
 
     def __init__(self, kind: Kind, plugin: object, name: str | None = None) -> None:
         self.kind = kind
+        self.registry: Registry
+        self.name: str
         if isinstance(plugin, str):
             self.registry, self.name = Registry(), plugin
         else:
             self.name = name or str(getattr(plugin, "__name__", type(plugin).__name__)).rpartition(".")[2]
             self.registry = Given(kind, self.name, plugin)
-        self.entry = self.registry.find(kind.value, self.name)
+        self.entry: Entry = self.registry.find(kind.value, self.name)
         self.manager: pluggy.PluginManager = new_manager(self.registry, [(kind.value, self.name)])
         self.driver: Driver = CLASSES[kind.value](self.manager, self.name)
 

@@ -98,7 +98,7 @@ class Kit:
     ) -> None:
         if os.geteuid() != 0:
             raise NotSupportedError("conformance kit: needs root", hint="drivers mount, and make links and groups")
-        self.tested = Tested(kind, plugin, name)
+        self.tested: Tested = Tested(kind, plugin, name)
         self._options = dict(options or {})
         self._jobs = jobs or os.cpu_count() or 1
         self._directory = None if directory is None else HostPath(directory)
@@ -111,7 +111,7 @@ class Kit:
         prepared = grounds.prepared(self._directory, self._filesystem, private_network=private_network)
         ground = self._undo.enter_context(prepared)
         self._shown_filesystem = self._filesystem or grounds.filesystem_of(ground.directory)
-        self.schedule = Schedule(self.tested, ground, self._options, self._jobs)
+        self.schedule: Schedule = Schedule(self.tested, ground, self._options, self._jobs)
         self._undo.callback(self.schedule.close)
         return self
 
