@@ -47,7 +47,7 @@ class Level:
 
     def __init__(self, below: Merged, *, path: str = "", said: bool = True) -> None:
         self.below = below
-        self.entries = below.entries()  # what the layers show there
+        self.entries: dict[str, tuple[int, os.stat_result]] = below.entries()  # what the layers show there
         self.path = path
         self.said = said  # it is a change; if not yet, then once something in it is
 

@@ -26,7 +26,7 @@ class Descent:
     """
 
     def __init__(self, fd: int) -> None:
-        self.fd = fd
+        self.fd: int = fd
         self._above: list[tuple[str, int, int, list[str]]] = []  # name below, device, inode, names still to visit
         self._names = _names(fd)
 

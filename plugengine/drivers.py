@@ -59,7 +59,7 @@ class Driver:
         self._notes = notes or Degraded(None)
         self.name = name
         self.degraded = self._notes.find(self.group, name, source)
-        self.info = self._call("info", DriverInfo)
+        self.info: DriverInfo = self._call("info", DriverInfo)
 
     def probe(self, host: Host) -> tuple[str, ...]:
         """Return the reasons why this host cannot run it; empty: supported."""
@@ -288,11 +288,13 @@ class DriverSet:
     def __init__(self, registry: Registry, *, storage: str, network: str, cgroup: str, namespace: str) -> None:
         chosen = [("storage", storage), ("network", network), ("cgroup", cgroup), ("namespace", namespace)]
         manager = new_manager(registry, chosen)
-        self.problems = _add_observers(manager, registry)
-        self.storage = StorageDriver(manager, storage, **_known(registry, "storage", storage))
-        self.network = NetworkDriver(manager, network, **_known(registry, "network", network))
-        self.cgroup = CgroupDriver(manager, cgroup, **_known(registry, "cgroup", cgroup))
-        self.namespace = NamespaceDriver(manager, namespace, **_known(registry, "namespace", namespace))
+        self.problems: tuple[str, ...] = _add_observers(manager, registry)
+        self.storage: StorageDriver = StorageDriver(manager, storage, **_known(registry, "storage", storage))
+        self.network: NetworkDriver = NetworkDriver(manager, network, **_known(registry, "network", network))
+        self.cgroup: CgroupDriver = CgroupDriver(manager, cgroup, **_known(registry, "cgroup", cgroup))
+        self.namespace: NamespaceDriver = NamespaceDriver(
+            manager, namespace, **_known(registry, "namespace", namespace)
+        )
         observed = len(self.problems) < len(registry.names("hooks"))
         self.observe: Callable[..., Any] | None = manager.hook.pe_event if observed else None
 

@@ -64,7 +64,7 @@ class Engine:
         environ = os.environ if environ is None else environ
         locations = Locations.from_environment(environ, root=root, run_root=run_root)
         locations.ensure()
-        self.site = Site(locations, environ=environ, short_lived=short_lived)
+        self.site: Site = Site(locations, environ=environ, short_lived=short_lived)
         if expect_start:
             from plugengine.monitor.spare import fork_spare
 

@@ -281,7 +281,7 @@ class LifecycleSpec:
         """Return extra commands: name to "module:attribute" of a click command; imported only when called."""
 
 
-SPECS: Final = {
+SPECS: Final[Mapping[str, type]] = {
     "storage": StorageSpec,
     "network": NetworkSpec,
     "cgroup": CgroupSpec,

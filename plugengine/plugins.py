@@ -50,7 +50,7 @@ class Registry:
 
     def __init__(self, *, cache: HostPath | None = None, degraded: HostPath | None = None) -> None:
         self._cache = cache
-        self.degraded = Degraded(degraded)
+        self.degraded: Degraded = Degraded(degraded)
         self._entries: tuple[Entry, ...] | None = None
 
     def entries(self, group: str) -> tuple[Entry, ...]:

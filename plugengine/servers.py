@@ -28,7 +28,7 @@ class ServerProcess:
         self.pid = pid
         self.pidfd = pidfd
         self.target = target
-        self.ended = False
+        self.ended: bool = False
         self._ready_fd = ready_fd
         self._log = log
 

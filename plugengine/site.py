@@ -27,9 +27,9 @@ class Site:
         self.short_lived = short_lived  # this process ends soon and need not keep its children from becoming zombies
         self.locations = locations
         self.environ = environ
-        self.state = State(locations.root)
+        self.state: State = State(locations.root)
         self.spare: Spare | None = None  # a monitor forked ahead
-        self.registry = Registry(
+        self.registry: Registry = Registry(
             cache=HostPath(f"{locations.run_root}/drivers.json"), degraded=HostPath(f"{locations.run_root}/degraded")
         )
         self._sets: dict[tuple[str, ...], DriverSet] = {}

@@ -43,7 +43,7 @@ class State:
 
     def __init__(self, root: HostPath, *, patience_s: float = PATIENCE_S) -> None:
         self.root = root
-        self.path = Locations(root, root).database
+        self.path: HostPath = Locations(root, root).database
         self._patience_s = patience_s
         self._connection: sqlite3.Connection | None = None
         self._in_transaction = False

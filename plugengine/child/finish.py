@@ -37,7 +37,7 @@ class Finisher:
         self._stdio = (terminal, terminal, terminal) if terminal >= 0 else stdio
         self._terminal = terminal
         self._ours = ours
-        self.stage = STAGE_DIRECTORY
+        self.stage: int = STAGE_DIRECTORY
 
     def settle(self) -> None:
         """Take on the directory, limits, standard streams, user and capabilities of the plan."""

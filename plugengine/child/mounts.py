@@ -68,7 +68,7 @@ class Builder:
         self._index = 0
         self._root = self._proc = self._pts = self._null = -1
         self._dev: int | None = None  # st_dev of the tmpfs on /dev
-        self.terminal = -1  # the container's end of the pty
+        self.terminal: int = -1  # the container's end of the pty
         self.plan = plan
 
     @property

@@ -24,10 +24,10 @@ class Program:
     __slots__ = ("argv", "fd", "interpreted", "path")
 
     def __init__(self, path: bytes, fd: int, argv: list[bytes], *, interpreted: bool) -> None:
-        self.path = path
-        self.fd = fd  # of the interpreter, where the path is a script's
-        self.argv = argv  # for `fd`
-        self.interpreted = interpreted
+        self.path: bytes = path
+        self.fd: int = fd  # of the interpreter, where the path is a script's
+        self.argv: list[bytes] = argv  # for `fd`
+        self.interpreted: bool = interpreted
 
 
 def find(process: ProcessPlan, ours: FileId) -> Program:

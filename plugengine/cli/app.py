@@ -17,7 +17,7 @@ class App:
 
     def __init__(self, *, environ: Mapping[str, str]) -> None:
         self.environ = environ
-        self.debug = False
+        self.debug: bool = False
         self._root: str | None = None
         self._run_root: str | None = None
         self._engine: Engine | None = None

@@ -23,10 +23,10 @@ def _family(name: str, entries: Mapping[str, Entry], text: str) -> LazyGroup:
 
 _LONG_FORMS: Final = {**CONTAINER, "ls": CONTAINER["ps"]._replace(hidden=True)}
 
-container = _family("container", _LONG_FORMS, "The commands for containers, once more.")
-driver = _family("driver", DRIVER, "Commands for those who write drivers.")
-image = _family("image", IMAGE, "Commands for images.")
-layer = _family("layer", LAYER, "Plumbing for layers: unpack and pack them, for scripts.")
-volume = _family("volume", VOLUME, "Commands for volumes.")
-network = _family("network", NETWORK, "Commands for networks.")
-system = _family("system", SYSTEM, "Check, reset and describe the engine.")
+container: Final[LazyGroup] = _family("container", _LONG_FORMS, "The commands for containers, once more.")
+driver: Final[LazyGroup] = _family("driver", DRIVER, "Commands for those who write drivers.")
+image: Final[LazyGroup] = _family("image", IMAGE, "Commands for images.")
+layer: Final[LazyGroup] = _family("layer", LAYER, "Plumbing for layers: unpack and pack them, for scripts.")
+volume: Final[LazyGroup] = _family("volume", VOLUME, "Commands for volumes.")
+network: Final[LazyGroup] = _family("network", NETWORK, "Commands for networks.")
+system: Final[LazyGroup] = _family("system", SYSTEM, "Check, reset and describe the engine.")

@@ -84,6 +84,7 @@ class Template:
         self.text = text
         self._tokens = list(tokens_of(text, self._fail))
         self._position = 0
+        self.nodes: tuple[Any, ...]
         self.nodes, end = self._parse_nodes()
         if end is not None:
             raise self._fail(f"{end} without a beginning")

@@ -31,7 +31,7 @@ def _show_version(ctx: click.Context, _param: click.Parameter, value: object) ->
         ctx.exit()
 
 
-root = RootGroup(
+root: Final[RootGroup] = RootGroup(
     name="pe",
     entries=COMMANDS,
     add_help_option=False,

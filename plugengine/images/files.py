@@ -22,10 +22,10 @@ class StoreFiles:
 
     def __init__(self, root: HostPath) -> None:
         self.root = root
-        self.blobs = HostPath(f"{root}/blobs/sha256")
-        self.layers = HostPath(f"{root}/layers")
-        self.tmp = HostPath(f"{root}/tmp")  # noqa: S108 - below the root
-        self.sources = HostPath(f"{root}/sources")  # what images made on demand were made from
+        self.blobs: HostPath = HostPath(f"{root}/blobs/sha256")
+        self.layers: HostPath = HostPath(f"{root}/layers")
+        self.tmp: HostPath = HostPath(f"{root}/tmp")  # noqa: S108 - below the root
+        self.sources: HostPath = HostPath(f"{root}/sources")  # what images made on demand were made from
 
     def ensure(self) -> None:
         """Make the directories; what holds image content is closed to others (setuid programs)."""

@@ -41,7 +41,7 @@ class HostTree:
     def __init__(self, *, search: Iterable[str] = ("/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin")) -> None:
         self.nodes: dict[str, Node] = {}
         self.inputs: dict[str, Stamp | None] = {}
-        self.newest_mtime_ns = 0
+        self.newest_mtime_ns: int = 0
         self._search = tuple(search)
         self._libraries = Libraries()
 

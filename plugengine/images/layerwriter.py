@@ -66,7 +66,7 @@ class LayerWriter:
         self._what = what
         self._caps = caps
         self._last: dict[bytes, Entry] = {}
-        self.size = 0
+        self.size: int = 0
 
     def __enter__(self) -> Self:
         return self

@@ -27,7 +27,7 @@ class Scratch:
 
     def __init__(self, tmp: HostPath) -> None:
         self._tmp = tmp
-        self.path = HostPath("")
+        self.path: HostPath = HostPath("")
         self._fd = -1
 
     def __enter__(self) -> Self:

@@ -33,9 +33,9 @@ class ImageStore:
     """
 
     def __init__(self, root: HostPath, state: State, *, sources: Mapping[str, str] | None = None) -> None:
-        self.files = StoreFiles(root)
+        self.files: StoreFiles = StoreFiles(root)
         self.state = state
-        self.catalog = Catalog(state, self.files)
+        self.catalog: Catalog = Catalog(state, self.files)
         self.sources: Mapping[str, str] = {**(sources or {}), **BUNDLED}
 
     # --- finding ---

@@ -47,7 +47,7 @@ class Measured:
         self._limit = limit
         self._progress = progress
         self._hash: Any = None
-        self.count = 0
+        self.count: int = 0
         if hashed:
             from hashlib import sha256
 
@@ -90,6 +90,7 @@ class Unpacked:
         self._what = what
         self._caps = caps
         first = _read_at_least(self._stored, len(_XZ))
+        self.compression: str
         self.compression, opener = _recognise(first)
         self._plain: Readable = opener(Rewound(first, self._stored), what)
         self._count = 0

@@ -51,7 +51,7 @@ class TarReader:
         self._data_left = 0
         self._padding = 0
         self._globals: dict[bytes, bytes] = {}
-        self.count = 0
+        self.count: int = 0
 
     def __iter__(self) -> Iterator[Entry]:
         while (entry := self._next()) is not None:

@@ -106,11 +106,11 @@ class Request:
     __slots__ = ("about", "ack", "body", "flags", "kind")
 
     def __init__(self, kind: int, flags: int, body: bytes, about: str, *, ack: bool = True) -> None:
-        self.kind = kind
-        self.flags = flags
-        self.body = body
-        self.about = about
-        self.ack = ack
+        self.kind: int = kind
+        self.flags: int = flags
+        self.body: bytes = body
+        self.about: str = about
+        self.ack: bool = ack
 
 
 class Answer:
@@ -121,8 +121,8 @@ class Answer:
     def __init__(self) -> None:
         self.error: OSError | None = None
         self.replies: list[tuple[int, bytes]] = []  # (message type, body)
-        self.done = False
-        self.interrupted = False  # a dump that changed under the reader
+        self.done: bool = False
+        self.interrupted: bool = False  # a dump that changed under the reader
 
 
 class NetlinkSocket:

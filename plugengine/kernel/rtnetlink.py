@@ -82,16 +82,18 @@ class Link:
     __slots__ = ("alias", "flags", "index", "kind", "mac", "master", "mtu", "name", "operstate", "peer_nsid", "stats")
 
     def __init__(self, body: bytes) -> None:
+        self.index: int
+        self.flags: int
         _, _, self.index, self.flags, _ = _IFINFOMSG.unpack_from(body)
         found = dict(attributes(body, _IFINFOMSG.size))
-        self.name = _text(found.get(IFLA_IFNAME, b""))
-        self.alias = _text(found.get(IFLA_IFALIAS, b""))
-        self.mac = found.get(IFLA_ADDRESS, b"")
+        self.name: str = _text(found.get(IFLA_IFNAME, b""))
+        self.alias: str = _text(found.get(IFLA_IFALIAS, b""))
+        self.mac: bytes = found.get(IFLA_ADDRESS, b"")
         self.master: int = _U32.unpack(found[IFLA_MASTER])[0] if IFLA_MASTER in found else 0
         self.mtu: int = _U32.unpack(found[IFLA_MTU])[0] if IFLA_MTU in found else 0
-        self.kind = _text(dict(attributes(found.get(IFLA_LINKINFO, b""))).get(IFLA_INFO_KIND, b""))
+        self.kind: str = _text(dict(attributes(found.get(IFLA_LINKINFO, b""))).get(IFLA_INFO_KIND, b""))
         # RFC 2863; IF_OPER_UP: frames pass
-        self.operstate = found.get(IFLA_OPERSTATE, b"\0")[0]
+        self.operstate: int = found.get(IFLA_OPERSTATE, b"\0")[0]
         # The number this namespace has for the one the other end is in.
         nsid = found.get(IFLA_LINK_NETNSID)
         self.peer_nsid: int | None = None if nsid is None else _S32.unpack(nsid)[0]
@@ -116,17 +118,17 @@ class Prefix:
     def __init__(self, text: str) -> None:
         address, slash, length = text.partition("/")
         try:
-            self.packed = socket.inet_pton(socket.AF_INET, address)
+            self.packed: bytes = socket.inet_pton(socket.AF_INET, address)
         except OSError:
             raise ValueError(f"{text!r}: not an IPv4 address with a prefix length") from None
-        self.length = int(length) if slash and length.isdecimal() else -1
+        self.length: int = int(length) if slash and length.isdecimal() else -1
         if not 0 <= self.length <= _BITS:
             raise ValueError(f"{text!r}: not an IPv4 address with a prefix length")
-        self.text = text
-        self.address = address
+        self.text: str = text
+        self.address: str = address
         host_bits = (1 << (_BITS - self.length)) - 1
         self.first: int = _BE32.unpack(self.packed)[0] & ~host_bits
-        self.last = self.first | host_bits
+        self.last: int = self.first | host_bits
 
 
 def get_link(name: str) -> Request:

@@ -34,7 +34,7 @@ class Client:
         self._closing = False
         self.target: GuestProcess | None = None
         self.owns_stdin = False
-        self.closed = False
+        self.closed: bool = False
         self._watch()
 
     @property

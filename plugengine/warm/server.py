@@ -200,7 +200,7 @@ class Served:
     def __init__(self, connection: socket.socket, pid: int) -> None:
         self.connection = connection
         self.pid = pid
-        self.pidfd = os.pidfd_open(pid)
+        self.pidfd: int = os.pidfd_open(pid)
 
     def receive(self) -> bool:
         """Pass a signal on; a client that is gone takes its command along. False at the end."""

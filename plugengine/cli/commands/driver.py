@@ -175,8 +175,11 @@ def _writer(path: str) -> Callable[[Report], str]:
     """Return what makes the text of a file, by the end of its name.
 
     Raises:
-        CommandLineError: The kit writes no such files; said before an hour of testing, not after.
+        CommandLineError: The kit writes no such files; said before the testing, not after.
+        PlugengineError: Its directory is not there.
     """
+    if not os.path.isdir(os.path.dirname(path) or "."):
+        raise PlugengineError(f"write report {path}: no such directory")
     if path.endswith(".json"):
         return lambda report: report.to_json().decode()
     if path.endswith((".html", ".htm")):
