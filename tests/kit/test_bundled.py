@@ -1,0 +1,40 @@
+"""Every bundled driver passes the kit for its kind."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+
+import pytest
+
+from plugengine.model import Kind
+from plugengine.testing import Verdict, run
+from tests.conftest import need, need_root
+
+# What a driver needs around it; a driver without a line here needs nothing.
+FILESYSTEMS = {"btrfs": "btrfs"}
+OPTIONS: dict[str, dict[str, str]] = {"macvlan": {"parent": "kit0"}}
+# Tested where its host can be made: tests/system/test_on_version_2.py boots a machine with cgroup v2 alone.
+ELSEWHERE = {"v2"}
+
+
+def bundled() -> list[tuple[str, str]]:
+    """Return (kind, name) of every driver of this distribution."""
+    return [
+        (kind.value, point.name)
+        for kind in Kind
+        for point in entry_points(group=f"plugengine.{kind.value}")
+        if point.dist is not None and point.dist.name == "plugengine" and point.name not in ELSEWHERE
+    ]
+
+
+@pytest.mark.parametrize(("kind", "name"), bundled(), ids="-".join)
+@pytest.mark.timeout(300)
+def test_a_bundled_driver_passes_the_kit(kind: str, name: str) -> None:
+    need_root()
+    report = run(kind, name, filesystem=FILESYSTEMS.get(name), options=OPTIONS.get(name))
+    need("; ".join(report.reasons))
+    failed = [f"{outcome.id}: {'; '.join(outcome.reasons)}" for outcome in report.failures]
+    assert not failed, "\n".join([report.summary, *failed])
+    assert report.ok, report.summary
+    skipped = [outcome for outcome in report.outcomes if outcome.verdict is Verdict.SKIPPED]
+    need("; ".join(f"{outcome.id}: {outcome.message}" for outcome in skipped))
