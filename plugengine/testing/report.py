@@ -122,7 +122,7 @@ class Report(Struct, frozen=True, kw_only=True):
         return ", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict if counts[verdict]) or "no cases"
 
     def to_json(self) -> bytes:
-        """Return it as JSON; see docs/reference/conformance-report.md."""
+        """Return it as JSON; see docs/conformance.md."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
 
     @classmethod
