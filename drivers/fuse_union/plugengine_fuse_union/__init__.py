@@ -25,6 +25,7 @@ from plugengine.model import (
 )
 
 _UPPER: Final = "upper"
+_UNFINISHED: Final = "upper.new"  # until the upper directory has all of the image's root
 _WORK: Final = "work"
 _NOTE: Final = "server"  # where the counters of the running server are
 _DEVICE: Final = "/dev/fuse"
@@ -107,8 +108,7 @@ def pe_storage_prepare(request: StorageRequest) -> Record:
         load()
     try:
         _make(os.path.join(request.directory, _WORK), 0o700)
-        if _make(os.path.join(request.directory, _UPPER), 0o755) and request.chain:
-            _copy_root(request.chain[-1], os.path.join(request.directory, _UPPER))
+        _make_upper(request)
     except OSError as exc:
         pe_storage_remove(request, None)
         kind = NoSpaceError if exc.errno in (errno.ENOSPC, errno.EDQUOT) else DriverError
@@ -179,7 +179,7 @@ def pe_storage_remove(request: StorageRequest, record: Record | None) -> bool:
     """Remove the upper and the work directory."""
     from plugengine.upper import remove_tree
 
-    for name in (_UPPER, _WORK):
+    for name in (_UPPER, _UNFINISHED, _WORK):
         remove_tree(os.path.join(request.directory, name))
     try:
         os.unlink(os.path.join(request.directory, _NOTE))
@@ -202,14 +202,24 @@ def _rows(ranges: Iterable[IdRange]) -> list[list[int]]:
     return [[each.guest, each.host, each.size] for each in ranges]
 
 
-def _make(path: str, mode: int) -> bool:
-    """Make a directory with this mode whatever the umask; False: it was there, and stays as it is."""
+def _make_upper(request: StorageRequest) -> None:
+    """Make the upper directory, complete or not at all: a prepare that was killed can be followed by another."""
+    if os.path.isdir(_upper(request)):
+        return
+    unfinished = os.path.join(request.directory, _UNFINISHED)
+    _make(unfinished, 0o755)
+    if request.chain:
+        _copy_root(request.chain[-1], unfinished)
+    os.rename(unfinished, _upper(request))
+
+
+def _make(path: str, mode: int) -> None:
+    """Make a directory with this mode whatever the umask; one that is there stays as it is."""
     try:
         os.mkdir(path)
     except FileExistsError:
-        return False
+        return
     os.chmod(path, mode)
-    return True
 
 
 def _copy_root(layer: HostPath, upper: str) -> None:
