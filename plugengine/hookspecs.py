@@ -280,6 +280,10 @@ class LifecycleSpec:
     def pe_commands(self) -> Mapping[str, str] | None:
         """Return extra commands: name to "module:attribute" of a click command; imported only when called."""
 
+    @hookspec
+    def pe_bench_workloads(self) -> Mapping[str, str] | None:
+        """Return workloads for `pe bench storage`: name to "module:attribute"; see plugengine.bench.workload."""
+
 
 SPECS: Final[Mapping[str, type]] = {
     "storage": StorageSpec,

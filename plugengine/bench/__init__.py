@@ -1,1 +1,1 @@
-"""plugengine: bench."""
+"""Measure drivers against each other, so that the figures can be believed; the command is `pe bench`."""
