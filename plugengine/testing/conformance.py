@@ -34,6 +34,7 @@ class Conformance:
 
     kind: ClassVar[Kind]
     jobs: ClassVar[int | None] = None  # how many cases run at once; None: one for each processor
+    patience: ClassVar[float] = 1.0  # deadlines are multiplied by it
 
     @pytest.fixture
     def driver(self) -> object:
@@ -148,7 +149,13 @@ class _Kits:
             if known == key:
                 return kit
         kit = Kit(
-            asking.kind, driver, jobs=asking.jobs, options=options, directory=directory, filesystem=filesystem
+            asking.kind,
+            driver,
+            jobs=asking.jobs,
+            options=options,
+            directory=directory,
+            filesystem=filesystem,
+            patience=asking.patience,
         ).__enter__()
         self._open.append((key, kit))
         return kit

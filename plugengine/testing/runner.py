@@ -35,6 +35,7 @@ def run(
     quick: bool = False,
     directory: str | None = None,
     filesystem: str | None = None,
+    patience: float = 1.0,
     progress: Progress | None = None,
     chosen: Sequence[Case] | None = None,
 ) -> Report:
@@ -50,6 +51,7 @@ def run(
         quick: Leave slow cases out.
         directory: Where the cases write; None: /var/tmp.
         filesystem: Make one of this type for the cases: btrfs, ext4 or xfs.
+        patience: Deadlines are multiplied by it; for slow machines.
         progress: Called for each outcome as soon as it and those before it are known; the order is that of the ids.
         chosen: The cases; None: all of the kind.
 
@@ -63,8 +65,16 @@ def run(
     if select:
         matches = compile_selection(select)
         wanted = [case for case in wanted if matches(case.id)]
-    kit = Kit(kind, plugin, name=name, jobs=jobs, options=options, directory=directory, filesystem=filesystem)
-    with kit:
+    with Kit(
+        kind,
+        plugin,
+        name=name,
+        jobs=jobs,
+        options=options,
+        directory=directory,
+        filesystem=filesystem,
+        patience=patience,
+    ) as kit:
         outcomes = [] if kit.reasons else kit.run(wanted, quick=quick, progress=progress)
         return kit.report(outcomes)
 
@@ -80,6 +90,7 @@ class Kit:
         options: As `run`.
         directory: As `run`.
         filesystem: As `run`.
+        patience: As `run`.
 
     Raises:
         PlugengineError: As `run`.
@@ -95,6 +106,7 @@ class Kit:
         options: Mapping[str, str] | None = None,
         directory: str | None = None,
         filesystem: str | None = None,
+        patience: float = 1.0,
     ) -> None:
         if os.geteuid() != 0:
             raise NotSupportedError("conformance kit: needs root", hint="drivers mount, and make links and groups")
@@ -103,6 +115,7 @@ class Kit:
         self._jobs = jobs or os.cpu_count() or 1
         self._directory = None if directory is None else HostPath(directory)
         self._filesystem = filesystem
+        self._patience = patience
         self._started = time.time()
         self._undo = ExitStack()
 
@@ -111,7 +124,7 @@ class Kit:
         prepared = grounds.prepared(self._directory, self._filesystem, private_network=private_network)
         ground = self._undo.enter_context(prepared)
         self._shown_filesystem = self._filesystem or grounds.filesystem_of(ground.directory)
-        self.schedule: Schedule = Schedule(self.tested, ground, self._options, self._jobs)
+        self.schedule: Schedule = Schedule(self.tested, ground, self._options, self._jobs, self._patience)
         self._undo.callback(self.schedule.close)
         return self
 

@@ -36,13 +36,17 @@ class Schedule:
         ground: Where they run.
         options: For the driver.
         jobs: How many run at once.
+        patience: Deadlines are multiplied by it.
     """
 
-    def __init__(self, tested: Tested, ground: Ground, options: Mapping[str, str], jobs: int) -> None:
+    def __init__(
+        self, tested: Tested, ground: Ground, options: Mapping[str, str], jobs: int, patience: float = 1.0
+    ) -> None:
         self.jobs = jobs
         self._tested = tested
         self._ground = ground
         self._options = options
+        self._patience = patience
         self._waiting: deque[Case] = deque()
         self._running: dict[int, _Job] = {}
         self._done: dict[str, Outcome] = {}
@@ -51,7 +55,7 @@ class Schedule:
 
     def probe(self) -> tuple[str, ...]:
         """Return the reasons why the driver does not work here."""
-        work = Work(name="probe", deadline_s=PROBE_DEADLINE_S, run=partial(probe, self._tested))
+        work = Work(name="probe", deadline_s=PROBE_DEADLINE_S * self._patience, run=partial(probe, self._tested))
         running = start(work, self._ground)
         try:
             while running.read():
@@ -98,7 +102,7 @@ class Schedule:
     def _start(self, case: Case) -> None:
         self._number += 1
         attempt = Attempt(case, self._tested, self._options)
-        work = Work(name=f"{self._number:x}", deadline_s=case.deadline_s, run=attempt.run)
+        work = Work(name=f"{self._number:x}", deadline_s=case.deadline_s * self._patience, run=attempt.run)
         running = start(work, self._ground)
         self._running[running.pipe] = _Job(case, running)
         self._poll.register(running.pipe, select.POLLIN)
@@ -112,7 +116,7 @@ class Schedule:
         now = time.monotonic()
         for pipe, job in list(self._running.items()):
             lasted = now - job.running.started
-            if lasted > job.case.deadline_s + _LOST_S:
+            if lasted > job.case.deadline_s * self._patience + _LOST_S:
                 self._poll.unregister(pipe)
                 del self._running[pipe]
                 self._done[job.case.id] = outcome_of(job.case, replace(job.running.abandon(), duration_s=lasted))

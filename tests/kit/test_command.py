@@ -122,6 +122,8 @@ def test_no_case_at_all_is_no_success(pe: Pe) -> None:
         (["overlay", "--kind", "disk"], 125, "--kind disk: not a kind", "storage, network, cgroup, namespace"),
         (["overlay", "-k", "a and"], 125, "-k 'a and': ends too early", "an example"),
         (["overlay", "--jobs", "0"], 2, "--jobs 0: not a number above 0", "--jobs 4"),
+        (["overlay", "--patience", "0.5"], 2, "--patience 0.5: not between 1 and", "--patience 4"),
+        (["overlay", "--patience", "nan"], 2, "--patience nan: not between 1 and", "--patience 4"),
         (["overlay", "--option", "size"], 2, "--option size: not NAME=VALUE", "size=1g"),
         (["overlay", "--report", "x.pdf"], 2, "--report x.pdf: not a kind of report", ".json, .html or .svg"),
         (["overlay", "--filesystem", "vfat"], 125, "--filesystem vfat: not one the kit can make", "btrfs"),

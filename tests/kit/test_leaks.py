@@ -103,6 +103,12 @@ def test_a_hook_that_hangs_is_killed_and_the_failure_says_where() -> None:
     assert outcome.duration_s < 3
 
 
+def test_patience_moves_the_deadline() -> None:
+    case = fakes.make_case(fakes.prepare, deadline_s=0.5)
+    outcome = run("storage", fakes.Bad(fakes.hang), chosen=[case], patience=2).outcomes[0]
+    assert outcome.message.startswith("not done after 1 s")
+
+
 def test_a_hook_that_waits_for_a_program_is_killed_with_it_and_the_program_is_named() -> None:
     case = fakes.make_case(fakes.prepare, deadline_s=1)
     outcome = run("storage", fakes.Bad(fakes.hang_in_a_program), chosen=[case]).outcomes[0]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FAILED: Final = 1
 UNDECIDED: Final = 125  # not supported here, or no case was run
+_MOST_PATIENCE: Final = 1000
 _ERASE: Final = "\r\033[K"  # console_codes(4): erase to the end of the line
 _LETTERS: Final = {"passed": ".", "failed": "F", "skipped": "s"}
 _INDENT: Final = "    "
@@ -34,6 +35,7 @@ _INDENT: Final = "    "
     options("-o", "--option", metavar="NAME=VALUE", help="An option every case gives to the driver."),
     option("--directory", metavar="DIR", help="Where the cases write  [/var/tmp]"),
     option("--filesystem", metavar="TYPE", help="Make a btrfs, ext4 or xfs for the cases, in a file in the directory."),
+    option("--patience", metavar="FACTOR", help="Multiply the deadlines of the cases, for a slow machine."),
     switch("-q", "--quiet", help="A character for each case in place of a line."),
     argument("name"),
 )
@@ -50,6 +52,7 @@ def test(
     option: tuple[str, ...],
     directory: str | None,
     filesystem: str | None,
+    patience: str | None,
     quiet: bool,
 ) -> int:
     """Run the conformance kit against an installed driver; needs root.
@@ -74,6 +77,7 @@ def test(
         quick=quick,
         directory=directory,
         filesystem=filesystem,
+        patience=_patience(patience),
         progress=show.outcome,
     )
     show.end(found)
@@ -159,6 +163,20 @@ def _jobs(text: str | None) -> int | None:
     if not text.isascii() or not text.isdigit() or int(text) == 0:
         raise CommandLineError(f"--jobs {text}: not a number above 0", hint="for example: --jobs 4")
     return int(text)
+
+
+def _patience(text: str | None) -> float:
+    if text is None:
+        return 1.0
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = 0.0
+    if not 1 <= factor <= _MOST_PATIENCE:
+        raise CommandLineError(
+            f"--patience {text}: not between 1 and {_MOST_PATIENCE}", hint="for example: --patience 4"
+        )
+    return factor
 
 
 def _options(words: tuple[str, ...]) -> Mapping[str, str]:
