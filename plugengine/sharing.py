@@ -70,11 +70,22 @@ def _same_place(one_fd: int, other_fd: int) -> bool:
 
 
 def _same_bytes(one_fd: int, other_fd: int) -> bool:
+    """Read both files where at least one of them has no hole."""
+    size = os.fstat(one_fd).st_size
     offset = 0
     while True:
+        offset = min(_next_data(fd, offset, size) for fd in (one_fd, other_fd))
         one, other = os.pread(one_fd, _CHUNK_BYTES, offset), os.pread(other_fd, _CHUNK_BYTES, offset)
         if one != other:
             return False
         if not one:
             return True
         offset += len(one)
+
+
+def _next_data(fd: int, offset: int, size: int) -> int:
+    """Return where a hole that begins at an offset ends, or the offset; SEEK_DATA of lseek(2)."""
+    try:
+        return os.lseek(fd, offset, os.SEEK_DATA)
+    except OSError as exc:
+        return max(offset, size) if exc.errno == errno.ENXIO else offset
