@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 
 from plugengine.model import Kind
 from plugengine.testing import Verdict, run
 from tests.conftest import need, need_root
+from tests.system.qemu import boot
 
 # What a driver needs around it; a driver without a line here needs nothing.
 FILESYSTEMS = {"btrfs": "btrfs"}
 OPTIONS: dict[str, dict[str, str]] = {"macvlan": {"parent": "kit0"}}
 PATIENCE = 3.0  # the machine may have other things to do
-# Tested where its host can be made: tests/system/test_on_version_2.py boots a machine with cgroup v2 alone.
+# Tested in a machine of its own, below.
 ELSEWHERE = {"v2"}
 
 
@@ -39,3 +41,17 @@ def test_a_bundled_driver_passes_the_kit(kind: str, name: str) -> None:
     assert report.ok, report.summary
     skipped = [outcome for outcome in report.outcomes if outcome.verdict is Verdict.SKIPPED]
     need("; ".join(f"{outcome.id}: {outcome.message}" for outcome in skipped))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_driver_for_version_2_passes_the_kit_on_a_machine_with_version_2_only(tmp_path: Path) -> None:
+    program = "import sys; from plugengine.cli import main; sys.exit(main())"
+    done = boot(
+        ["python", "-c", program, "driver", "test", "v2", "--directory", "/tmp", "--patience", "5"],
+        tmp_path,
+        programs=["/bin/sh", "/bin/cat", "/bin/sleep"],
+        cmdline="cgroup_no_v1=all",
+    )
+    assert done.status == 0, done.output[-10_000:]
+    assert " passed" in done.output
