@@ -21,7 +21,7 @@ from plugengine.kernel.mount import mount, umount2
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from plugengine_fuse_union.connection import Handler
+    from plugengine_fuse_union.connection import Answer, Handler
 
 OPCODES: Final = 64
 COUNTER_BYTES: Final = 8
@@ -195,8 +195,8 @@ def counting(memory: mmap.mmap) -> type[Connection]:
     return Counting
 
 
-def _counted(view: memoryview[int], opcode: Opcode, handler: Handler) -> Callable[[int, int], bytes | None]:
-    def call(nodeid: int, end: int) -> bytes | None:
+def _counted(view: memoryview[int], opcode: Opcode, handler: Handler) -> Callable[[int, int], Answer]:
+    def call(nodeid: int, end: int) -> Answer:
         view[opcode] += 1
         return handler(nodeid, end)
 

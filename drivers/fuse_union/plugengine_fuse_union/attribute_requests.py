@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from plugengine_fuse_union.connection import Connection, Handler
 
 _NS = 1_000_000_000
+_CAPABILITY = os.fsencode(CAPABILITY)
 
 
 class AttributeRequests:
@@ -101,14 +102,14 @@ class AttributeRequests:
             status.f_frsize,
         )
 
-    def getxattr(self, nodeid: int, end: int) -> bytes:
+    def getxattr(self, nodeid: int, end: int) -> bytes | int:
         """GETXATTR."""
         size, _ = protocol.GETXATTR_IN.unpack_from(self._connection.buffer, BODY)
-        name = os.fsdecode(self._connection.name(BODY + protocol.GETXATTR_IN.size, end))
+        name = self._connection.name(BODY + protocol.GETXATTR_IN.size, end)
         node = self._node(nodeid)
-        if name == CAPABILITY and node.opened is not None and node.opened.no_capability:
-            raise refused(errno.ENODATA)
-        return _sized(xattrs.get(self._union, node, name), size)
+        if node.opened is not None and node.opened.no_capability and name == _CAPABILITY:
+            return errno.ENODATA
+        return _sized(xattrs.get(self._union, node, os.fsdecode(name)), size)
 
     def listxattr(self, nodeid: int, _end: int) -> bytes:
         """LISTXATTR."""

@@ -7,20 +7,24 @@ import mmap
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from io import FileIO
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from plugengine_fuse_union import protocol
-from plugengine_fuse_union.counters import OPCODE_MASK, Counters, private_counters
+from plugengine_fuse_union.counters import MOST_OPCODES, Counters, private_counters
 from plugengine_fuse_union.errors import refused
 from plugengine_fuse_union.nodes import path_of
-from plugengine_fuse_union.protocol import BODY, IN_HEADER, OUT_HEADER, Opcode
+from plugengine_fuse_union.protocol import BODY, IN_HEADER, OUT_HEADER, OWNER, REQUEST, Opcode
 from plugengine_fuse_union.pruning import Pruner
 from plugengine_fuse_union.settling import Settler
 
 if TYPE_CHECKING:
     from plugengine_fuse_union.union import Union
 
-Handler = Callable[[int, int], bytes | None]  # (nodeid, end of the request in the buffer) -> answer, None for none
+# What a handler returns: an answer; a refusal (an errno) that is too common to be worth an exception; or None, as
+# the request has no answer.
+Answer: TypeAlias = "bytes | int | None"
+Handler = Callable[[int, int], Answer]  # of a node's number, and where the request ends in the buffer
 
 _MAX_WRITE: Final = 1 << 20
 _PAGE: Final = 4096
@@ -68,25 +72,24 @@ class Connection:
         self.fd = fd
         self.union = union
         # Memory that exists only as far as requests reach: half a millisecond and a megabyte less than a bytearray.
-        self.buffer = mmap.mmap(-1, _MAX_WRITE + _PAGE)
+        self.buffer = mmap.mmap(-1, _MAX_WRITE + _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.flags = 0  # INIT flags agreed on
         self.minor = 0
-        self.uid = 0  # of the process that made the current request
-        self.gid = 0
         self.counters: Counters = private_counters()
         self._settler = Settler(self, lambda: union.removed)
-        self._handlers: dict[int, Handler] = {}
+        self._handlers: list[Handler] = [_unknown] * MOST_OPCODES
+        self._answer: Callable[[int], None] = _not_serving
 
     def register(self, handlers: dict[Opcode, Handler]) -> None:
         """Add handlers; an opcode without one is answered ENOSYS, which the kernel remembers for some."""
         for opcode, handler in handlers.items():
-            self._handlers[int(opcode)] = handler
+            self._handlers[opcode] = handler
 
     def wrap(self, opcode: Opcode, wrapper: Callable[[Handler], Handler]) -> None:
         """Put something before the handler of an opcode, if it has one."""
-        inner = self._handlers.get(opcode)
-        if inner is not None:
-            self._handlers[int(opcode)] = wrapper(inner)
+        inner = self._handlers[opcode]
+        if inner is not _unknown:
+            self._handlers[opcode] = wrapper(inner)
 
     def negotiate(self, *, passthrough: bool, without: int = 0) -> None:
         """Answer INIT, the first request.
@@ -126,6 +129,18 @@ class Connection:
         )
         os.write(self.fd, OUT_HEADER.pack(OUT_HEADER.size + len(answer), 0, unique) + answer)
 
+    @property
+    def uid(self) -> int:
+        """Of the process that made the request in the buffer."""
+        uid: int = OWNER.unpack_from(self.buffer)[0]
+        return uid
+
+    @property
+    def gid(self) -> int:
+        """See `uid`."""
+        gid: int = OWNER.unpack_from(self.buffer)[1]
+        return gid
+
     def has(self, flag: int) -> bool:
         """Tell whether an INIT flag was agreed on."""
         return bool(self.flags & flag)
@@ -140,23 +155,26 @@ class Connection:
         Args:
             most_nodes: When there are more, the kernel is asked to forget files that nobody uses.
         """
-        vector = [self.buffer]
         descriptors, nodes = self.union.descriptors, self.union.nodes
         pruner = Pruner(self.fd, self.union, most_nodes) if self.minor >= protocol.PRUNE_MINOR else None
+        threshold = sys.maxsize if pruner is None else most_nodes
+        # A quarter quicker than os.readv, which builds a list of buffers each time.
+        readinto, buffer, answer = FileIO(self.fd, closefd=False).readinto, self.buffer, self._answerer()
+        self._answer = answer
         while True:
             try:
-                end = os.readv(self.fd, vector)
+                end = readinto(buffer)
             except OSError as exc:
                 if exc.errno in _AGAIN:
                     continue
                 if exc.errno == errno.ENODEV:
                     return
                 raise
-            self._answer(end)
-            if descriptors.is_full():
+            answer(end)
+            if descriptors.is_full:
                 descriptors.trim()
-            if pruner is not None and len(nodes) > pruner.threshold:
-                pruner.check()
+            if len(nodes) > threshold and pruner is not None:
+                threshold = pruner.check()
 
     def answer_one(self) -> bool:
         """Answer one request that waits, from within a handler, which keeps its own; False: it is gone."""
@@ -167,34 +185,56 @@ class Connection:
         self._answer(end)
         return True
 
-    def _answer(self, end: int) -> None:
-        _, opcode, unique, nodeid, self.uid, self.gid, _, _, _ = IN_HEADER.unpack_from(self.buffer)
-        self.counters[opcode & OPCODE_MASK] += 1
-        handler = self._handlers.get(opcode, _unknown)
-        try:
+    def _answerer(self) -> Callable[[int], None]:
+        """Return what answers the request in the buffer.
+
+        All it needs are local names: this function is what a round trip costs beside the kernel's part.
+        """
+        fd, buffer, handlers, counters, stale = self.fd, self.buffer, self._handlers, self.counters, self.union.stale
+        unpack, pack, write, header = REQUEST.unpack_from, OUT_HEADER.pack, os.write, OUT_HEADER.size
+
+        def answer(end: int) -> None:
+            opcode, unique, nodeid = unpack(buffer)
             try:
-                answer = handler(nodeid, end)
-            except OSError as exc:
-                if exc.errno != errno.ENOSPC or not self._settler.settle(end):
-                    raise
-                answer = handler(nodeid, end)
-            if answer is None:
+                handler = handlers[opcode]
+                counters[opcode] += 1
+                found = handler(nodeid, end)
+            except Exception as exc:  # noqa: BLE001 - whatever goes wrong in one request must not end the others
+                found = self._refusal(exc, opcode, nodeid, end)
+            if type(found) is bytes:
+                message = pack(header + len(found), 0, unique) + found
+            elif found is None:
                 return
-            message = OUT_HEADER.pack(OUT_HEADER.size + len(answer), 0, unique) + answer
-        except OSError as exc:
+            else:
+                message = pack(header, -found, unique)
+            if stale:
+                self._invalidate(nodeid if opcode == Opcode.SETATTR else 0)
+            try:
+                write(fd, message)
+            except OSError as exc:
+                self._not_sent(exc, opcode, message)
+
+        return answer
+
+    def _refusal(self, exc: Exception, opcode: int, nodeid: int, end: int) -> Answer:
+        """Return what a request is answered that ended in an exception."""
+        if isinstance(exc, OSError):
+            if exc.errno == errno.ENOSPC and self._settler.settle(end):
+                return self._again(opcode, nodeid, end)
             error = exc.errno or errno.EIO
             if error in _WORTH_A_LINE:
                 self._complain(opcode, nodeid, exc)
-            message = OUT_HEADER.pack(OUT_HEADER.size, -error, unique)
-        except Exception as exc:  # noqa: BLE001 - whatever goes wrong in one request must not end the others
-            self._complain(opcode, nodeid, exc)
-            message = OUT_HEADER.pack(OUT_HEADER.size, -errno.EIO, unique)
-        if self.union.stale:
-            self._invalidate(nodeid if opcode == Opcode.SETATTR else 0)
+            return error
+        if isinstance(exc, IndexError) and opcode >= MOST_OPCODES:
+            return errno.ENOSYS
+        self._complain(opcode, nodeid, exc)
+        return errno.EIO
+
+    def _again(self, opcode: int, nodeid: int, end: int) -> Answer:
         try:
-            os.write(self.fd, message)
-        except OSError as exc:
-            self._not_sent(exc, opcode, message)
+            return self._handlers[opcode](nodeid, end)
+        except Exception as exc:  # noqa: BLE001 - as above
+            return self._refusal(exc, opcode, nodeid, end)
 
     def _invalidate(self, answered: int) -> None:
         """Let the kernel ask again for attributes that a copy-up changed, but for the node whose are in the answer.
@@ -236,6 +276,10 @@ class Connection:
         sys.stderr.write(f"fuse_union: {name} {path}: {exc!r} at {place}\n")
 
 
-def _unknown(_nodeid: int, _end: int) -> bytes:
+def _not_serving(_end: int) -> None:
+    """Stand in before `serve`."""
+
+
+def _unknown(_nodeid: int, _end: int) -> int:
     """Answer an opcode nobody handles."""
-    raise refused(errno.ENOSYS)
+    return errno.ENOSYS

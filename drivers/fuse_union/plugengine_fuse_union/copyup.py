@@ -245,7 +245,7 @@ def copy_up_tree(union: Union, top: DirNode) -> None:
             else:
                 copy_up(union, entry)
                 union.drop(entry)
-        if union.descriptors.is_full():
+        if union.descriptors.is_full:
             union.descriptors.trim()
     for node in reversed(merged):
         _cut_off(union, node)

@@ -12,7 +12,6 @@ from plugengine_fuse_union.protocol import Opcode
 
 # The first numbers are requests, by opcode; the highest opcode of a filesystem is far below.
 MOST_OPCODES: Final = 128
-OPCODE_MASK: Final = MOST_OPCODES - 1
 READ_BYTES: Final = MOST_OPCODES  # served here, not by passthrough
 WRITTEN_BYTES: Final = MOST_OPCODES + 1
 PASSED_OPENS: Final = MOST_OPCODES + 2  # files that the kernel reads and writes by itself

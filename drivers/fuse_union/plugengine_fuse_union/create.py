@@ -6,13 +6,14 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from plugengine.kernel.files import RENAME_EXCHANGE, link_fd, renameat2
 
 from plugengine_fuse_union import markers
 from plugengine_fuse_union.copyup import copy_up, mark_impure
 from plugengine_fuse_union.errors import refused
+from plugengine_fuse_union.listing import Listing, entered
 from plugengine_fuse_union.lookup import add_name, register_link
 from plugengine_fuse_union.nodes import DirNode, Node
 from plugengine_fuse_union.stage import remove_quietly
@@ -24,7 +25,9 @@ _CREATE_FLAGS: Final = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O
 _SETID: Final = stat.S_ISUID | stat.S_ISGID
 _TYPE_SHIFT: Final = 12
 
-Maker = Callable[[int, bytes], None]  # makes an entry, given the directory's descriptor and the name
+# Makes an entry, given the directory's descriptor and the name; returns a descriptor of it where it has one, else None.
+Maker = Callable[[int, bytes], "int | None"]
+Made: TypeAlias = "tuple[Node, os.stat_result]"  # the attributes spare who answers a look at the disk
 
 
 class Caller:
@@ -42,37 +45,41 @@ class Caller:
         self.umask = umask
 
 
-def create(union: Union, parent: DirNode, name: bytes, mode: int, caller: Caller) -> tuple[Node, int]:
+def create(union: Union, parent: DirNode, name: bytes, mode: int, caller: Caller) -> tuple[Made, int]:
     """Make a regular file and return it with a descriptor open for reading and writing."""
     opened: list[int] = []
 
-    def make(dir_fd: int, entry: bytes) -> None:
+    def make(dir_fd: int, entry: bytes) -> int:
         opened.append(os.open(entry, _CREATE_FLAGS, stat.S_IMODE(mode), dir_fd=dir_fd))
+        return opened[-1]
 
     try:
-        node = _make(union, parent, name, caller, make)
+        made = _make(union, parent, name, caller, make)
     except BaseException:
         for fd in opened:
             os.close(fd)
         raise
-    return node, opened[-1]
+    return made, opened[-1]
 
 
-def mknod(union: Union, parent: DirNode, name: bytes, mode: int, device: int, caller: Caller) -> Node:
+def mknod(union: Union, parent: DirNode, name: bytes, mode: int, device: int, caller: Caller) -> Made:
     """Make a file of any kind but a directory or symlink."""
     if stat.S_ISCHR(mode) and device == 0:
         raise refused(errno.EPERM)  # it would be a whiteout; the kernel's overlayfs refuses it too
     return _make(union, parent, name, caller, lambda fd, entry: os.mknod(entry, mode, device, dir_fd=fd))
 
 
-def symlink(union: Union, parent: DirNode, name: bytes, target: bytes, caller: Caller) -> Node:
+def symlink(union: Union, parent: DirNode, name: bytes, target: bytes, caller: Caller) -> Made:
     """Make a symlink."""
     return _make(union, parent, name, caller, lambda fd, entry: os.symlink(target, entry, dir_fd=fd))
 
 
-def mkdir(union: Union, parent: DirNode, name: bytes, mode: int, caller: Caller) -> Node:
-    """Make a directory."""
-    return _make(union, parent, name, caller, lambda fd, entry: os.mkdir(entry, mode, dir_fd=fd))
+def mkdir(union: Union, parent: DirNode, name: bytes, mode: int, caller: Caller) -> Made:
+    """Make a directory; that it is empty need not be read."""
+    node, status = _make(union, parent, name, caller, lambda fd, entry: os.mkdir(entry, mode, dir_fd=fd))
+    if isinstance(node, DirNode):
+        union.keep_listing(node, Listing(iter(())))
+    return node, status
 
 
 def tmpfile(union: Union, parent: DirNode, mode: int, caller: Caller) -> tuple[Node, int]:
@@ -131,23 +138,24 @@ def _link_made(union: Union, node: Node, parent: DirNode, name: bytes, dir_fd: i
     _entered(union, parent, name, node)
 
 
-def _make(union: Union, parent: DirNode, name: bytes, caller: Caller, make: Maker) -> Node:
+def _make(union: Union, parent: DirNode, name: bytes, caller: Caller, make: Maker) -> Made:
     if name in parent.children:
         raise refused(errno.EEXIST)
     _prepare(union, parent, caller)
     dir_fd = union.upper_fd(parent)
     try:
-        make(dir_fd, name)
+        fd = make(dir_fd, name)
     except FileExistsError:
         _require_whiteout(dir_fd, name)
-        status = _make_over_whiteout(union, dir_fd, name, caller, make)
+        _make_over_whiteout(union, dir_fd, name, caller, make)
+        status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)  # the move changed a time
     else:
-        status = _own(dir_fd, dir_fd, name, caller)
+        status = _own(dir_fd, dir_fd, name, caller, fd)
     kind = stat.S_IFMT(status.st_mode)
     ino = union.number(status.st_ino, 0)
     node = (DirNode if kind == stat.S_IFDIR else Node)(parent, name, kind, ino, upper=True)
     _entered(union, parent, name, node)
-    return node
+    return node, status
 
 
 def _prepare(union: Union, parent: DirNode, caller: Caller) -> None:
@@ -163,8 +171,7 @@ def _prepare(union: Union, parent: DirNode, caller: Caller) -> None:
 
 def _entered(union: Union, parent: DirNode, name: bytes, node: Node) -> None:
     parent.children[name] = node
-    if parent.listing is not None:
-        parent.listing.add((name, node.kind >> _TYPE_SHIFT, node.ino))
+    entered(parent, (name, node.kind >> _TYPE_SHIFT, node.ino))
 
 
 def _require_whiteout(dir_fd: int, name: bytes) -> None:
@@ -173,28 +180,27 @@ def _require_whiteout(dir_fd: int, name: bytes) -> None:
         raise refused(errno.EEXIST)
 
 
-def _make_over_whiteout(union: Union, dir_fd: int, name: bytes, caller: Caller, make: Maker) -> os.stat_result:
+def _make_over_whiteout(union: Union, dir_fd: int, name: bytes, caller: Caller, make: Maker) -> None:
     """Make the entry in the stage, in a directory that passes on the same group and ACL, and put it in place."""
     stage = union.require_writable()
     nest, nest_fd = stage.nest_like(dir_fd, os.fstat(dir_fd))
     try:
-        make(nest_fd, name)
-        status = _own(dir_fd, nest_fd, name, caller)
+        fd = make(nest_fd, name)
+        status = _own(dir_fd, nest_fd, name, caller, fd)
         if stat.S_ISDIR(status.st_mode):
             markers.set_marker(nest_fd, name, markers.OPAQUE, markers.YES)
             renameat2(nest_fd, name, dir_fd, name, RENAME_EXCHANGE)
         else:
             os.rename(name, name, src_dir_fd=nest_fd, dst_dir_fd=dir_fd)
-        return status
     finally:
         remove_quietly(nest_fd, name)
         os.close(nest_fd)
         os.rmdir(nest, dir_fd=stage.fd)
 
 
-def _own(parent_fd: int, dir_fd: int, name: bytes, caller: Caller) -> os.stat_result:
+def _own(parent_fd: int, dir_fd: int, name: bytes, caller: Caller, fd: int | None) -> os.stat_result:
     """Give a new entry to the caller; the group of a setgid directory has been passed on by the filesystem."""
-    status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    status = os.stat(name, dir_fd=dir_fd, follow_symlinks=False) if fd is None else os.fstat(fd)
     uid, gid = _owner(parent_fd, caller)
     if uid == status.st_uid and gid in {-1, status.st_gid}:
         return status

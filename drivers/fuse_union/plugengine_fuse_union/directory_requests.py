@@ -74,7 +74,9 @@ class DirectoryRequests:
         if position < _DOT_DOT:
             room -= _append(parts, b"..", DT_DIR, node.parent.ino, _DOT_DOT, plus=plus)
         fixed = DIRENT.size + (len(_NO_ENTRY) if plus else 0)
-        for cookie, (name, kind, ino) in listing(self._union, node).after(position):
+        made = listing(self._union, node)
+        made.wanted = True
+        for cookie, (name, kind, ino) in made.after(position):
             used = -(-(fixed + len(name)) // _ALIGN) * _ALIGN
             if used > room:
                 break

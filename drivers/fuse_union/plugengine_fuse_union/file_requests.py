@@ -56,12 +56,13 @@ class FileRequests:
     def open(self, nodeid: int, _end: int) -> bytes:
         """OPEN; a file of a layer that is opened for writing is copied up first."""
         flags, open_flags = protocol.OPEN_IN.unpack_from(self._connection.buffer, BODY)
-        node = self._union.get(nodeid)
+        node = self._union.nodes.get(nodeid) or self._union.get(nodeid)
         opened = node.opened
-        if opened is not None and opened.backing and opened.upper == node.whole and not flags & _WRITES:
+        if opened is not None and opened.answer and not flags & _WRITES:
             opened.count += 1
-            self._connection.counters[KNOWN] += 1
-            self._connection.counters[PASSED_OPENS] += 1
+            counters = self._connection.counters
+            counters[KNOWN] += 1
+            counters[PASSED_OPENS] += 1
             return opened.answer
         if node.successor is not None:
             raise refused(errno.ESTALE)  # the kernel looks the name up again and finds the successor
@@ -77,18 +78,17 @@ class FileRequests:
         flags, mode, umask, _ = protocol.CREATE_IN.unpack_from(self._connection.buffer, BODY)
         name = self._connection.name(BODY + protocol.CREATE_IN.size, end)
         parent = self._union.directory(nodeid)
-        node, fd = create.create(self._union, parent, name, mode & _CREATE_MODE, self._caller(umask))
-        return self._created(node, fd, flags)
+        (node, status), fd = create.create(self._union, parent, name, mode & _CREATE_MODE, self._caller(umask))
+        return self._created(node, fd, flags, status)
 
     def tmpfile(self, nodeid: int, _end: int) -> bytes:
         """TMPFILE: a file without a name, which LINK may give one."""
         flags, mode, umask, _ = protocol.CREATE_IN.unpack_from(self._connection.buffer, BODY)
         parent = self._union.directory(nodeid)
         node, fd = create.tmpfile(self._union, parent, mode & _CREATE_MODE, self._caller(umask))
-        return self._created(node, fd, flags)
+        return self._created(node, fd, flags, os.fstat(fd))
 
-    def _created(self, node: Node, fd: int, flags: int) -> bytes:
-        status = os.fstat(fd)
+    def _created(self, node: Node, fd: int, flags: int, status: os.stat_result) -> bytes:
         entry = self._replies.entry(node, status)
         return entry + self._handles.open(node, flags, privileged=True, fd=fd, made=status)
 

@@ -114,7 +114,7 @@ class _Requests(PathOperations):
         finally:
             self.paths.settle()
             self.union.stale.clear()  # the kernel keeps no attributes
-            if self.union.descriptors.is_full():
+            if self.union.descriptors.is_full:
                 self.union.descriptors.trim()
 
     def init(self, _path: str) -> None:

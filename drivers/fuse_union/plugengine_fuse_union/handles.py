@@ -90,12 +90,20 @@ class Handles:
             return OPEN_OUT.pack(handle, self._cached_flags, 0)
         finally:
             if fd >= 0:
-                os.close(fd)
+                self._put_away(node, fd, fresh=made is not None)
+
+    def _put_away(self, node: Node, fd: int, *, fresh: bool) -> None:
+        if fresh and node.fd < 0:
+            self._union.keep(node, fd)
+        else:
+            os.close(fd)
 
     def _first(self, node: Node, fd: int, *, writes: bool, made: os.stat_result | None) -> tuple[Opened, int]:
         opened = Opened(upper=node.whole)
         # What the kernel writes by itself could not be counted.
         if self._passes and not (node.upper and self._union.quota is not None):
+            if fd < 0 and node.kept >= 0 and writes:
+                fd, node.kept = node.kept, -1
             if fd < 0:
                 fd = self._union.open_data(node, os.O_RDWR if writes else os.O_RDONLY)
             # The kernel writes to a backing file as this process, which clears no setuid bit; here it is done by hand.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections import deque
 from typing import Final, Protocol
 
@@ -56,10 +58,12 @@ class Descriptors:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._holders: deque[Holder] = deque()
+        self.is_full = False  # `trim` would do something; asked after every request
 
     def add(self, holder: Holder) -> None:
         """Take note of a descriptor that may be closed later."""
         self._holders.append(holder)
+        self.is_full = len(self._holders) > self._limit
 
     def trim(self) -> None:
         """Close what is over the limit."""
@@ -68,10 +72,7 @@ class Descriptors:
             holder = holders.popleft()
             if not holder.gone:
                 close(holder)
-
-    def is_full(self) -> bool:
-        """Tell whether `trim` would do something."""
-        return len(self._holders) > self._limit
+        self.is_full = False
 
 
 def close(holder: Holder) -> None:
@@ -92,17 +93,17 @@ class PrivateMounts:
     def __init__(self) -> None:
         self._copies: dict[bytes, int] = {}
 
-    def open(self, path: bytes) -> int:
-        """Return a descriptor of the directory at `path`; the caller closes it."""
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    def open(self, path: bytes) -> tuple[int, os.stat_result]:
+        """Return a descriptor of the directory at `path`, which the caller closes, and its attributes."""
+        wanted = os.stat(path)
+        if not stat.S_ISDIR(wanted.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
         try:
-            return self._open_copy(path, fd)
+            return self._open_copy(path, wanted), wanted
         except PermissionError:
-            return os.dup(fd)
-        finally:
-            os.close(fd)
+            return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), wanted
 
-    def _open_copy(self, path: bytes, fd: int) -> int:
+    def _open_copy(self, path: bytes, wanted: os.stat_result) -> int:
         folder, name = os.path.split(path)
         if folder not in self._copies:
             self._copies[folder] = self._copy(folder or b".")
@@ -111,7 +112,7 @@ class PrivateMounts:
         except OSError:
             found = -1  # a symlink, or hidden below a mount that the copy does not have
         if found >= 0:
-            if os.path.samestat(os.fstat(found), os.fstat(fd)):
+            if os.path.samestat(os.fstat(found), wanted):
                 return found
             os.close(found)
         self._copies[path] = self._copy(path)

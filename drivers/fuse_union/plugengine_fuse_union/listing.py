@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from plugengine_fuse_union import whiteout_files
 from plugengine_fuse_union.lookup import existing
 from plugengine_fuse_union.markers import is_whiteout
-from plugengine_fuse_union.nodes import DirNode
+from plugengine_fuse_union.nodes import MISSES_BORNE, DirNode
 
 if TYPE_CHECKING:
     from plugengine_fuse_union.union import Union
@@ -27,6 +27,8 @@ _TYPE_SHIFT: Final = 12  # IFTODT of dirent.h
 FIRST_COOKIE: Final = 3
 _COOKIE_MASK: Final = (1 << 62) - 1
 
+MOST_NAMES: Final = 4096  # of a listing that only tells which names are absent: every new entry moves half of them
+
 Item = tuple[bytes, int, int]  # name, DT_*, st_ino
 
 
@@ -37,12 +39,14 @@ class Listing:
     neither misses nor repeats one, without a snapshot for each reader.
     """
 
-    __slots__ = ("_cookies", "_items")
+    __slots__ = ("_cookies", "_items", "names", "wanted")
 
     def __init__(self, items: Iterator[Item]) -> None:
+        self.wanted = False  # somebody reads it, it does not only tell which names are absent
         pairs = sorted(((_cookie(item[0]), item) for item in items), key=lambda pair: (pair[0], pair[1][0]))
         self._cookies = array("q", (cookie for cookie, _ in pairs))
         self._items = [item for _, item in pairs]
+        self.names = {item[0] for item in self._items}
         for index in range(1, len(pairs)):
             if self._cookies[index] <= self._cookies[index - 1]:
                 self._cookies[index] = self._cookies[index - 1] + 1
@@ -65,17 +69,18 @@ class Listing:
             index += 1
         self._cookies.insert(index, cookie)
         self._items.insert(index, item)
+        self.names.add(item[0])
 
     def discard(self, name: bytes) -> None:
         """Remove an entry; one that is not there counts as removed."""
+        if name not in self.names:
+            return
+        self.names.discard(name)
         index = bisect_left(self._cookies, _cookie(name))
-        # Names of one hash stand side by side.
-        while index < len(self._items) and self._cookies[index] <= _cookie(name) + len(self._items):
-            if self._items[index][0] == name:
-                del self._cookies[index]
-                del self._items[index]
-                return
+        while self._items[index][0] != name:  # names of one hash stand side by side
             index += 1
+        del self._cookies[index]
+        del self._items[index]
 
 
 def _cookie(name: bytes) -> int:
@@ -90,6 +95,34 @@ def listing(union: Union, node: DirNode) -> Listing:
         made = Listing(iter([]) if node.gone else _merge(union, node))
     union.keep_listing(node, made)
     return made
+
+
+def entered(node: DirNode, item: Item) -> None:
+    """Add an entry to a directory's listing, if there is one."""
+    made = node.listing
+    if made is None:
+        return
+    if made.wanted or len(made.names) < MOST_NAMES:
+        made.add(item)
+    else:
+        node.listing = None
+
+
+def missed(union: Union, node: DirNode) -> None:
+    """Take note that a name was looked for in vain: a directory asked often is listed, and its listing answers then.
+
+    Programs look for most of their files in several directories: each entry of a path, a header in each place it may
+    be. Directories of the upper one are left out: reading them changes a time that everybody can see.
+    """
+    node.patience -= 1
+    if node.patience or node.upper or node.listing is not None:
+        return
+    try:
+        made = listing(union, node)
+    except OSError:
+        return  # nobody asked for it
+    # A larger one is read in vain. One that had to make room for others must be missed for longer than it takes.
+    node.patience = -1 if len(made) > MOST_NAMES else MISSES_BORNE + len(made)
 
 
 def list_names(union: Union, node: DirNode) -> list[bytes]:

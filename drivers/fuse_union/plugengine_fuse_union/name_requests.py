@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from plugengine_fuse_union import create, protocol, remove
+from plugengine_fuse_union.counters import KNOWN
 from plugengine_fuse_union.create import Caller
+from plugengine_fuse_union.listing import missed
 from plugengine_fuse_union.lookup import look_up
+from plugengine_fuse_union.nodes import DirNode
 from plugengine_fuse_union.protocol import BODY, Opcode
 from plugengine_fuse_union.rename import rename
 from plugengine_fuse_union.replies import NEGATIVE, NOTHING, Replies, decode_device
 
 if TYPE_CHECKING:
     from plugengine_fuse_union.connection import Connection, Handler
+
+_NAME_MAX: Final = 255  # limits.h; what is longer is an error and not absent
 
 
 class NameRequests:
@@ -42,9 +47,20 @@ class NameRequests:
 
     def lookup(self, nodeid: int, end: int) -> bytes:
         """LOOKUP; an answer without a node is remembered by the kernel like any other."""
-        parent = self._union.directory(nodeid)
-        found = look_up(self._union, parent, self._connection.name(BODY, end))
-        return NEGATIVE if found is None else self._replies.entry(*found)
+        union = self._union
+        parent = union.nodes.get(nodeid)
+        if type(parent) is not DirNode:
+            parent = union.directory(nodeid)
+        name = self._connection.buffer[BODY : end - 1]
+        made = parent.listing
+        if made is not None and name not in made.names and name not in parent.children and len(name) <= _NAME_MAX:
+            self._connection.counters[KNOWN] += 1
+            return NEGATIVE
+        found = look_up(union, parent, name)
+        if found is None:
+            missed(union, parent)
+            return NEGATIVE
+        return self._replies.entry(*found)
 
     def forget(self, nodeid: int, _end: int) -> None:
         """FORGET has no answer."""
@@ -67,21 +83,20 @@ class NameRequests:
         name = self._connection.name(BODY + protocol.MKNOD_IN.size, end)
         parent = self._union.directory(nodeid)
         number = decode_device(device)
-        return self._replies.entry(create.mknod(self._union, parent, name, mode, number, self._caller(umask)))
+        return self._replies.entry(*create.mknod(self._union, parent, name, mode, number, self._caller(umask)))
 
     def mkdir(self, nodeid: int, end: int) -> bytes:
         """MKDIR."""
         mode, umask = protocol.MKDIR_IN.unpack_from(self._connection.buffer, BODY)
         name = self._connection.name(BODY + protocol.MKDIR_IN.size, end)
         parent = self._union.directory(nodeid)
-        node = create.mkdir(self._union, parent, name, stat.S_IMODE(mode), self._caller(umask))
-        return self._replies.entry(node)
+        return self._replies.entry(*create.mkdir(self._union, parent, name, stat.S_IMODE(mode), self._caller(umask)))
 
     def symlink(self, nodeid: int, end: int) -> bytes:
         """SYMLINK."""
         name, _, target = self._connection.name(BODY, end).partition(b"\0")
         parent = self._union.directory(nodeid)
-        return self._replies.entry(create.symlink(self._union, parent, name, target, self._caller()))
+        return self._replies.entry(*create.symlink(self._union, parent, name, target, self._caller()))
 
     def link(self, nodeid: int, end: int) -> bytes:
         """LINK."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from plugengine_fuse_union.layers import LayerDir
     from plugengine_fuse_union.listing import Listing
     from plugengine_fuse_union.opened import Opened
     from plugengine_fuse_union.redirects import Place
+
+# A listing takes about as long as looking for so many absent names in vain.
+MISSES_BORNE: Final = 4
 
 
 class Node:
@@ -24,6 +27,7 @@ class Node:
         "fd",
         "gone",
         "ino",
+        "kept",
         "kind",
         "link",
         "lookups",
@@ -51,6 +55,7 @@ class Node:
         self.names: list[tuple[DirNode, bytes]] | None = None  # further names of a hard link that were looked up
         self.link = 0  # key in Union.links of an upper file that has several names
         self.fd = -1
+        self.kept = -1  # a descriptor of a file in upper, read and write, that is there by chance; see Union.keep
         self.gone = False  # no name leads here any more
         self.opened: Opened | None = None  # how it is open now, kept by the transport
         self.successor: Node | None = None  # stands for the same file after copy-up under open readers
@@ -65,7 +70,7 @@ class Node:
 class DirNode(Node):
     """A directory: at most one upper and any number of lower directories, merged."""
 
-    __slots__ = ("children", "impure", "listing", "lowers")
+    __slots__ = ("children", "impure", "listing", "lowers", "patience")
 
     def __init__(self, parent: DirNode | None, name: bytes, kind: int, ino: int, *, upper: bool) -> None:
         super().__init__(parent, name, kind, ino, upper=upper)
@@ -73,6 +78,7 @@ class DirNode(Node):
         self.children: dict[bytes, Node] = {}  # live nodes only
         self.impure = False  # some entry of the upper directory shows another st_ino than its own
         self.listing: Listing | None = None
+        self.patience = MISSES_BORNE  # absent names still to be looked for on the disk before a listing is made
 
     @property
     def merged(self) -> bool:

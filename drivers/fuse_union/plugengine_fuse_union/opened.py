@@ -18,7 +18,7 @@ class Opened:
     def __init__(self, *, upper: bool) -> None:
         self.count = 0
         self.backing = 0  # the kernel's number of the file it reads and writes by itself; 0: requests come to us
-        self.answer = b""  # to one more open for reading, while there is a backing file
+        self.answer = b""  # to one more open for reading, while there is a backing file that shows what is shown
         self.no_capability = False  # known to have no security.capability, which the kernel asks for at the first write
         self.upper = upper  # where the backing file is
         self.descriptors: set[int] = set()  # of the handles that are served here
@@ -28,6 +28,7 @@ def follow_copy_up(union: Union, node: Node) -> None:
     """Let descriptors opened in a layer see the copy from now on, as overlayfs does for read(2) since Linux 4.19."""
     if node.opened is None:
         return
+    node.opened.answer = b""
     for fd in node.opened.descriptors:
         fresh = union.open_data(node, os.O_RDONLY)
         os.dup2(fresh, fd, inheritable=False)

@@ -68,7 +68,7 @@ class PathFiles:
     def create(self, path: str, mode: int, fi: Any) -> int:
         """Make a file and open it."""
         parent, name = self.paths.parent(path.encode("latin-1"))
-        node, fd = create.create(self.union, parent, name, mode & _MODE, self.caller())
+        (node, _), fd = create.create(self.union, parent, name, mode & _MODE, self.caller())
         fi.fh = self._opened(node, fd)
         return 0
 

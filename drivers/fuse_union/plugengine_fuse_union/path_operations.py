@@ -78,17 +78,17 @@ class PathOperations(PathFiles):
     def mknod(self, path: str, mode: int, device: int) -> None:
         """Make a special file."""
         parent, name = self.paths.parent(_bytes(path))
-        self.paths.touch(create.mknod(self.union, parent, name, mode, device, self.caller()))
+        self.paths.touch(create.mknod(self.union, parent, name, mode, device, self.caller())[0])
 
     def mkdir(self, path: str, mode: int) -> None:
         """Make a directory."""
         parent, name = self.paths.parent(_bytes(path))
-        self.paths.touch(create.mkdir(self.union, parent, name, mode, self.caller()))
+        self.paths.touch(create.mkdir(self.union, parent, name, mode, self.caller())[0])
 
     def symlink(self, path: str, target: str) -> None:
         """Make a symlink."""
         parent, name = self.paths.parent(_bytes(path))
-        self.paths.touch(create.symlink(self.union, parent, name, _bytes(target), self.caller()))
+        self.paths.touch(create.symlink(self.union, parent, name, _bytes(target), self.caller())[0])
 
     def link(self, path: str, source: str) -> None:
         """Give a file one more name."""

@@ -110,6 +110,8 @@ FUSE_NOTIFY_PRUNE: Final = 9
 PRUNE_MINOR: Final = 45
 
 IN_HEADER: Final = Struct("=IIQQIIIHH")  # len opcode unique nodeid uid gid pid total_extlen padding
+REQUEST: Final = Struct("=4xIQQ")  # opcode unique nodeid, of the same
+OWNER: Final = Struct("=24xII")  # uid gid
 OUT_HEADER: Final = Struct("=IiQ")  # len error unique
 BODY: Final = IN_HEADER.size  # where the operation's own struct starts
 
@@ -122,6 +124,9 @@ INIT_OUT: Final = Struct("=IIIIHHIIHHIIH22x")
 ATTR: Final = Struct("=QQQqqqIIIIIIIIII")  # struct fuse_attr
 ENTRY: Final = Struct("=QQQQII")  # struct fuse_entry_out before its attr
 ATTR_OUT: Final = Struct("=QII")  # struct fuse_attr_out before its attr
+# Both with their attr, as two structs put together take three times as long as one.
+ENTRY_REPLY: Final = Struct(ENTRY.format + ATTR.format[1:])
+ATTR_REPLY: Final = Struct(ATTR_OUT.format + ATTR.format[1:])
 OPEN_OUT: Final = Struct("=QIi")  # fh open_flags backing_id
 GETATTR_IN: Final = Struct("=IIQ")  # getattr_flags dummy fh
 STATX_IN: Final = Struct("=IIQII")  # getattr_flags reserved fh sx_flags sx_mask

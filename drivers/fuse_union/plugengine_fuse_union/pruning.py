@@ -32,10 +32,10 @@ class Pruner:
         self._sweep: Iterator[int] = iter(())
         self.threshold = most_nodes
 
-    def check(self) -> None:
-        """Start a batch, as there are more nodes than the threshold."""
+    def check(self) -> int:
+        """Start a batch, as there are more nodes than the threshold; return how many there may be from now on."""
         if self._busy:
-            return
+            return self.threshold
         batch = self._next_batch()
         if not batch:
             self._sweep = iter([nodeid for nodeid, node in self._nodes.items() if _is_idle(node)])
@@ -45,6 +45,7 @@ class Pruner:
             self._busy = True
             # The write may wait for pages that only the serving thread can bring; see libfuse, README.notifications.
             _thread.start_new_thread(self._send, (batch,))
+        return self.threshold
 
     def _next_batch(self) -> list[int]:
         return [nodeid for nodeid, _ in zip(self._sweep, range(_BATCH), strict=False)]
@@ -61,4 +62,7 @@ class Pruner:
 
 
 def _is_idle(node: Node) -> bool:
-    return not isinstance(node, DirNode) and (node.opened is None or node.opened.count == 0)
+    """Tell whether the kernel could let go of it: of a directory only after all that is in it."""
+    if isinstance(node, DirNode):
+        return not node.children
+    return node.opened is None or node.opened.count == 0

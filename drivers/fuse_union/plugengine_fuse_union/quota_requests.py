@@ -20,7 +20,7 @@ from plugengine_fuse_union.quota import BLOCK
 from plugengine_fuse_union.settling import Settler
 
 if TYPE_CHECKING:
-    from plugengine_fuse_union.connection import Connection, Handler
+    from plugengine_fuse_union.connection import Answer, Connection, Handler
     from plugengine_fuse_union.nodes import Node
     from plugengine_fuse_union.quota import Quota
 
@@ -96,7 +96,7 @@ class QuotaRequests:
     def _retried(self, inner: Handler) -> Handler:
         """Let a request wait for room that is about to come: the kernel forgets a removed file just after its close."""
 
-        def retried(nodeid: int, end: int) -> bytes | None:
+        def retried(nodeid: int, end: int) -> Answer:
             try:
                 return inner(nodeid, end)
             except OSError as exc:
@@ -156,7 +156,7 @@ class QuotaRequests:
     # --- handlers
 
     def _change(self, inner: Handler) -> Handler:
-        def change(nodeid: int, end: int) -> bytes | None:
+        def change(nodeid: int, end: int) -> Answer:
             with self._measured(self._node(nodeid)):
                 return inner(nodeid, end)
 
@@ -165,14 +165,14 @@ class QuotaRequests:
     def _open(self, inner: Handler) -> Handler:
         changed = self._change(inner)
 
-        def opened(nodeid: int, end: int) -> bytes | None:
+        def opened(nodeid: int, end: int) -> Answer:
             flags, _ = protocol.OPEN_IN.unpack_from(self._connection.buffer, BODY)
             return (changed if flags & _WRITES else inner)(nodeid, end)
 
         return opened
 
     def _make(self, inner: Handler, *, skip: int, fills: bool) -> Handler:
-        def make(nodeid: int, end: int) -> bytes | None:
+        def make(nodeid: int, end: int) -> Answer:
             name = self._connection.name(BODY + skip, end).partition(b"\0")[0]
             parent = self._union.directory(nodeid)
             # One block for an entry more of the directory, so that this does not pass the limit either.
@@ -195,18 +195,18 @@ class QuotaRequests:
             self._quota.used += self._blocks(node) * BLOCK
 
     def _tmpfile(self, inner: Handler) -> Handler:
-        def tmpfile(nodeid: int, end: int) -> bytes | None:
+        def tmpfile(nodeid: int, end: int) -> Answer:
             self._quota.require(self._quota.unit)
             with self._measured(self._union.directory(nodeid)):
                 answer = inner(nodeid, end)
-            if answer is not None:
+            if isinstance(answer, bytes):
                 self._quota.lost[int.from_bytes(answer[:_NODEID_BYTES], sys.byteorder)] = 0
             return answer
 
         return tmpfile
 
     def _setxattr(self, inner: Handler) -> Handler:
-        def setxattr(nodeid: int, end: int) -> bytes | None:
+        def setxattr(nodeid: int, end: int) -> Answer:
             self._quota.require(self._quota.whole(end - BODY))
             with self._measured(self._node(nodeid)):
                 return inner(nodeid, end)
@@ -214,7 +214,7 @@ class QuotaRequests:
         return setxattr
 
     def _remove(self, inner: Handler) -> Handler:
-        def remove(nodeid: int, end: int) -> bytes | None:
+        def remove(nodeid: int, end: int) -> Answer:
             parent = self._union.directory(nodeid)
             node = child(self._union, parent, self._connection.name(BODY, end))
             blocks = self._blocks(node) if node is not None and node.upper else 0
@@ -226,7 +226,7 @@ class QuotaRequests:
         return remove
 
     def _rename(self, inner: Handler, *, layout: Struct) -> Handler:
-        def rename(nodeid: int, end: int) -> bytes | None:
+        def rename(nodeid: int, end: int) -> Answer:
             target, *_ = layout.unpack_from(self._connection.buffer, BODY)
             parents = (self._union.directory(nodeid), self._union.directory(target))
             old, _, new = self._connection.name(BODY + layout.size, end).partition(b"\0")
@@ -241,7 +241,7 @@ class QuotaRequests:
         return rename
 
     def _write(self, inner: Handler) -> Handler:
-        def write(nodeid: int, end: int) -> bytes | None:
+        def write(nodeid: int, end: int) -> Answer:
             buffer = self._connection.buffer
             fh, offset, size, flags, *_ = protocol.WRITE_IN.unpack_from(buffer, BODY)
             status = os.fstat(fh)
@@ -261,7 +261,7 @@ class QuotaRequests:
     def fallocate(self, inner: Handler) -> Handler:
         """Wrap FALLOCATE; space beyond the end of a file would be taken for its holes' and is refused."""
 
-        def fallocate(nodeid: int, end: int) -> bytes | None:
+        def fallocate(nodeid: int, end: int) -> Answer:
             fh, offset, length, mode, _ = protocol.FALLOCATE_IN.unpack_from(self._connection.buffer, BODY)
             status = os.fstat(fh)
             if not mode & _FALLOC_FL_PUNCH_HOLE:
@@ -276,7 +276,7 @@ class QuotaRequests:
         return fallocate
 
     def _copy(self, inner: Handler) -> Handler:
-        def copy(nodeid: int, end: int) -> bytes | None:
+        def copy(nodeid: int, end: int) -> Answer:
             buffer = self._connection.buffer
             _, _, target, fh, offset, length, _ = protocol.COPY_FILE_RANGE_IN.unpack_from(buffer, BODY)
             status = os.fstat(fh)
@@ -289,7 +289,7 @@ class QuotaRequests:
         return copy
 
     def _forget(self, inner: Handler) -> Handler:
-        def forget(nodeid: int, end: int) -> bytes | None:
+        def forget(nodeid: int, end: int) -> Answer:
             answer = inner(nodeid, end)
             quota, nodes = self._quota, self._union.nodes
             for lost in [each for each in quota.lost if each not in nodes]:

@@ -40,7 +40,7 @@ class Settler:
             return False
         self._busy = True
         self._waited = {each for each in self._waited if each in removed} | closed
-        saved, uid, gid = bytes(connection.buffer[:end]), connection.uid, connection.gid
+        saved = bytes(connection.buffer[:end])
         poll = select.poll()
         poll.register(connection.fd, select.POLLIN)
         try:
@@ -50,5 +50,4 @@ class Settler:
         finally:
             self._busy = False
             connection.buffer[:end] = saved
-            connection.uid, connection.gid = uid, gid
         return True

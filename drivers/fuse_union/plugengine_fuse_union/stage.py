@@ -22,17 +22,16 @@ class Stage:
     """A directory on the upper's filesystem, emptied when opened."""
 
     def __init__(self, work: bytes) -> None:
-        work_fd = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        path = os.path.join(work, _NAME)
         try:
-            try:
-                os.mkdir(_NAME, 0o700, dir_fd=work_fd)
-            except FileExistsError:
-                pass
-            self.fd = os.open(_NAME, DIRECTORY_FLAGS, dir_fd=work_fd)
-        finally:
-            os.close(work_fd)
+            os.mkdir(path, 0o700)
+            fresh = True
+        except FileExistsError:
+            fresh = False
+        self.fd = os.open(path, DIRECTORY_FLAGS)
         self._count = 0
-        empty_directory(self.fd)
+        if not fresh:
+            empty_directory(self.fd)
 
     def new_name(self) -> bytes:
         """Return a name that is free."""

@@ -23,6 +23,7 @@ def supersede(union: Union, node: Node) -> Node:
     """
     fresh = Node(node.parent, node.name, node.kind, node.ino, upper=True)
     fresh.fd, node.fd = node.fd, -1
+    fresh.kept, node.kept = node.kept, -1
     fresh.names, node.names = node.names, None
     fresh.link, node.link = node.link, 0
     if fresh.link:

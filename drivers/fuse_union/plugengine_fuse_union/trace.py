@@ -19,7 +19,7 @@ from plugengine_fuse_union.nodes import path_of
 from plugengine_fuse_union.protocol import BODY, IN_HEADER, Opcode
 
 if TYPE_CHECKING:
-    from plugengine_fuse_union.connection import Connection, Handler
+    from plugengine_fuse_union.connection import Answer, Connection, Handler
 
 _FMODE_EXEC: Final = 0x20  # include/linux/fs.h: the kernel opens what execve(2) runs with it
 _WRITES: Final = os.O_ACCMODE | os.O_TRUNC
@@ -89,7 +89,7 @@ def install_trace(connection: Connection, trace: Trace) -> None:
     roots = {layer: index for index, layer in enumerate(reversed(union.root.lowers))}
 
     def wrapper(inner: Handler) -> Handler:
-        def opened(nodeid: int, end: int) -> bytes | None:
+        def opened(nodeid: int, end: int) -> Answer:
             node = union.nodes.get(nodeid)
             lower = None if node is None else node.lower if node.data is None else node.data.directory
             if node is None or lower is None or trace.broken:

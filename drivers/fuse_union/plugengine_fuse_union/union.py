@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ROOT_ID: Final = 1
 # st_ino of other filesystems than the upper's get the filesystem's index in their top byte, as overlayfs' xino.
 _DEVICE_SHIFT: Final = 56
-_LISTINGS_KEPT: Final = 16
+_LISTINGS_KEPT: Final = 256
 _ENTRIES_KEPT: Final = 8_192
 
 
@@ -55,6 +55,7 @@ class Union:
         self.owners = owners
         self.durable = durable
         self.descriptors = Descriptors(descriptor_limit)
+        self._most_kept = descriptor_limit
         self.nodes: dict[int, Node] = {}
         self.links: dict[int, Node] = {}  # upper files with several names, by their own inode number
         self._next_id = ROOT_ID
@@ -74,6 +75,7 @@ class Union:
         self.remember(self.root)
         self.stale: list[int] = []  # nodes whose attributes changed by copy-up, for the transport to invalidate
         self.on_drop: Callable[[Node], None] = _nothing  # told of nodes whose data nobody needs any more
+        self._kept: deque[Node] = deque()  # whose `kept` was set last; it may be used up by now
         self.removed: set[int] = set()  # nodes whose last name is gone, and that are held by descriptor
         self.umask = 0
         os.umask(0)
@@ -82,8 +84,8 @@ class Union:
         mounts = PrivateMounts()
         layers = []
         for path in lowers:
-            fd = mounts.open(path)
-            device = self._devices.setdefault(os.fstat(fd).st_dev, len(self._devices))
+            fd, status = mounts.open(path)
+            device = self._devices.setdefault(status.st_dev, len(self._devices))
             layers.append(LayerDir(None, b"", device, fd))
         top = upper_fd if upper_fd >= 0 else layers[0].fd
         root = DirNode(None, b"", stat.S_IFDIR, 0, upper=upper_fd >= 0)
@@ -155,6 +157,7 @@ class Union:
         if node.link:
             self.links.pop(node.link, None)
         unpin(node)
+        close_kept(node)
         if node.successor is not None:
             node.successor.twin = False
             self.forget(node.successor.nodeid, 1)
@@ -206,8 +209,11 @@ class Union:
 
     def stored(self, node: Node) -> os.stat_result:
         """Return the attributes on disk, which are those to show but for files whose data lies elsewhere."""
-        if node.fd >= 0:
-            return os.fstat(node.fd)
+        fd = node.fd if node.fd >= 0 else node.kept
+        if fd < 0 and not node.upper and isinstance(node, DirNode):
+            fd = node.lowers[0].fd
+        if fd >= 0:
+            return os.fstat(fd)
         dir_fd, name = self.place(node)
         return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
 
@@ -227,9 +233,20 @@ class Union:
         # A file without a name can only be opened again through /proc; proc_pid_fd(5).
         return os.open(b"/proc/self/fd/%d" % node.fd, flags | os.O_CLOEXEC)
 
+    def keep(self, node: Node, fd: int) -> None:
+        """Take over a descriptor of an upper file, open for reading and writing: a new file is soon looked at again."""
+        close_kept(node)
+        node.kept = fd
+        self._kept.append(node)
+        if len(self._kept) > self._most_kept:
+            close_kept(self._kept.popleft())
+
     def pin(self, node: Node) -> None:
         """Hold the object of an upper node by descriptor, as its name is about to lead elsewhere."""
         if node.fd >= 0 or not node.upper:
+            return
+        if node.kept >= 0:
+            node.fd, node.kept = node.kept, -1
             return
         if isinstance(node, DirNode):
             self.upper_fd(node)
@@ -258,6 +275,13 @@ class Union:
 
 def _nothing(_: Node) -> None:
     """Stand in for a transport that keeps nothing."""
+
+
+def close_kept(node: Node) -> None:
+    """Close the descriptor that is there by chance."""
+    fd, node.kept = node.kept, -1
+    if fd >= 0:
+        os.close(fd)
 
 
 def unpin(node: Node) -> None:
