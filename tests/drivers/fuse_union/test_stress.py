@@ -1,4 +1,4 @@
-"""Many processes at once, full and failing disks, hundreds of mounts: nothing is lost and nothing is left."""
+"""Many processes at once, full and failing disks, a thousand mounts: nothing is lost and nothing is left."""
 
 from __future__ import annotations
 
@@ -48,6 +48,17 @@ for _ in range(int(sys.argv[2])):
         if exc.errno not in (39, 40, 22): raise
 """
 SIZE = 24 * MIB
+# Stressors of stress-ng that run beside each other.
+STRESSORS = {
+    "directories": ("chdir", "dentry", "dir", "dirdeep", "dirmany", "getdent"),
+    "names": ("filename", "link", "mknod", "open", "rename", "symlink", "touch"),
+    "attributes": ("access", "chattr", "chmod", "chown", "fstat", "inode-flags", "utime", "xattr"),
+    "locks": ("fcntl", "flock", "lease", "locka", "lockf", "lockofd"),
+    "content": ("fallocate", "fpunch", "hdd", "iomix", "mmap", "readahead"),
+    "calls": ("aio", "dnotify", "file-ioctl", "fsize", "handle", "inotify", "sendfile", "splice", "sync-file"),
+}
+OPENING = {"locks", "content", "calls"}  # for them it matters who serves an open file
+STRESS_SIZES = ("fallocate-bytes", "hdd-bytes", "iomix-bytes", "mmap-bytes", "readahead-bytes")
 
 
 @pytest.mark.slow
@@ -55,18 +66,24 @@ def test_nothing_is_left_of_a_directory_in_which_many_processes_made_moved_and_r
     for number in range(0, 40, 2):
         (world.layers[0] / "dir" / f"n{number}").write_text("layer")
     world.mount()
-    line = [sys.executable, "-c", STORM]
-    children = [subprocess.Popen([*line, str(seed), "400"], cwd=world.root / "dir") for seed in range(8)]
-    assert [child.wait(60) for child in children] == [0] * len(children)
+    storm(world.root / "dir", range(8))
     before = listing(world.root)
     world.remount()
     assert listing(world.root) == before
+    storm(world.root / "dir", range(8, 16))
     subprocess.run(["rm", "-rf", world.root / "dir"], check=True)
     assert sorted(os.listdir(world.root)) == ["file", "link"]
     (world.root / "dir").mkdir()
     world.remount()
     assert os.listdir(world.root / "dir") == []
     assert set(os.listdir(world.base / "s" / "work" / "stage")) <= {"whiteout"}
+
+
+def storm(directory: Path, seeds: range) -> None:
+    """Let a process for every seed make, move and remove the same names."""
+    line = [sys.executable, "-c", STORM]
+    children = [subprocess.Popen([*line, str(seed), "400"], cwd=directory) for seed in seeds]
+    assert [child.wait(60) for child in children] == [0] * len(children)
 
 
 def listing(root: Path) -> dict[str, tuple[int, int, int]]:
@@ -212,7 +229,8 @@ def overwhelm(path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_hundred_mounts_and_unmounts_leave_no_descriptor_mount_process_or_memory(world: World) -> None:
+@pytest.mark.timeout(200)
+def test_a_thousand_mounts_and_unmounts_leave_no_descriptor_mount_process_or_memory(world: World) -> None:
     def now() -> tuple[int, int, int]:
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
         return len(os.listdir("/proc/self/fd")), len(read_mountinfo()), len(children)
@@ -226,10 +244,39 @@ def test_two_hundred_mounts_and_unmounts_leave_no_descriptor_mount_process_or_me
     for _ in range(10):
         use()
     before, memory = now(), resident(os.getpid())
-    for _ in range(200):
+    for _ in range(1000):
         use()
     assert now() == before
     assert resident(os.getpid()) - memory < 2 * MIB
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        pytest.param(kind, *option.values, id=f"{kind}-{option.id}")
+        for kind in STRESSORS
+        for option in (OPTIONS if kind in OPENING else OPTIONS[:1])
+    ],
+)
+def test_the_stressors_of_stress_ng_find_nothing_wrong_and_leave_nothing(
+    make_world: MakeWorld, kind: str, options: dict[str, str]
+) -> None:
+    world = make_world(options=options)
+    (world.layers[0] / "dir").mkdir()
+    (world.layers[0] / "dir" / "kept").write_text("layer")
+    world.mount()
+    server, before = world.pid, listing(world.root)
+    line = [need_tool("stress-ng"), "--timeout=2", "--verify", f"--temp-path={world.root}/dir", "--mmap-file"]
+    line += [f"--{name}=1" for name in STRESSORS[kind]]
+    line += [f"--{size}=16m" for size in STRESS_SIZES]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "skipping" not in done.stdout + done.stderr
+    assert world.pid == server
+    for _ in range(2):
+        assert listing(world.root) == before
+        world.remount()
 
 
 @pytest.mark.slow
