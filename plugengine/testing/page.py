@@ -19,6 +19,10 @@ _MARKS: Final = {
     Verdict.SKIPPED: "○ skipped",
     Verdict.LEFT_OUT: "· left out",
 }
+_HEADINGS: Final = (
+    '<thead><tr><th scope="col">Case</th><th scope="col">Claim</th><th scope="col">Verdict</th>'
+    '<th scope="col" class="time">Time</th></tr></thead>'
+)
 _STYLE: Final = """\
 :root { color-scheme: light dark; --ink: #1f2328; --paper: #fff; --quiet: #57606a; --line: #d0d7de; --band: #f6f8fa;
   --good: #1a7f37; --bad: #c5221f; }
@@ -35,6 +39,7 @@ dd { margin: 0; overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .4rem .6rem; border-bottom: 1px solid var(--line); }
 th { color: var(--quiet); font-weight: 600; font-size: .85rem; }
+.group th { color: var(--ink); font-size: 1rem; padding-top: 1.2rem; }
 td.time, th.time { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 td.verdict { white-space: nowrap; font-weight: 600; }
 .passed td.verdict { color: var(--good); } .failed td.verdict { color: var(--bad); }
@@ -47,10 +52,10 @@ summary { cursor: pointer; }
 @media (max-width: 40rem) {
   dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .4rem; }
   thead { display: none; } tr { display: block; border-bottom: 1px solid var(--line); padding: .5rem 0; }
-  td { display: block; border: 0; padding: .1rem 0; } td.time { text-align: left; color: var(--quiet); } }
+  td, .group th { display: block; border: 0; padding: .1rem 0; } td.time { text-align: left; color: var(--quiet); } }
 @media print {
   :root { --ink: #000; --paper: #fff; --quiet: #444; --line: #999; --band: #fff; --good: #060; --bad: #a00; }
-  body { max-width: none; padding: 0; font-size: 9pt; } tr, dl { break-inside: avoid; } h2 { break-after: avoid; }
+  body { max-width: none; padding: 0; font-size: 9pt; } tr, dl { break-inside: avoid; } h2, .group { break-after: avoid; }
   pre { white-space: pre-wrap; } }
 """
 
@@ -110,16 +115,21 @@ def _facts(report: Report) -> Iterator[str]:
 
 
 def _tables(outcomes: Iterable[Outcome]) -> Iterator[str]:
-    for group, members in groupby(sorted(outcomes, key=lambda outcome: outcome.id), key=_group):
-        yield f"<h2>{escape(group)}</h2>"
-        yield "<table>"
-        yield (
-            '<thead><tr><th scope="col">Case</th><th scope="col">Claim</th><th scope="col">Verdict</th>'
-            '<th scope="col" class="time">Time</th></tr></thead><tbody>'
-        )
-        for outcome in members:
-            yield _row(outcome)
-        yield "</tbody></table>"
+    """Yield the cases that were tried, by group, and after them those that were not."""
+    ordered = sorted(outcomes, key=lambda outcome: outcome.id)
+    for title, members in (
+        ("Cases", [outcome for outcome in ordered if outcome.verdict is not Verdict.LEFT_OUT]),
+        ("Left out", [outcome for outcome in ordered if outcome.verdict is Verdict.LEFT_OUT]),
+    ):
+        if members:
+            yield f"<h2>{title}</h2>"
+            yield "<table>"
+            yield _HEADINGS
+            for group, rows in groupby(members, key=_group):
+                yield f'<tbody><tr class="group"><th colspan="4" scope="rowgroup">{escape(group)}</th></tr>'
+                yield from (_row(outcome) for outcome in rows)
+                yield "</tbody>"
+            yield "</table>"
 
 
 def _group(outcome: Outcome) -> str:
