@@ -55,7 +55,8 @@ summary { cursor: pointer; }
   td, .group th { display: block; border: 0; padding: .1rem 0; } td.time { text-align: left; color: var(--quiet); } }
 @media print {
   :root { --ink: #000; --paper: #fff; --quiet: #444; --line: #999; --band: #fff; --good: #060; --bad: #a00; }
-  body { max-width: none; padding: 0; font-size: 9pt; } tr, dl { break-inside: avoid; } h2, .group { break-after: avoid; }
+  body { max-width: none; padding: 0; font-size: 9pt; }
+  tr, dl { break-inside: avoid; } h2, .group { break-after: avoid; }
   pre { white-space: pre-wrap; } }
 """
 
