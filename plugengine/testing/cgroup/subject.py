@@ -12,13 +12,13 @@ from plugengine.drivers import CgroupDriver
 from plugengine.errors import PlugengineError
 from plugengine.model import Capability, CgroupRequest, Host, HostPath
 from plugengine.testing.cgroup.group import Group
+from plugengine.testing.groups import parent_of
 
-_PARENT = "plugengine-kit"
 _ID_LENGTH = 64
 
 
 class Subject:
-    """Makes groups below "plugengine-kit-PID" only; no other group of the host is touched.
+    """Makes groups below a parent of the case's process only; no other group of the host is touched.
 
     Args:
         driver: The driver under test.
@@ -32,7 +32,7 @@ class Subject:
         self.host = host
         self.scratch = scratch
         self.options = dict(options)
-        self.parent = f"{_PARENT}-{os.getpid()}"
+        self.parent = parent_of(os.getpid())
         self.groups: list[Group] = []
         self._number = 0
 

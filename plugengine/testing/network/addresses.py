@@ -13,7 +13,8 @@ from plugengine.testing.children import all_at_once
 from plugengine.testing.network import view
 from plugengine.testing.network.container import Container
 from plugengine.testing.network.place import talk
-from plugengine.testing.network.subject import Subject, port, traces
+from plugengine.testing.network.subject import Subject, port
+from plugengine.testing.network.traces import traces
 
 _CROWD = 200  # with addresses from the core
 _SMALL_CROWD = 16  # where each attach may start programs
@@ -68,7 +69,7 @@ def a_crowd_attaches_at_once(subject: Subject) -> None:
         container.attachment = decode(Attachment, attachment)
     _expect_all_there(crowd)
     all_at_once([_detach(container) for container in crowd])
-    expect_equal(traces(), before, f"the host after {number} containers were detached at once")
+    subject.expect_unchanged(before, f"after {number} containers were detached at once")
     for container in crowd:
         container.attachment = None
 
@@ -117,4 +118,4 @@ def many_make_the_same_network_at_once(subject: Subject) -> None:
         subject.driver.remove(network, record)
 
     all_at_once([remove for _ in range(_SAMPLE)])
-    expect_equal(subject.new(), [], "on the host after the network was removed by several at once")
+    subject.expect_clean("after the network was removed by several at once")

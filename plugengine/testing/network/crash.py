@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from plugengine.model import Attachment, Capability, Port
-from plugengine.testing.cases import case, expect_equal
+from plugengine.testing.cases import case
 from plugengine.testing.children import count_steps, in_child, kill_at_step, spread
 from plugengine.testing.network.container import Container
-from plugengine.testing.network.subject import Subject, port, traces
+from plugengine.testing.network.subject import Subject, port
+from plugengine.testing.network.traces import traces
 
 _MOST = 32  # steps at which the process is killed, evenly spread over all
 
@@ -31,12 +32,12 @@ def an_attach_killed_anywhere_is_undone_by_detach(subject: Subject) -> None:
     trial = subject.container(network)
     total = count_steps(_attach(subject, trial, ports))
     _tidy(subject, trial)
-    expect_equal(traces(), before, "the host after attach in one process and detach in another")
+    subject.expect_unchanged(before, "after attach in one process and detach in another")
     for step in spread(total, _MOST):
         container = subject.container(network)
         kill_at_step(_attach(subject, container, ports), step)
         _tidy(subject, container)
-        expect_equal(traces(), before, f"the host after attach was killed at step {step} of {total} and detached")
+        subject.expect_unchanged(before, f"after attach was killed at step {step} of {total} and detached")
 
 
 @case("network.crash.detach", deadline_s=60)
@@ -55,7 +56,7 @@ def a_detach_killed_anywhere_is_ended_by_the_next(subject: Subject) -> None:
         container = subject.container(network).attach(*ports)
         kill_at_step(detach(container), step)
         _tidy(subject, container, container.attachment)
-        expect_equal(traces(), before, f"the host after detach was killed at step {step} of {total} and repeated")
+        subject.expect_unchanged(before, f"after detach was killed at step {step} of {total} and repeated")
 
 
 @case("network.crash.gc", refused=Capability.HOST_NAMESPACE, deadline_s=60)
@@ -70,7 +71,7 @@ def an_attach_killed_anywhere_is_collected(subject: Subject) -> None:
         container = subject.container(network)
         kill_at_step(_attach(subject, container, ports), step)
         in_child(lambda: list(subject.driver.gc(subject.host, (network,), frozenset())))
-        expect_equal(traces(), before, f"the host after attach was killed at step {step} of {total}, and gc")
+        subject.expect_unchanged(before, f"after attach was killed at step {step} of {total}, and gc")
         subject.forget(container)
 
 
@@ -85,9 +86,9 @@ def a_create_killed_anywhere_is_mended_or_removed(subject: Subject) -> None:
     for step in spread(total, _MOST // 2):
         kill_at_step(lambda: subject.driver.create(network), step)
         subject.make(network)
-        expect_equal(traces(), made, f"the host after create was killed at step {step} of {total} and repeated")
+        subject.expect_unchanged(made, f"after create was killed at step {step} of {total} and repeated")
         subject.driver.remove(network, subject.records[network.name])
-        expect_equal(subject.new(), [], f"on the host after create was killed at step {step} of {total} and remove")
+        subject.expect_clean(f"after create was killed at step {step} of {total} and remove")
 
 
 def _tidy(subject: Subject, container: Container, attachment: Attachment | None = None) -> None:

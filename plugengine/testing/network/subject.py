@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -12,19 +13,26 @@ import msgspec
 from plugengine import ipam
 from plugengine.drivers import NetworkDriver
 from plugengine.errors import PlugengineError
+from plugengine.kernel import rtnetlink
+from plugengine.kernel.links import link_up
+from plugengine.kernel.netlink import NETLINK_ROUTE, NetlinkSocket
+from plugengine.kernel.process import CLONE_NEWNET, unshare
 from plugengine.locate import Locations
 from plugengine.model import Capability, Host, HostPath, Network, Port
 from plugengine.state import State
+from plugengine.testing.cases import expect
+from plugengine.testing.children import in_child
 from plugengine.testing.network import playground, view
 from plugengine.testing.network.container import Container
 from plugengine.testing.network.place import Place
+from plugengine.testing.network.traces import Traces, traces
 
 _ID_LENGTH: Final = 64
 # The kernel removes what was in a namespace some moments after its end.
 _SETTLE_TRIES: Final = 150
 _SETTLE_PAUSE_S: Final = 0.01
-
-Traces = tuple[frozenset[str], ...]
+_SOON: Final = 15  # of these tries
+_LEFT: Final = "left "
 
 
 class Subject:
@@ -35,9 +43,18 @@ class Subject:
         host: Roots below `scratch`.
         scratch: Directory of this case.
         options: The user's, given to every network of the case; an option `parent` is best `kit0`.
+        nothing_shared: Whatever is left was left; see `_what_is_shared`.
     """
 
-    def __init__(self, driver: NetworkDriver, host: Host, scratch: HostPath, options: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        driver: NetworkDriver,
+        host: Host,
+        scratch: HostPath,
+        options: Mapping[str, str],
+        *,
+        nothing_shared: bool = False,
+    ) -> None:
         self.driver = driver
         self.host = host
         self.scratch = scratch
@@ -48,7 +65,9 @@ class Subject:
         self.here = Place.here()
         self.state = State(host.root)
         self._number = 0
-        self._before: Traces = ()
+        self._nothing_shared = nothing_shared
+        self._before: Traces = frozenset()
+        self._shared: Traces | None = frozenset() if nothing_shared else None
         self._left: list[str] = []
 
     @property
@@ -64,6 +83,7 @@ class Subject:
         Locations(self.host.root, self.host.run_root).ensure()
         self.world = playground.World()
         self._before = traces()
+        self._links = set(view.links())
         return self
 
     def __exit__(
@@ -80,11 +100,18 @@ class Subject:
             container.close()
         for network in self.networks.values():
             self._undo(problems, self.driver.remove, network, self.records.get(network.name, {}))
-        self._left = [f"left {line}" for line in self.settle(self._before)]
+        self._left = self._settle(self._before)
+        self._sweep()
         self.world.close()
         self.here.close()
         if problems and kind is None:
             raise problems[0]
+
+    def _sweep(self) -> None:
+        """Delete the links that are left: they are told of already, unless they may stay."""
+        with NetlinkSocket(NETLINK_ROUTE) as route:
+            for name in set(view.links()) - self._links:
+                rtnetlink.delete(route, name)
 
     def _undo(self, problems: list[PlugengineError], verb: Callable[..., None], *arguments: object) -> None:
         try:
@@ -124,7 +151,8 @@ class Subject:
         """Return a new container with an address leased, if the driver wants one; not attached yet."""
         self._number += 1
         network = network or self.network()
-        container_id = container_id or f"{self._number:0{_ID_LENGTH}x}"
+        # Cases run at the same time, and what a driver knows of containers may be the machine's, such as in /var/lib.
+        container_id = container_id or f"{os.getpid():08x}{self._number:0{_ID_LENGTH - 8}x}"
         address = ipam.lease(self.state, network, container_id) if network.subnet is not None else None
         made = Container(self, network, container_id, address)
         self.containers.append(made)
@@ -140,35 +168,64 @@ class Subject:
         container.close()
         ipam.release(self.state, container.id)
 
-    def new(self) -> list[str]:
-        """Return what is on the host now and was not before the case."""
-        return new_since(self._before)
+    # --- what is left ----------------------------------------------------------------------------------------
 
-    def settle(self, before: Traces) -> list[str]:
-        """Give the kernel time to remove what was in a namespace that ended; return what is new since `before`."""
-        for _ in range(_SETTLE_TRIES):
-            if not new_since(before):
-                return []
+    def expect_unchanged(self, before: Traces, what: str) -> None:
+        """Fail unless the host is as it was; `what` says after which verb."""
+        found = self._changes(before)
+        expect(not found, f"the host {what}: {'; '.join(found)}")
+
+    def expect_clean(self, what: str) -> None:
+        """Fail unless the host is as it was before the case."""
+        self.expect_unchanged(self._before, what)
+
+    def expect_settled(self, before: Traces, what: str) -> None:
+        """Give the kernel time to remove what was in a namespace that ended; then the host must be as it was."""
+        self._settle(before)
+        self.expect_unchanged(before, what)
+
+    def _settle(self, before: Traces) -> list[str]:
+        for attempt in range(_SOON if self._nothing_shared else _SETTLE_TRIES):
+            if not (traces() - before - (self._shared or frozenset())):
+                break
+            if attempt == _SOON:
+                self._what_is_shared()
             time.sleep(_SETTLE_PAUSE_S)
-        return new_since(before)
+        return self._changes(before)
+
+    def _changes(self, before: Traces) -> list[str]:
+        """Return what is new and what is gone, in words, but for what the driver shares between networks."""
+        now = traces()
+        if now == before:
+            return []
+        shared = self._what_is_shared()
+        return [
+            *(f"{_LEFT}{line}" for line in sorted(now - before - shared)),
+            *(f"took away {line}" for line in sorted(before - now - shared)),
+        ]
+
+    def _what_is_shared(self) -> Traces:
+        """Return what stays of one container of another network on a host of its own, after all was removed.
+
+        That much a driver may keep, such as the chains it puts all its rules in: made once, it does not grow.
+        """
+        if self._shared is None:
+            self._shared = frozenset(in_child(self._first_traces))
+        return self._shared
+
+    def _first_traces(self) -> list[str]:
+        unshare(CLONE_NEWNET)
+        link_up("lo")
+        scratch = HostPath(f"{self.scratch}/shared")
+        host = Host(root=HostPath(f"{scratch}/root"), run_root=HostPath(f"{scratch}/run"), kernel=self.host.kernel)
+        os.makedirs(scratch)
+        other = Subject(self.driver, host, scratch, self.options, nothing_shared=True)
+        with other:
+            ports = (port(0, 80),) if other.claims(Capability.PORTS) else ()
+            other.attached(*ports, network=other.network("kit-shared"))
+        return [line.removeprefix(_LEFT) for line in other.leaks()]
 
 
 def port(host_port: int, guest_port: int, *, on: str = "", protocol: str = "tcp") -> Port:
     """Return a port to publish; `on` is one address of the host, empty: all."""
     return Port(host_ip=on, host_port=host_port, guest_port=guest_port, protocol=protocol)
-
-
-def traces() -> Traces:
-    """Return what a driver can leave on the host: links, addresses, routes, rules."""
-    found = view.links()
-    return (
-        frozenset(f"link {link.name} ({link.kind or 'device'})" for link in found.values()),
-        frozenset(f"address {address} of {link.name}" for link in found.values() for address in link.addresses),
-        frozenset(f"route to {route.destination} via {route.gateway}" for route in view.routes()),
-        frozenset(view.rules()),
-    )
-
-
-def new_since(before: Traces) -> list[str]:
-    """Return what is there now and was not before, in words."""
-    return [line for old, new in zip(before, traces(), strict=True) for line in sorted(new - old)]

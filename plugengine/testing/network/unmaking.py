@@ -9,7 +9,8 @@ from plugengine.testing.cases import case, expect, expect_equal
 from plugengine.testing.network import view
 from plugengine.testing.network.container import Container
 from plugengine.testing.network.place import talk
-from plugengine.testing.network.subject import Subject, port, traces
+from plugengine.testing.network.subject import Subject, port
+from plugengine.testing.network.traces import traces
 
 _PORT = 8080
 
@@ -22,7 +23,7 @@ def detach_takes_all_of_it_away(subject: Subject) -> None:
     before = traces()
     container.attach()
     container.detach()
-    expect_equal(traces(), before, "the host after detach")
+    subject.expect_unchanged(before, "after detach")
 
 
 @case("network.detach.twice")
@@ -34,7 +35,7 @@ def detaching_twice_is_detaching_once(subject: Subject) -> None:
     before = traces()
     subject.driver.detach(container.network, container.id, attachment)
     subject.driver.detach(container.network, container.id, None)
-    expect_equal(traces(), before, "the host after detaching again")
+    subject.expect_unchanged(before, "after detaching again")
 
 
 @case("network.detach.without-attachment")
@@ -45,7 +46,7 @@ def detach_finds_it_by_the_id(subject: Subject) -> None:
     before = traces()
     container.attach(*_one_port(subject))
     subject.driver.detach(container.network, container.id, None)
-    expect_equal(traces(), before, "the host after detach without the attachment")
+    subject.expect_unchanged(before, "after detach without the attachment")
 
 
 @case("network.detach.never-attached")
@@ -56,7 +57,7 @@ def detaching_what_never_was_is_nothing(subject: Subject) -> None:
     subject.make(container.network)
     before = traces()
     subject.driver.detach(container.network, container.id, None)
-    expect_equal(traces(), before, "the host after detaching a stranger")
+    subject.expect_unchanged(before, "after detaching a stranger")
 
 
 @case("network.detach.dead-namespace", refused=Capability.HOST_NAMESPACE)
@@ -68,7 +69,7 @@ def a_namespace_that_is_gone_is_detached(subject: Subject) -> None:
     container.attach(*_one_port(subject))
     container.close()
     container.detach()
-    expect_equal(subject.settle(before), [], "on the host after the namespace ended and the container was detached")
+    subject.expect_settled(before, "after the namespace ended and the container was detached")
 
 
 @case("network.detach.others-stay", refused=Capability.HOST_NAMESPACE)
@@ -92,7 +93,7 @@ def removing_twice_is_removing_once(subject: Subject) -> None:
     record = subject.make(network)
     for _ in range(2):
         subject.driver.remove(network, record)
-        expect_equal(subject.new(), [], "on the host after remove")
+        subject.expect_clean("after remove")
 
 
 @case("network.remove.make-again")
@@ -114,7 +115,7 @@ def gc_removes_what_no_container_owns(subject: Subject) -> None:
     subject.attached(*_one_port(subject), network=network)
     made = traces() != before
     lines = _gc(subject, kept)
-    expect_equal(traces(), before, "the host after gc")
+    subject.expect_unchanged(before, "after gc")
     expect(lines or not made, "gc removed what was a container's, but returned no line about it")
 
 
@@ -141,7 +142,7 @@ def gc_of_nothing_says_nothing(subject: Subject) -> None:
     container = subject.attached()
     before = traces()
     expect_equal(_gc(subject, container), (), "lines of gc when all is in use")
-    expect_equal(traces(), before, "the host after gc")
+    subject.expect_unchanged(before, "after gc")
 
 
 @case("network.gc.networks")
@@ -155,7 +156,7 @@ def gc_removes_the_host_side_of_unknown_networks(subject: Subject) -> None:
     before = traces()
     subject.make(lost)
     subject.driver.gc(subject.host, (kept,), frozenset())
-    expect_equal(traces(), before, "the host after gc")
+    subject.expect_unchanged(before, "after gc")
 
 
 def _one_port(subject: Subject) -> tuple[Port, ...]:
