@@ -30,7 +30,7 @@ def bundled() -> list[tuple[str, str]]:
     ]
 
 
-@pytest.mark.parametrize(("kind", "name"), bundled(), ids="-".join)
+@pytest.mark.parametrize(("kind", "name"), bundled())
 @pytest.mark.timeout(300)
 def test_a_bundled_driver_passes_the_kit(kind: str, name: str) -> None:
     need_root()
