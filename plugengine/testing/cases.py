@@ -15,12 +15,15 @@ CONTRACT: Final = "contract"  # the claim every driver makes by being one
 MODULES: Final[dict[Kind, tuple[str, ...]]] = {
     Kind.STORAGE: (
         "plugengine.testing.storage.contract",
+        "plugengine.testing.storage.unmaking",
         "plugengine.testing.storage.content",
+        "plugengine.testing.storage.merging",
         "plugengine.testing.storage.attributes",
         "plugengine.testing.storage.layers",
         "plugengine.testing.storage.posix",
         "plugengine.testing.storage.concurrency",
         "plugengine.testing.storage.crash",
+        "plugengine.testing.storage.space",
     ),
     Kind.NETWORK: (
         "plugengine.testing.network.contract",

@@ -99,7 +99,6 @@ def gc_beside(subject: Subject) -> None:
     """Gc that runs while valid containers are used takes nothing away from them."""
     chain = subject.chain(*LAYERS)
     containers = [subject.container(chain).prepare() for _ in range(4)]
-    valid = frozenset(container.id for container in containers)
 
     def use(container: Container) -> Callable[[], None]:
         def act() -> None:
@@ -114,7 +113,7 @@ def gc_beside(subject: Subject) -> None:
 
     def collect() -> None:
         for _ in range(4):
-            subject.driver.gc(subject.host, valid)
+            subject.gc(*containers)
 
     all_at_once([*(use(container) for container in containers), collect, collect])
 

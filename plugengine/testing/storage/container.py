@@ -49,6 +49,7 @@ class Container:
             chain=chain,
             directory=locations.storage(container_id, driver.name),
             target=locations.rootfs(container_id),
+            shared=locations.shared_by(driver.name),
             options=options,
             user_map=user_map,
             read_only=read_only,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from plugengine.errors import PlugengineError
 from plugengine.model import Capability, HostPath
 from plugengine.testing.cases import case, expect, expect_equal, fail
-from plugengine.testing.children import Child, Stranger, in_child
+from plugengine.testing.children import Stranger
 from plugengine.testing.storage.apart import with_own_mounts
 from plugengine.testing.storage.described import directory, file, symlink, whiteout
 from plugengine.testing.storage.snapshot import expect_same, snapshot
@@ -152,133 +152,6 @@ def remount(subject: Subject) -> None:
         expect_same(container.snapshot(), subject.snapshot(plain), f"after remount {number + 1}")
 
 
-@case("storage.contract.reboot")
-def reboot(subject: Subject) -> None:
-    """All is there after the run directory was lost, and can be removed then."""
-    container = subject.mounted(subject.chain(BASE))
-    with open(container.path("kept"), "w", encoding="ascii") as stream:
-        stream.write("kept")
-    before = container.snapshot()
-    container.unmount()
-    container.lose_run_directory()
-    container.mount()
-    expect_same(container.snapshot(), before, "after the run directory was lost")
-    container.unmount()
-    container.lose_run_directory()
-    container.remove()
-    subject.expect_no_trace(container, "after remove without a run directory")
-
-
-@case("storage.contract.remove-twice")
-def remove_twice(subject: Subject) -> None:
-    """Remove leaves nothing behind, and can be called again."""
-    container = subject.mounted(subject.chain(BASE, ABOVE))
-    with open(container.path("some"), "wb") as stream:
-        stream.write(bytes(10_000))
-    container.unmount()
-    for when in ("after remove", "after the second remove"):
-        container.remove()
-        subject.expect_no_trace(container, when)
-    container.remove_directory()
-    container.remove()
-    expect(not os.path.exists(container.request.directory), "remove made the container's directory again")
-
-
-@case("storage.contract.remove-without-record")
-def remove_without_record(subject: Subject) -> None:
-    """Remove without a record removes what a prepare made that never returned; also when it made nothing."""
-    container = subject.container(subject.chain(BASE))
-    container.make_directory()
-    container.remove()
-    subject.expect_no_trace(container, "after remove of what was never prepared")
-    container.prepare().record = None
-    container.remove()
-    subject.expect_no_trace(container, "after remove without a record")
-
-
-@case("storage.contract.remove-hostile-content")
-def remove_hostile_content(subject: Subject) -> None:
-    """Remove copes with what a container may have left: deep trees, odd names, read-only directories, links out."""
-    outside = f"{subject.scratch}/outside"
-    os.mkdir(outside)
-    with open(f"{outside}/kept", "w", encoding="ascii"):
-        pass
-    container = subject.mounted(subject.chain(BASE))
-    os.symlink(outside, container.path("out"))
-    os.symlink("/", container.path("root"))
-    os.mkdir(container.path("closed"), 0o700)
-    with open(container.path("closed/file"), "w", encoding="ascii"):
-        pass
-    os.chmod(container.path("closed"), 0)
-    with open(os.fsencode(container.path("odd")) + b"\xff\n\\", "wb"):
-        pass
-    in_child(lambda: _nest(container.root, levels=300))
-    container.unmount()
-    container.remove()
-    subject.expect_no_trace(container, "after remove")
-    expect(os.path.exists(f"{outside}/kept"), "remove followed a symbolic link out of the container")
-
-
-@case("storage.contract.remove-while-mounted")
-def remove_while_mounted(subject: Subject) -> None:
-    """Remove of what is mounted in another process is refused or does no harm, and then works."""
-    container = subject.container(subject.chain(BASE)).prepare()
-    read_end, write_end = os.pipe()
-    told, tell = os.pipe()
-
-    def hold() -> None:
-        os.close(tell)
-        container.mount()
-        os.write(write_end, b"m")
-        os.read(told, 1)
-        container.unmount()
-
-    child = Child(with_own_mounts(hold))
-    os.close(write_end)
-    os.close(told)
-    mounted = os.read(read_end, 1)
-    os.close(read_end)
-    try:
-        if mounted:
-            container.remove()
-    except PlugengineError:
-        pass  # refused
-    finally:
-        os.close(tell)
-    child.result()
-    container.remove()
-    subject.expect_no_trace(container, "after remove once nothing was mounted")
-    subject.expect_layers_unchanged()
-
-
-@case("storage.contract.gc")
-def gc(subject: Subject) -> None:
-    """Gc removes what no container owns, and keeps all of those that are valid."""
-    chain = subject.chain(BASE, ABOVE)
-    valid, strange = subject.mounted(chain), subject.mounted(chain)
-    for container in (valid, strange):
-        with open(container.path("own"), "w", encoding="ascii") as stream:
-            stream.write(container.id)
-        container.unmount()
-    subject.driver.gc(subject.host, frozenset({valid.id}))
-    strange.remove_directory()
-    subject.driver.gc(subject.host, frozenset({valid.id}))
-    subject.expect_no_trace(strange, "after gc")
-    valid.mount()
-    with open(valid.path("own"), encoding="ascii") as stream:
-        expect_equal(stream.read(), valid.id, "what a valid container has after gc")
-    valid.unmount()
-
-
-@case("storage.contract.gc-of-nothing")
-def gc_of_nothing(subject: Subject) -> None:
-    """Gc on a host without containers does nothing and raises nothing."""
-    subject.chain(BASE)
-    for _ in range(2):
-        subject.driver.gc(subject.host, frozenset())
-    subject.expect_layers_unchanged()
-
-
 @case("storage.contract.containers-are-apart")
 def containers_are_apart(subject: Subject) -> None:
     """Two containers on one chain do not see each other's changes."""
@@ -387,13 +260,6 @@ def diff_not_claimed(subject: Subject) -> None:
     except PlugengineError:
         return
     fail("changes answered although the driver does not claim native-diff")
-
-
-def _nest(root: str, *, levels: int) -> None:
-    os.chdir(root)
-    for _ in range(levels):
-        os.mkdir("deep")
-        os.chdir("deep")
 
 
 def _change_everything(root: str) -> None:

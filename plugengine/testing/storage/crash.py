@@ -79,14 +79,13 @@ def gc(subject: Subject) -> None:
     work(valid.root)
     wanted = valid.snapshot()
     valid.unmount()
-    keep = frozenset({valid.id})
 
     def collect(_container: Container) -> None:
-        subject.driver.gc(subject.host, keep)
+        subject.gc(valid)
 
     def mend(subject: Subject, container: Container) -> None:
         container.remove_directory()
-        subject.driver.gc(subject.host, keep)
+        subject.gc(valid)
 
     _at_every_step(subject, prepared=True, act=collect, mend=mend, most=10)
     valid.mount()
@@ -234,4 +233,4 @@ def _remove_without_record(_subject: Subject, container: Container) -> None:
 
 def _collect(subject: Subject, container: Container) -> None:
     container.remove_directory()
-    subject.driver.gc(subject.host, frozenset())
+    subject.gc()

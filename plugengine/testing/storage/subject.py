@@ -65,7 +65,7 @@ class Subject:
                 except (PlugengineError, OSError) as exc:
                     self._problems.append(f"{undo.__name__}: {exc}")
         with contextlib.suppress(PlugengineError):
-            self.driver.gc(self.host, frozenset())
+            self.gc()
 
     def claims(self, capability: Capability) -> bool:
         """Tell whether the driver claims something."""
@@ -85,6 +85,10 @@ class Subject:
             except PlugengineError:  # somebody else's fault
                 continue
         return found
+
+    def adopt(self, other: Subject) -> None:
+        """Count what another subject of the same case finds left as found here."""
+        self._problems += other.leaks()
 
     # --- layers ---
 
@@ -107,6 +111,12 @@ class Subject:
         for items in layers:
             paths = (*paths, self.layer(*items, below=paths))
         return paths
+
+    def forget_layers(self) -> None:
+        """Remove every layer, as the layer store does when its last image is removed."""
+        for path in self._layers:
+            remove_tree(path)
+        self._layers.clear()
 
     def plain(self, *layers: Items) -> str:
         """Return a plain directory of the same filesystem with what these layers say."""
@@ -160,6 +170,11 @@ class Subject:
             chain, options=options, user_map=user_map, read_only=read_only, ephemeral=ephemeral, driver=driver
         )
         return container.prepare().mount()
+
+    def gc(self, *valid: Container) -> tuple[str, ...]:
+        """Have the driver remove what belongs to none of these containers."""
+        ids = frozenset(container.id for container in valid)
+        return self.driver.gc(self.host, ids, self.locations.shared_by(self.driver.name))
 
     def snapshot(self, root: str) -> dict[str, snapshot.Entry]:
         """Return what is below a directory; what was written by the case has no time of its own."""
