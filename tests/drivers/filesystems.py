@@ -35,7 +35,9 @@ def mounted(kind: str, base: Path, *, size: int = 1 << 30) -> Iterator[Path]:
     quiet = ["-q", "-f"] if kind in ("btrfs", "xfs") else ["-q"]
     subprocess.run([need_tool(f"mkfs.{kind}"), *quiet, image], check=True, capture_output=True)
     point.mkdir()
-    subprocess.run(["mount", "-o", "loop", image, point], check=True)
+    # btrfs takes removed subvolumes apart when it has committed, every half minute otherwise.
+    options = "loop,commit=1" if kind == "btrfs" else "loop"
+    subprocess.run(["mount", "-o", options, image, point], check=True)
     try:
         yield point
     finally:
