@@ -88,7 +88,7 @@ def pe_network_detach(network: Network, container_id: str, attachment: Attachmen
 def pe_network_ports(
     network: Network, container_id: str, attachment: Attachment, ports: tuple[Port, ...]
 ) -> Attachment:
-    """DEL and ADD the plugins that publish ports, unless the ports are the same and CHECK finds them."""
+    """DEL and ADD the plugins that publish ports, and those that CHECK finds something missing of."""
     from plugengine_net_cni.attachment import change_ports
 
     return change_ports(network, container_id, attachment, ports)

@@ -140,9 +140,16 @@ def detach(network: Network, container_id: str, attachment: Attachment | None) -
 
 
 def take_back(connection: Connection) -> list[str]:
-    """DEL with all plugins; return what went wrong."""
-    with standin.places(connection) as places:
-        return chain.delete(connection, places, Deadline(connection.timeout_s), connection.network.plugins)
+    """DEL with all plugins, in the namespace if it is still there; return what went wrong."""
+    plugins, deadline = connection.network.plugins, Deadline(connection.timeout_s)
+    fd = netns.find(netns.NetnsId(*connection.netns))
+    if fd is None:
+        with standin.places(connection) as places:
+            return chain.delete_after(connection, places, deadline, plugins)
+    try:
+        return chain.delete(connection, dict.fromkeys(range(len(plugins)), standin.path_of(fd)), deadline, plugins)
+    finally:
+        os.close(fd)
 
 
 def change_ports(network: Network, container_id: str, attachment: Attachment, wanted: tuple[Port, ...]) -> Attachment:
@@ -153,21 +160,40 @@ def change_ports(network: Network, container_id: str, attachment: Attachment, wa
         raise DriverError(f"publish ports of container {container_id}: its network namespace is gone")
     try:
         path = standin.path_of(fd)
-        if wanted == attachment.ports and _still_there(connection, path):
-            return attachment
-        if wanted and not connection.network.claims(chain.PORTS):
+        problems: dict[int, str] = {}
+        if wanted == attachment.ports and chain.has_check(connection):
+            problems = chain.failing(connection, path, Deadline(connection.timeout_s))
+            if not problems:
+                return attachment
+        elif wanted and not connection.network.claims(chain.PORTS):
             raise _no_publisher(connection.network, container_id)
-        return _republish(network, connection, attachment, wanted, path)
+        elif 0 in chain.publishers(connection.network):
+            raise NotSupportedError(
+                f"publish ports of container {container_id}: the plugin that publishes them made its interface too",
+                hint="start the container again with the other ports",
+            )
+        # The first plugin made the interface; the others only add to what it made, and can do so again.
+        places = sorted({*chain.publishers(connection.network), *problems} - {0})
+        found = _add_again(network, connection, attachment, wanted, path, places)
+        if 0 in problems:
+            raise DriverError(problems[0])
+        return found
     finally:
         os.close(fd)
 
 
-def _republish(
-    network: Network, connection: Connection, attachment: Attachment, wanted: tuple[Port, ...], path: str
+def _add_again(
+    network: Network,
+    connection: Connection,
+    attachment: Attachment,
+    wanted: tuple[Port, ...],
+    path: str,
+    places: list[int],
 ) -> Attachment:
-    publishers = chain.publishers(connection.network)
+    """DEL and ADD some of the plugins, with these ports."""
+    plugins = [connection.network.plugins[place] for place in places]
     deadline = Deadline(connection.timeout_s)
-    problems = chain.delete(connection, dict.fromkeys(range(len(publishers)), path), deadline, publishers)
+    problems = chain.delete(connection, dict.fromkeys(range(len(plugins)), path), deadline, plugins)
     if problems:
         raise DriverError(f"publish ports of container {connection.container_id}: {'; '.join(problems)}")
     with ledger.locked():
@@ -178,10 +204,9 @@ def _republish(
         kept = ledger.entry(changed, network.name, chosen)
         before = ledger.load(connection.container_id, network.name)
         if before is not None:  # the container's monitor answers for it, not whoever mends it
-            kept = msgspec.structs.replace(kept, owner=before.owner, boot_id=before.boot_id)
+            kept = msgspec.structs.replace(kept, owner=before.owner, boot_id=before.boot_id, host=before.host)
         ledger.save(kept)
-    chain.add(changed, path, deadline, publishers)
-    chain.check(changed, path, deadline)
+    chain.add(changed, path, deadline, plugins)
     return _attachment(kept)
 
 
@@ -210,19 +235,16 @@ def _taken(container_id: str, network: str) -> list[Port]:
     return [
         port
         for kept in ledger.load_all()
-        if (kept.connection.container_id, kept.network) != (container_id, network)
+        if (kept.connection.container_id, kept.network) != (container_id, network) and kept.ours()
         for port in kept.ports
     ]
 
 
 def _still_there(connection: Connection, path: str) -> bool:
     """Tell whether a finished ADD holds, by CHECK; where there is no CHECK, that nobody can tell."""
-    if connection.result is None:
+    if connection.result is None or not chain.has_check(connection):
         return False
-    try:
-        return chain.check(connection, path, Deadline(connection.timeout_s))
-    except DriverError:
-        return False
+    return not chain.failing(connection, path, Deadline(connection.timeout_s))
 
 
 def _known(network: Network, container_id: str, attachment: Attachment | None) -> Connection | None:

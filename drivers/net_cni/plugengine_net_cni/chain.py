@@ -102,46 +102,70 @@ def add(connection: Connection, netns: str, deadline: Deadline, plugins: Iterabl
 
 
 def delete(
-    connection: Connection, netns: Mapping[int, str], deadline: Deadline, plugins: Sequence[Mapping[str, Any]]
+    connection: Connection, places: Mapping[int, str], deadline: Deadline, plugins: Sequence[Mapping[str, Any]]
 ) -> list[str]:
     """DEL with plugins in reverse; try all, return what went wrong.
 
     Args:
         connection: What was added.
-        netns: The path of the namespace by the place of the plugin in `plugins`; none: it is gone.
+        places: The path of the namespace by the place of the plugin in `plugins`; none: it is gone.
         deadline: For all together.
         plugins: In the order of ADD.
     """
     problems = []
     for place in reversed(range(len(plugins))):
-        plugin, where = plugins[place], netns.get(place, "")
-        previous = None
-        if connection.result is not None and at_least(connection.version, _SINCE_CHECK):
-            previous = results.in_sandbox(connection.result, where) if where else connection.result
         try:
-            file = find_plugin(str(plugin["type"]), connection.path)
-            invoke(file, connection.call("DEL", where), _config(connection, plugin, previous), deadline)
+            _delete_one(connection, places.get(place, ""), deadline, plugins[place])
         except DriverError as exc:
             problems.append(exc.message)
     return problems
 
 
-def check(connection: Connection, netns: str, deadline: Deadline) -> bool:
-    """CHECK with all plugins in order.
+def delete_after(
+    connection: Connection, places: Mapping[int, str], deadline: Deadline, plugins: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """DEL as `delete`, when the namespace is gone and those in `places` stand in for it.
 
-    Returns:
-        False: the version has no CHECK, or the configuration does not want it.
-
-    Raises:
-        PluginError: Something is not as it was after ADD.
+    A plugin that fails there is asked once more in the specification's way, without any: bridge and ptp end with an
+    error when their masquerading rules were flushed by somebody else.
     """
-    if connection.network.disable_check or not at_least(connection.version, _SINCE_CHECK):
-        return False
+    problems = []
+    for place in reversed(range(len(plugins))):
+        for where in (places[place], "") if place in places else ("",):
+            try:
+                _delete_one(connection, where, deadline, plugins[place])
+            except DriverError as exc:
+                if not where:
+                    problems.append(exc.message)
+            else:
+                break
+    return problems
+
+
+def _delete_one(connection: Connection, netns: str, deadline: Deadline, plugin: Mapping[str, Any]) -> None:
+    previous = None
+    if connection.result is not None and at_least(connection.version, _SINCE_CHECK):
+        previous = results.in_sandbox(connection.result, netns) if netns else connection.result
+    file = find_plugin(str(plugin["type"]), connection.path)
+    invoke(file, connection.call("DEL", netns), _config(connection, plugin, previous), deadline)
+
+
+def has_check(connection: Connection) -> bool:
+    """Tell whether CHECK is to be used."""
+    return not connection.network.disable_check and at_least(connection.version, _SINCE_CHECK)
+
+
+def failing(connection: Connection, netns: str, deadline: Deadline) -> dict[int, str]:
+    """CHECK with all plugins in order; return what those said that miss something, by their places."""
     previous = results.in_sandbox(connection.result or {}, netns)
-    for plugin in connection.network.plugins:
-        file = find_plugin(str(plugin["type"]), connection.path)
-        invoke(file, connection.call("CHECK", netns), _config(connection, plugin, previous), deadline)
-    return True
+    problems = {}
+    for place, plugin in enumerate(connection.network.plugins):
+        try:
+            file = find_plugin(str(plugin["type"]), connection.path)
+            invoke(file, connection.call("CHECK", netns), _config(connection, plugin, previous), deadline)
+        except DriverError as exc:
+            problems[place] = exc.message
+    return problems
 
 
 def collect(
@@ -166,9 +190,9 @@ def has_gc(network: NetworkList, version: str) -> bool:
     return not network.disable_gc and at_least(version, _SINCE_GC)
 
 
-def publishers(network: NetworkList) -> list[Mapping[str, Any]]:
-    """Return the plugins that publish ports."""
-    return [plugin for plugin in network.plugins if has_capability(plugin, PORTS)]
+def publishers(network: NetworkList) -> set[int]:
+    """Return the places of the plugins that publish ports."""
+    return {place for place, plugin in enumerate(network.plugins) if has_capability(plugin, PORTS)}
 
 
 def _config(connection: Connection, plugin: Mapping[str, Any], previous: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -21,16 +21,19 @@ def collect(networks: tuple[Network, ...], valid_ids: frozenset[str]) -> list[st
     """
     removed: list[str] = []
     problems: list[str] = []
+    ledger.sweep()
     for kept in ledger.load_all():
         connection = kept.connection
         # A container of another engine, with other roots, is not in `valid_ids`, but its monitor lives.
         if connection.container_id in valid_ids or not kept.abandoned():
             continue
         left = take_back(connection)
-        problems += left
-        if not left:
-            ledger.forget(connection.container_id, kept.network)
-            removed.append(f"cni attachment of container {connection.container_id} to {connection.network.name}")
+        if left and not kept.hopeless:
+            problems += left
+            continue
+        ledger.forget(connection.container_id, kept.network)
+        why = f" ({'; '.join(left)})" if left else ""
+        removed.append(f"cni attachment of container {connection.container_id} to {connection.network.name}{why}")
     problems += [problem for network in networks for problem in _let_collect(network)]
     if problems:
         raise DriverError(f"collect cni attachments: {'; '.join(problems)}")

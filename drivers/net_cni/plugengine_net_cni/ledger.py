@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import msgspec
 from msgspec import Struct
+from plugengine.kernel import netns
 from plugengine.kernel.process import ProcessId, boot_id, is_alive
 from plugengine.model import Port
 
@@ -29,10 +30,25 @@ class Entry(Struct, frozen=True, kw_only=True):
     ports: tuple[Port, ...] = ()
     owner: tuple[int, int] = (0, 0)  # ProcessId
     boot_id: str = ""
+    host: tuple[int, int] = (0, 0)  # NetnsId of the namespace that is the host's for it
 
     def abandoned(self) -> bool:
-        """Tell whether the process that added it is gone."""
-        return self.boot_id != boot_id() or not is_alive(ProcessId(*self.owner))
+        """Tell whether the process that added it is gone, and nobody but us can take it back."""
+        if self.boot_id == boot_id() and is_alive(ProcessId(*self.owner)):
+            return False
+        return self.boot_id != boot_id() or self.ours() or not _exists(self.host)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether a DEL that fails will fail for ever, with nothing left but what a plugin keeps in files.
+
+        So it is when ADD never came to its end, and when the rules and links went with their network namespace.
+        """
+        return self.connection.result is None or not self.ours()
+
+    def ours(self) -> bool:
+        """Tell whether its host is the network namespace we are in; ports and rules of another are others."""
+        return self.boot_id == boot_id() and tuple(self.host) == _here()
 
 
 def entry(connection: Connection, network: str, ports: tuple[Port, ...]) -> Entry:
@@ -44,7 +60,23 @@ def entry(connection: Connection, network: str, ports: tuple[Port, ...]) -> Entr
         ports=ports,
         owner=(me.pid, me.start_time) if me else (0, 0),
         boot_id=boot_id(),
+        host=_here(),
     )
+
+
+def _here() -> netns.NetnsId:
+    fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return netns.identify(fd)
+    finally:
+        os.close(fd)
+
+
+def _exists(namespace: tuple[int, int]) -> bool:
+    fd = netns.find(netns.NetnsId(*namespace))
+    if fd is not None:
+        os.close(fd)
+    return fd is not None
 
 
 @contextmanager
@@ -81,6 +113,18 @@ def save(kept: Entry) -> None:
     with open(temporary, "wb") as stream:
         stream.write(msgspec.json.encode(kept))
     os.replace(temporary, path)
+
+
+def sweep() -> None:
+    """Remove what writers that were killed left half written."""
+    try:
+        names = os.listdir(DIRECTORY)
+    except FileNotFoundError:
+        return
+    for name in names:
+        writer = name.rpartition(".")[2]
+        if writer.isdecimal() and not os.path.exists(f"/proc/{writer}"):
+            os.unlink(os.path.join(DIRECTORY, name))
 
 
 def forget(container_id: str, network: str) -> None:

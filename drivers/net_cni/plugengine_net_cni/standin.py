@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from plugengine.kernel import netns
@@ -28,20 +28,16 @@ _MTU = 1500
 @contextmanager
 def places(connection: Connection) -> Iterator[dict[int, str]]:
     """Yield the path of a namespace for each plugin that needs one, by its place in the list."""
-    with ExitStack() as stack:
-        fd = netns.find(netns.NetnsId(*connection.netns))
-        if fd is not None:
-            stack.callback(os.close, fd)
-            yield dict.fromkeys(range(len(connection.network.plugins)), path_of(fd))
-            return
-        needy = [place for place, plugin in enumerate(connection.network.plugins) if plugin.get(_MASQUERADE)]
-        if not needy or connection.result is None:
-            yield {}
-            return
-        fd = netns.make()
-        stack.callback(os.close, fd)
+    needy = [place for place, plugin in enumerate(connection.network.plugins) if plugin.get(_MASQUERADE)]
+    if not needy or connection.result is None:
+        yield {}
+        return
+    fd = netns.make()
+    try:
         _furnish(fd, connection.ifname, connection.result)
         yield dict.fromkeys(needy, path_of(fd))
+    finally:
+        os.close(fd)
 
 
 def path_of(fd: int) -> str:

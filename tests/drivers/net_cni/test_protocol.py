@@ -8,6 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import msgspec
 import plugengine_net_cni as cni
 import pytest
 from plugengine_net_cni import ledger
@@ -253,9 +254,17 @@ def test_ports_are_changed_by_the_plugins_that_publish_them_alone(world: World) 
     other = Port(host_ip="", host_port=8081, guest_port=80)
     changed = cni.pe_network_ports(guest.network, guest.id, attachment, (other,))
     assert [port.host_port for port in changed.ports] == [8081]
-    assert world.order() == ["DEL publish", "ADD publish", "CHECK one", "CHECK publish"]
+    assert world.order() == ["DEL publish", "ADD publish"]
     assert cni.pe_network_ports(guest.network, guest.id, changed, changed.ports) == changed
     assert world.order() == ["CHECK one", "CHECK publish"], "they are there"
+
+
+def test_ports_of_a_plugin_that_made_the_interface_cannot_be_changed(world: World) -> None:
+    guest = world.guest(world.network(world.conflist(PORT)))
+    attachment = guest.attach(ports=(WEB,))
+    with pytest.raises(NotSupportedError, match="made its interface too"):
+        cni.pe_network_ports(guest.network, guest.id, attachment, ())
+    assert cni.pe_network_ports(guest.network, guest.id, attachment, attachment.ports) == attachment
 
 
 def test_ports_that_check_does_not_find_are_published_again(world: World) -> None:
@@ -263,11 +272,24 @@ def test_ports_that_check_does_not_find_are_published_again(world: World) -> Non
     guest = world.guest(world.network(conf))
     attachment = guest.attach(ports=(WEB,))
     world.order()
-    with pytest.raises(DriverError, match=r"cni plugin publish: CHECK .*no luck"):
+    assert cni.pe_network_ports(guest.network, guest.id, attachment, attachment.ports) == attachment
+    assert world.order() == ["CHECK one", "CHECK publish", "DEL publish", "ADD publish"]
+
+
+def test_what_another_plugin_misses_is_added_again_too(world: World) -> None:
+    conf = world.conflist(ONE, {**TWO, "behave": {"CHECK": "error"}}, PORT)
+    guest = world.guest(world.network(conf))
+    attachment = guest.attach(ports=(WEB,))
+    world.order()
+    assert cni.pe_network_ports(guest.network, guest.id, attachment, attachment.ports) == attachment
+    assert world.order("ADD", "DEL") == ["DEL publish", "DEL two", "ADD two", "ADD publish"]
+
+
+def test_what_else_check_does_not_find_is_said(world: World) -> None:
+    guest = world.guest(world.network(world.conflist({**ONE, "behave": {"CHECK": "error"}}, PORT)))
+    attachment = guest.attach(ports=(WEB,))
+    with pytest.raises(DriverError, match=r"cni plugin one: CHECK .*no luck"):
         cni.pe_network_ports(guest.network, guest.id, attachment, attachment.ports)
-    assert world.order() == [
-        "CHECK one", "CHECK publish", "DEL publish", "ADD publish", "CHECK one", "CHECK publish",
-    ]  # fmt: skip
 
 
 def test_check_is_left_out_where_the_configuration_says_so(world: World) -> None:
@@ -303,7 +325,7 @@ def test_collection_takes_back_what_is_abandoned_and_tells_the_plugins_what_is_n
     for guest in (valid, foreign, left):
         guest.attach()
     (kept,) = [kept for kept in ledger.load_all() if kept.connection.container_id == left.id]
-    ledger.save(type(kept)(**{**{name: getattr(kept, name) for name in kept.__struct_fields__}, "boot_id": "before"}))
+    ledger.save(msgspec.structs.replace(kept, owner=(1, 1)))
     world.order()
     removed = list(cni.pe_network_gc(HOST, (network,), frozenset({valid.id})))
     assert removed == [f"cni attachment of container {left.id} to net"]
@@ -316,6 +338,30 @@ def test_collection_takes_back_what_is_abandoned_and_tells_the_plugins_what_is_n
     world.order()
     assert list(cni.pe_network_gc(HOST, (network,), frozenset({valid.id}))) == []
     assert world.order() == ["GC one", "GC two"]
+
+
+def test_what_fails_for_ever_is_said_once_when_nothing_can_be_left(world: World) -> None:
+    failing = {**ONE, "behave": {"ADD": "error", "DEL": "error"}}
+    guest = world.guest(world.network(world.conflist(failing)))
+    with pytest.raises(DriverError, match=r"no luck.*; taking it back: .*no luck"):
+        guest.attach()
+    (kept,) = ledger.load_all()
+    ledger.save(msgspec.structs.replace(kept, owner=(1, 1)))
+    (line,) = cni.pe_network_gc(HOST, (), frozenset())
+    assert "no luck" in line
+    assert list(cni.pe_network_gc(HOST, (), frozenset())) == []
+    assert world.ledger() == []
+
+
+def test_what_a_killed_writer_left_is_swept(world: World) -> None:
+    guest = world.guest(world.network(world.conflist(ONE)))
+    guest.attach()
+    directory = Path(ledger.DIRECTORY)
+    half = directory / f"{guest.id}-lan.json.4194305"  # above PID_MAX_LIMIT
+    half.write_text("{")
+    assert list(cni.pe_network_gc(HOST, (), frozenset({guest.id}))) == []
+    assert not half.exists()
+    assert len(world.ledger()) == 1
 
 
 @pytest.mark.parametrize(("version", "disabled"), [("1.0.0", False), ("1.1.0", True)])
