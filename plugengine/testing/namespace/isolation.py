@@ -7,13 +7,19 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
 
 from plugengine.kernel.mount import mount, umount2
+from plugengine.kernel.process import CLONE_NEWIPC, CLONE_NEWUTS, unshare
 from plugengine.kernel.uts import sethostname
-from plugengine.model import Capability, IdRange, UserMap
+from plugengine.model import Capability, IdRange, NamespacePlan, UserMap
 from plugengine.testing.cases import case, expect, expect_equal
+from plugengine.testing.children import in_child
 from plugengine.testing.namespace.subject import FIRST_HOST_ID, MAP, Subject, identities
+
+_T = TypeVar("_T")
 
 _NAME = "plugengine-kit-guest"
 _OFFSET_S = 100_000
@@ -148,14 +154,28 @@ def _until(condition: Callable[[], bool]) -> None:
 @case("namespace.uts.private")
 def the_host_name_is_its_own(subject: Subject) -> None:
     """A host name set inside is not seen outside."""
-    before = os.uname().nodename
 
     def rename() -> str:
         sethostname(_NAME.encode())
         return os.uname().nodename
 
-    expect_equal(subject.ask(rename, subject.plan()), _NAME, "the name inside")
-    expect_equal(os.uname().nodename, before, "the name outside after it was changed inside")
+    def look() -> list[str]:
+        return [subject.ask(rename, subject.plan()), os.uname().nodename]
+
+    before = os.uname().nodename
+    expect_equal(
+        _on_a_host_of_its_own(look), [_NAME, before], "the name inside, and outside after it was changed inside"
+    )
+
+
+def _on_a_host_of_its_own(act: Callable[[], _T]) -> _T:
+    """Act in a process whose uts and ipc namespaces play the host's: a wrong driver must not touch the machine's."""
+
+    def run() -> _T:
+        unshare(CLONE_NEWUTS | CLONE_NEWIPC)
+        return act()
+
+    return in_child(run)
 
 
 @case("namespace.uts.host")
@@ -172,63 +192,42 @@ def the_host_name_is_shared(subject: Subject) -> None:
 @case("namespace.ipc.private")
 def message_queues_are_its_own(subject: Subject) -> None:
     """POSIX message queues and System V objects of the host are not seen, nor are its own seen by the host."""
-    with _Queue(subject) as queue:
-
-        def look() -> list[object]:
-            with _Queue(subject) as own:
-                return [own.names(), _system_v()]
-
-        expect_equal(subject.ask(look, subject.plan()), [[_NAME], []], "queues and System V objects seen inside")
-        expect_equal(queue.names().count(_NAME), 1, "queues of that name outside")
+    seen = _on_a_host_of_its_own(lambda: _queues_seen(subject, subject.plan()))
+    expect_equal(seen, [["guest"], ["host"], []], "queues seen inside, outside, and System V objects inside")
 
 
 @case("namespace.ipc.host")
 def message_queues_are_shared(subject: Subject) -> None:
-    """With the host's ipc namespace its message queues are seen."""
-    with _Queue(subject) as queue:
-        name = queue.make(f"{_NAME}-{os.getpid()}")
-        try:
-            seen = subject.ask(lambda: _Queue(subject).listed(), subject.plan({"ipc": "host"}))
-            expect(name in seen, f"the queue {name} of the host is not among {seen}")
-        finally:
-            queue.remove(name)
+    """With the host's ipc namespace its message queues are seen, and it sees the guest's."""
+    seen = _on_a_host_of_its_own(lambda: _queues_seen(subject, subject.plan({"ipc": "host"})))
+    both = ["guest", "host"]
+    expect_equal(seen, [both, both, []], "queues seen inside, outside, and System V objects inside")
 
 
-class _Queue:
-    """The message queues of an ipc namespace, as files; see mq_overview(7)."""
+def _queues_seen(subject: Subject, plan: NamespacePlan) -> list[list[str]]:
+    """Make a queue outside and one inside; return the queues seen in both places, and System V objects inside."""
 
-    def __init__(self, subject: Subject) -> None:
-        self._target = f"{subject.scratch}/mqueue-{os.urandom(4).hex()}"
+    def look() -> list[list[str]]:
+        with _queues(subject) as own:
+            os.close(os.open(f"{own}/guest", os.O_RDWR | os.O_CREAT, 0o600))
+            return [sorted(os.listdir(own)), _system_v()]
 
-    def __enter__(self) -> _Queue:
-        os.mkdir(self._target)
-        mount("mqueue", self._target, "mqueue", 0, None)
-        return self
+    with _queues(subject) as ours:
+        os.close(os.open(f"{ours}/host", os.O_RDWR | os.O_CREAT, 0o600))
+        inside, system_v = subject.ask(look, plan)
+        return [inside, sorted(os.listdir(ours)), system_v]
 
-    def __exit__(self, *_: object) -> None:
-        umount2(self._target)
 
-    def listed(self) -> list[str]:
-        """Mount, list, unmount."""
-        with self:
-            return sorted(os.listdir(self._target))
-
-    def names(self) -> list[str]:
-        """Make a queue, list them all, and remove it."""
-        self.make(_NAME)
-        try:
-            return sorted(os.listdir(self._target))
-        finally:
-            self.remove(_NAME)
-
-    def make(self, name: str) -> str:
-        """Make one."""
-        os.close(os.open(f"{self._target}/{name}", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        return name
-
-    def remove(self, name: str) -> None:
-        """Remove it."""
-        os.unlink(f"{self._target}/{name}")
+@contextmanager
+def _queues(subject: Subject) -> Iterator[str]:
+    """Lend the directory of the message queues of this ipc namespace; see mq_overview(7)."""
+    target = f"{subject.scratch}/mqueue-{os.urandom(4).hex()}"
+    os.mkdir(target)
+    mount("mqueue", target, "mqueue", 0, None)
+    try:
+        yield target
+    finally:
+        umount2(target)
 
 
 def _system_v() -> list[str]:
@@ -304,12 +303,14 @@ def its_powers_end_at_its_namespaces(subject: Subject) -> None:
             return exc.errno or -1
         return 0
 
+    def look() -> list[object]:
+        own = subject.ask(try_to_rename, subject.plan(user_map=MAP))
+        hosts = subject.ask(try_to_rename, subject.plan({"uts": "host"}, user_map=MAP))
+        return [own, hosts, os.uname().nodename]
+
     before = os.uname().nodename
-    expect_equal(subject.ask(try_to_rename, subject.plan(user_map=MAP)), 0, "errno of sethostname in its own")
-    found = subject.ask(try_to_rename, subject.plan({"uts": "host"}, user_map=MAP))
-    expect_equal(
-        (found, os.uname().nodename), (errno.EPERM, before), "errno of sethostname in the host's, and its name"
-    )
+    wanted = [0, errno.EPERM, before]
+    expect_equal(_on_a_host_of_its_own(look), wanted, "errno of sethostname in its own and in the host's, host's name")
 
 
 @case("namespace.user.host")

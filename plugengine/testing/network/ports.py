@@ -142,9 +142,10 @@ def ports_are_replaced_while_it_runs(subject: Subject) -> None:
     expect_equal([each.host_port for each in after], [_OTHER], "ports of the new attachment")
     expect_equal(container.attached.interfaces, before.interfaces, "interfaces of the new attachment")
     _expect_reached(subject, container, _OTHER)
-    _expect_gone(subject, _HOST)
-    expect_equal(_replace(subject, container), (), "ports of the attachment after the last was taken back")
-    _expect_gone(subject, _OTHER)
+    with closing(container.listen(_GUEST)):
+        _expect_gone(subject, _HOST)
+        expect_equal(_replace(subject, container), (), "ports of the attachment after the last was taken back")
+        _expect_gone(subject, _OTHER)
 
 
 def _replace(subject: Subject, container: Container, *wanted: Port) -> tuple[Port, ...]:
@@ -153,6 +154,7 @@ def _replace(subject: Subject, container: Container, *wanted: Port) -> tuple[Por
 
 
 def _expect_gone(subject: Subject, number: int) -> None:
+    """Fail if a port is reached; somebody must listen behind it."""
     for who, place, address in _ways(subject):
         expect(not place.reaches(address, number), f"port {number} is still reached from {who}")
 
