@@ -9,16 +9,16 @@ from typing import Final, NamedTuple
 from plugengine.kernel.libc import ioctl
 
 # include/uapi/linux/fs.h and fiemap.h
-FS_IOC_FIEMAP: Final = 0xC020660B
-FIEMAP_FLAG_SYNC: Final = 0x1
-FIEMAP_EXTENT_LAST: Final = 0x1
-FIEMAP_EXTENT_UNKNOWN: Final = 0x2
-FIEMAP_EXTENT_DELALLOC: Final = 0x4
-FIEMAP_EXTENT_ENCODED: Final = 0x8
-FIEMAP_EXTENT_DATA_INLINE: Final = 0x200
-FIEMAP_EXTENT_UNWRITTEN: Final = 0x800
-FIEMAP_EXTENT_MERGED: Final = 0x1000
-FIEMAP_EXTENT_SHARED: Final = 0x2000
+FS_IOC_FIEMAP = 0xC020660B
+FIEMAP_FLAG_SYNC = 0x1
+FIEMAP_EXTENT_LAST = 0x1
+FIEMAP_EXTENT_UNKNOWN = 0x2
+FIEMAP_EXTENT_DELALLOC = 0x4
+FIEMAP_EXTENT_ENCODED = 0x8
+FIEMAP_EXTENT_DATA_INLINE = 0x200
+FIEMAP_EXTENT_UNWRITTEN = 0x800
+FIEMAP_EXTENT_MERGED = 0x1000
+FIEMAP_EXTENT_SHARED = 0x2000
 
 _HEADER: Final = struct.Struct("=QQIIII")  # struct fiemap: start, length, flags, mapped extents, room for, reserved
 _EXTENT: Final = struct.Struct("=QQQ16xI12x")  # struct fiemap_extent: logical, physical, length, flags

@@ -95,6 +95,8 @@ PROBES = [
         {"LoopInfo64": "struct loop_info64", "LoopConfig": "struct loop_config"},
         enumerators=("LO_FLAGS_",),
     ),
+    Probe("btrfs", "linux/btrfs.h linux/btrfs_tree.h"),
+    Probe("extents", "linux/fs.h linux/fiemap.h"),
 ]
 
 
