@@ -17,7 +17,7 @@ from tests.system.packages import Package, build_wheel
 
 PROJECT = Path(__file__).parents[2]
 IMAGE = "debian-root:work"
-TIMEOUT_S = 170
+TIMEOUT_S = 300
 WHEELS = 10
 # The root lacks apt: dpkg brings it, and apt the rest; both run the packages' maintainer scripts, which start nothing.
 BOOTSTRAP = """
@@ -71,7 +71,7 @@ SELECT (SELECT count(*) FROM pgbench_history), (SELECT sum(abalance) FROM pgbenc
 """
 
 # The first test waits for all of the installation.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 class Box(Struct, frozen=True, kw_only=True):
