@@ -22,7 +22,9 @@ class Given(Registry):
         super().__init__()
         module = getattr(plugin, "__name__", None) or type(plugin).__module__
         self._plugin = plugin
-        self._given = Entry(group=kind.value, name=name, value=str(module), distribution=str(module), version="given")
+        self._given = Entry(
+            group=kind.value, name=name, value=str(module), distribution=str(module), version="(not installed)"
+        )
 
     def entries(self, group: str) -> tuple[Entry, ...]:
         """Return every plugin of one group; the given one in place of any of its name."""

@@ -15,6 +15,11 @@ class Verdict(Enum):
     SKIPPED = "skipped"  # this host lacks something the case needs
     LEFT_OUT = "left-out"  # the driver does not claim what is tested, or the case is slow and the run quick
 
+    @property
+    def words(self) -> str:
+        """The verdict as a person would say it."""
+        return self.value.replace("-", " ")
+
 
 class Outcome(Struct, frozen=True, kw_only=True):
     """The result of one case for one driver."""

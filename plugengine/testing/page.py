@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
@@ -13,12 +13,7 @@ from plugengine.testing.outcome import Outcome, Verdict
 if TYPE_CHECKING:
     from plugengine.testing.report import Report
 
-_MARKS: Final = {
-    Verdict.PASSED: "✓ passed",
-    Verdict.FAILED: "✗ failed",
-    Verdict.SKIPPED: "○ skipped",
-    Verdict.LEFT_OUT: "· left out",
-}
+_MARKS: Final = {Verdict.PASSED: "✓", Verdict.FAILED: "✗", Verdict.SKIPPED: "○", Verdict.LEFT_OUT: "·"}
 _HEADINGS: Final = (
     '<thead><tr><th scope="col">Case</th><th scope="col">Claim</th><th scope="col">Verdict</th>'
     '<th scope="col" class="time">Time</th></tr></thead>'
@@ -47,12 +42,14 @@ td.verdict { white-space: nowrap; font-weight: 600; }
 code, pre { font: .85em/1.45 ui-monospace, SFMono-Regular, Menlo, monospace; }
 code { overflow-wrap: anywhere; color: var(--quiet); }
 pre { background: var(--band); border: 1px solid var(--line); border-radius: 6px; padding: .75rem; overflow-x: auto; }
+a { color: inherit; }
 .why { color: var(--bad); overflow-wrap: anywhere; } .left-out .why, .skipped .why { color: var(--quiet); }
 summary { cursor: pointer; }
 @media (max-width: 40rem) {
   dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .4rem; }
   thead { display: none; } tr { display: block; border-bottom: 1px solid var(--line); padding: .5rem 0; }
-  td, .group th { display: block; border: 0; padding: .1rem 0; } td.time { text-align: left; color: var(--quiet); } }
+  td, .group th { display: block; border: 0; padding: .1rem 0; }
+  td + td { display: inline-block; margin-right: 1rem; } td.time { color: var(--quiet); } }
 @media print {
   :root { --ink: #000; --paper: #fff; --quiet: #444; --line: #999; --band: #fff; --good: #060; --bad: #a00; }
   body { max-width: none; padding: 0; font-size: 9pt; }
@@ -78,6 +75,7 @@ def page(report: Report) -> str:
             f"<p>{badge(report)}</p>",
             f"<p><strong>{escape(report.summary)}</strong></p>",
             *_reasons(report.reasons),
+            *_failures(report.failures),
             *_facts(report),
             *_tables(report.outcomes),
             "</html>",
@@ -89,6 +87,12 @@ def page(report: Report) -> str:
 def _reasons(reasons: Iterable[str]) -> Iterator[str]:
     for reason in reasons:
         yield f'<p class="why">{escape(reason)}</p>'
+
+
+def _failures(outcomes: Sequence[Outcome]) -> Iterator[str]:
+    if outcomes:
+        links = ", ".join(f'<a href="#{escape(outcome.id)}">{escape(outcome.id)}</a>' for outcome in outcomes)
+        yield f'<p class="why">Failed: {links}</p>'
 
 
 def _facts(report: Report) -> Iterator[str]:
@@ -150,6 +154,6 @@ def _row(outcome: Outcome) -> str:
     return (
         f'<tr class="{outcome.verdict.value}" id="{escape(outcome.id)}">'
         f"<td>{escape(outcome.sentence)}<br><code>{escape(outcome.id)}</code>{why}{details}</td>"
-        f'<td>{escape(outcome.claim)}</td><td class="verdict">{_MARKS[outcome.verdict]}</td>'
+        f'<td>{escape(outcome.claim)}</td><td class="verdict">{_MARKS[outcome.verdict]} {outcome.verdict.words}</td>'
         f'<td class="time">{time}</td></tr>'
     )

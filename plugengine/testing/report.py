@@ -119,7 +119,7 @@ class Report(Struct, frozen=True, kw_only=True):
         if self.reasons:
             return "not supported here"
         counts = self.counts
-        return ", ".join(f"{counts[verdict]} {verdict.value}" for verdict in Verdict if counts[verdict]) or "no cases"
+        return ", ".join(f"{counts[verdict]} {verdict.words}" for verdict in Verdict if counts[verdict]) or "no cases"
 
     def to_json(self) -> bytes:
         """Return it as JSON; see docs/conformance.md."""

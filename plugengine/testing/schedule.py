@@ -131,7 +131,7 @@ def outcome_of(case: Case, result: Result) -> Outcome:
         verdict=result.verdict,
         message=result.message,
         leaks=result.leaks,
-        traceback=result.traceback,
+        traceback=result.traceback if result.verdict is Verdict.FAILED else "",
         log=result.log if result.verdict is Verdict.FAILED else "",
         duration_s=round(result.duration_s, 4),
     )

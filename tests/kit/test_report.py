@@ -144,10 +144,17 @@ def test_the_page_shows_every_case_with_its_words_as_words(report: Report) -> No
     assert all(fact in markup.text for fact in (report.host.kernel, report.host.filesystem, report.driver.version))
 
 
+def test_the_page_leads_from_the_top_to_each_failure(report: Report) -> None:
+    attributes = read(page(report)).attributes
+    for outcome in report.failures:
+        assert ("href", f"#{outcome.id}") in attributes
+        assert ("id", outcome.id) in attributes
+
+
 def test_the_page_needs_nothing_else(report: Report) -> None:
     text = page(report)
     outside = [value for name, value in read(text).attributes if name in {"src", "href"}]
-    assert outside == []
+    assert all(value and value.startswith("#") for value in outside)
     assert not re.search(r"url\(\s*['\"]?(?!#)", text)
     assert "@import" not in text
 
