@@ -64,11 +64,16 @@ def a_crowd_attaches_at_once(subject: Subject) -> None:
     before = traces()
     crowd = [subject.container(network) for _ in range(number)]
     ports = _some_ports(subject)
-    found = all_at_once([_attach(container, ports if i % _SAMPLE == 0 else ()) for i, container in enumerate(crowd)])
+    found = all_at_once(
+        [
+            _alone(crowd, container, _attach(container, ports if i % _SAMPLE == 0 else ()))
+            for i, container in enumerate(crowd)
+        ]
+    )
     for container, attachment in zip(crowd, found, strict=True):
         container.attachment = decode(Attachment, attachment)
     _expect_all_there(crowd)
-    all_at_once([_detach(container) for container in crowd])
+    all_at_once([_alone(crowd, container, container.detach) for container in crowd])
     subject.expect_unchanged(before, f"after {number} containers were detached at once")
     for container in crowd:
         container.attachment = None
@@ -82,8 +87,16 @@ def _attach(container: Container, ports: tuple[Port, ...]) -> Callable[[], objec
     return lambda: encode(container.attach(*ports).attached)
 
 
-def _detach(container: Container) -> Callable[[], object]:
-    return container.detach
+def _alone(crowd: list[Container], container: Container, act: Callable[[], object]) -> Callable[[], object]:
+    """Return a function that lets go of the namespaces of all others first; in a process of its own."""
+
+    def run() -> object:
+        for other in crowd:
+            if other is not container:
+                other.close()
+        return act()
+
+    return run
 
 
 def _expect_all_there(crowd: list[Container]) -> None:
