@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -13,6 +14,19 @@ if TYPE_CHECKING:
 
 # A listing takes about as long as looking for so many absent names in vain.
 MISSES_BORNE: Final = 4
+# One object for each kind: an int of its own for every node would take 32 bytes.
+_KINDS: Final = {
+    kind: kind
+    for kind in (
+        stat.S_IFREG,
+        stat.S_IFDIR,
+        stat.S_IFLNK,
+        stat.S_IFCHR,
+        stat.S_IFBLK,
+        stat.S_IFIFO,
+        stat.S_IFSOCK,
+    )
+}
 
 
 class Node:
@@ -47,7 +61,7 @@ class Node:
         self.lookups = 0  # references the kernel holds
         self.parent: DirNode = parent if parent is not None else _as_directory(self)
         self.name = name
-        self.kind = kind  # file type bits of st_mode
+        self.kind = _KINDS[kind]  # file type bits of st_mode
         self.ino = ino  # the st_ino shown; survives copy-up
         self.upper = upper  # the object is in the upper directory
         self.lower: LayerDir | None = None  # the layer's directory that holds it, while it is not in upper

@@ -34,7 +34,7 @@ _SUBTYPE: Final = "fuse_union"
 # Of the descriptors allowed, the share for directories; the rest is for layers and files that are served here.
 _DIRECTORY_SHARE: Final = 4
 _MOST_DIRECTORIES: Final = 1024
-_MOST_NODES: Final = 12_288  # of 400 bytes each: the table stays below 5 MB
+_MOST_NODES: Final = 11_264  # of 400 bytes each: the table stays below 5 MB
 _MOST_BACKED: Final = 4096
 _GRACE_S: Final = 2  # for processes that still use a mount that was told to end
 

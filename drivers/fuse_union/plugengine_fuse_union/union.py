@@ -26,7 +26,7 @@ ROOT_ID: Final = 1
 # st_ino of other filesystems than the upper's get the filesystem's index in their top byte, as overlayfs' xino.
 _DEVICE_SHIFT: Final = 56
 _LISTINGS_KEPT: Final = 256
-_ENTRIES_KEPT: Final = 8_192
+_ENTRIES_KEPT: Final = 4_096
 
 
 class Union:
