@@ -44,6 +44,9 @@ RENAME_EXCHANGE = 1 << 1
 RENAME_WHITEOUT = 1 << 2
 FICLONE = 0x40049409
 
+# SYNC_FILE_RANGE_WAIT_BEFORE, _WRITE and _WAIT_AFTER together
+SYNC_FILE_RANGE_WRITE_AND_WAIT = 7
+
 # include/uapi/linux/close_range.h
 CLOSE_RANGE_UNSHARE = 1 << 1
 CLOSE_RANGE_CLOEXEC = 1 << 2
@@ -103,6 +106,7 @@ _close_range = declare_syscall("close_range", c_uint, c_uint, c_uint)
 _linkat = declare("linkat", c_int, c_char_p, c_int, c_char_p, c_int)
 _fstatfs = declare("fstatfs", c_int, c_void_p)
 _syncfs = declare("syncfs", c_int)
+_sync_file_range = declare("sync_file_range", c_int, c_long, c_long, c_uint)
 _fallocate = declare("fallocate", c_int, c_int, c_long, c_long)
 
 
@@ -362,6 +366,12 @@ def syncfs(fd: int) -> None:
     """syncfs(2): write out all of the filesystem that holds `fd`, which O_PATH may not have opened."""
     if _syncfs(fd) != 0:
         raise os_error(get_errno(), "syncfs", f"descriptor {fd}")
+
+
+def sync_file_range(fd: int, offset: int, length: int, flags: int) -> None:
+    """sync_file_range(2): write out data, not metadata, and no disk's cache; length 0 means to the end."""
+    if _sync_file_range(fd, offset, length, flags) != 0:
+        raise os_error(get_errno(), "sync_file_range", f"descriptor {fd}")
 
 
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:

@@ -48,7 +48,7 @@ class AttributeRequests:
 
     def getattr(self, nodeid: int, _end: int) -> bytes:
         """GETATTR."""
-        return self._replies.attr(self._union.get(nodeid))
+        return self._replies.attr(self._union.nodes.get(nodeid) or self._union.get(nodeid))
 
     def statx(self, nodeid: int, _end: int) -> bytes:
         """STATX, sent when somebody asks for the time of birth."""

@@ -78,21 +78,26 @@ def _copy_leaf(union: Union, stage: Stage, node: Node, size: int | None) -> None
     dir_fd, source_name = union.place(node)
     status = os.stat(source_name, dir_fd=dir_fd, follow_symlinks=False)
     name = stage.new_name()
+    copy = -1
     try:
         if stat.S_ISREG(status.st_mode):
-            _copy_file(union, node, status, stage.fd, name, size)
+            copy = _copy_file(union, node, status, stage.fd, name, size)
         else:
             _copy_special(node, status, (dir_fd, source_name), (stage.fd, name))
         if node.gone:
-            _keep_without_name(stage, node, name)
+            _keep_without_name(stage, node, name, copy)
             if union.quota is not None:
                 union.quota.add_copy(node, os.fstat(node.fd))
             follow_copy_up(union, node)
             return
         _publish(union, stage, node, name, keeps_inode=status.st_nlink == 1)
     except BaseException:
+        if copy >= 0 and node.fd != copy:
+            os.close(copy)
         remove_tree(stage.fd, name)
         raise
+    if copy >= 0:
+        union.keep(node, copy)
     follow_copy_up(union, node)
     if status.st_nlink > 1:
         # One name of several leaves its link, as in overlayfs without "index"; a new file has a new number.
@@ -100,15 +105,17 @@ def _copy_leaf(union: Union, stage: Stage, node: Node, size: int | None) -> None
         node.parent.listing = None
 
 
-def _keep_without_name(stage: Stage, node: Node, name: bytes) -> None:
+def _keep_without_name(stage: Stage, node: Node, name: bytes, copy: int) -> None:
     """Give a removed file of a layer, which is still open somewhere, a copy that has no name either."""
-    kind = os.O_RDWR if stat.S_ISREG(node.kind) else os.O_PATH
-    node.fd = os.open(name, kind | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=stage.fd)
+    if copy < 0:
+        copy = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=stage.fd)
+    node.fd = copy
     os.unlink(name, dir_fd=stage.fd)
     node.upper, node.lower, node.data = True, None, None
 
 
-def _copy_file(union: Union, node: Node, status: os.stat_result, stage_fd: int, name: bytes, size: int | None) -> None:
+def _copy_file(union: Union, node: Node, status: os.stat_result, stage_fd: int, name: bytes, size: int | None) -> int:
+    """Make the copy of a regular file and return a descriptor of it, for reading and writing."""
     wanted = status.st_size if size is None else min(size, status.st_size)
     if union.quota is not None:
         union.quota.require_file(status, wanted)
@@ -125,11 +132,13 @@ def _copy_file(union: Union, node: Node, status: os.stat_result, stage_fd: int, 
             if status.st_nlink == 1:
                 os.setxattr(copy, markers.INODE, markers.inode_value(node.ino))
             os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
-            if union.durable and wanted:
+            if union.data_first is not None and wanted:
                 # Else a power cut may leave an empty file in place of one that was never written to.
-                os.fsync(copy)
-        finally:
+                union.data_first.wait(copy, wanted)
+        except BaseException:
             os.close(copy)
+            raise
+        return copy
     finally:
         os.close(source)
 
@@ -178,8 +187,8 @@ def _fill(union: Union, source: int, copy: int, status: os.stat_result, wanted: 
     if capability is not None:
         os.setxattr(copy, transfer.CAPABILITY, capability)  # writing has cleared it
     os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
-    if union.durable and wanted:
-        os.fsync(copy)
+    if union.data_first is not None and wanted:
+        union.data_first.wait(copy, wanted)
     for mark in (markers.METACOPY, markers.REDIRECT):
         transfer.remove_xattr(copy, mark)
 

@@ -70,6 +70,9 @@ class Handles:
         if opened is not None and opened.count == 0 and (writes or opened.upper != node.whole):
             self._close(node, opened)
             opened = None
+        kept = opened is None and fd < 0 and node.kept >= 0
+        if kept:
+            fd, node.kept = node.kept, -1
         try:
             if opened is None:
                 opened, fd = self._first(node, fd, writes=writes, made=made)
@@ -90,10 +93,10 @@ class Handles:
             return OPEN_OUT.pack(handle, self._cached_flags, 0)
         finally:
             if fd >= 0:
-                self._put_away(node, fd, fresh=made is not None)
+                self._put_away(node, fd, again=made is not None or (kept and not writes))
 
-    def _put_away(self, node: Node, fd: int, *, fresh: bool) -> None:
-        if fresh and node.fd < 0:
+    def _put_away(self, node: Node, fd: int, *, again: bool) -> None:
+        if again and node.fd < 0:
             self._union.keep(node, fd)
         else:
             os.close(fd)
@@ -102,8 +105,6 @@ class Handles:
         opened = Opened(upper=node.whole)
         # What the kernel writes by itself could not be counted.
         if self._passes and not (node.upper and self._union.quota is not None):
-            if fd < 0 and node.kept >= 0 and writes:
-                fd, node.kept = node.kept, -1
             if fd < 0:
                 fd = self._union.open_data(node, os.O_RDWR if writes else os.O_RDONLY)
             # The kernel writes to a backing file as this process, which clears no setuid bit; here it is done by hand.

@@ -62,7 +62,8 @@ class Replies:
         """Return the answer to GETATTR and SETATTR."""
         shown = node if node.successor is None else node.successor
         lifetime = 0 if node.twin else FOREVER
-        return ATTR_REPLY.pack(lifetime, 0, 0, *self.attributes(shown, self._union.status(shown)))
+        status = self._union.status(shown) if shown.kept < 0 else os.fstat(shown.kept)
+        return ATTR_REPLY.pack(lifetime, 0, 0, *self.attributes(shown, status))
 
     def entry(self, node: Node, status: os.stat_result | None = None) -> bytes:
         """Return the answer to LOOKUP and whatever makes a name; counts a reference."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from plugengine_fuse_union import markers
+from plugengine_fuse_union.durability import DataFirst
 from plugengine_fuse_union.errors import refused
 from plugengine_fuse_union.layers import DIRECTORY_FLAGS, Descriptors, LayerDir, PrivateMounts, layer_fd
 from plugengine_fuse_union.nodes import DirNode, Node
@@ -66,6 +67,7 @@ class Union:
         if upper_fd >= 0:
             self._devices[os.fstat(upper_fd).st_dev] = 0
         self.copier = DataCopier()
+        self.data_first = DataFirst(upper_fd) if durable else None
         self.whiteout_files = False  # whether layers may also hold whiteouts in the form of archives
         self.follows = False  # whether marks of overlayfs for what was moved or copied without its data are heeded
         self.metacopy = False  # whether of these the latter are believed, and not refused
