@@ -16,6 +16,7 @@ from plugengine.container import ContainerSpec, DriverChoice, Image, VolumeMount
 from plugengine.container_rows import ContainerRow
 from plugengine.drivers import Driver, DriverSet
 from plugengine.errors import NotFoundError, PlugengineError, UsageError
+from plugengine.events import Teller
 from plugengine.kernel.process import ProcessId, boot_id
 from plugengine.model import (
     Capability,
@@ -80,6 +81,7 @@ def create(site: Site, spec: ContainerSpec) -> ContainerRow:
     except BaseException:
         remove_half_made(site, row, drivers)
         raise
+    Teller(drivers.observe, row.id)("create", name=row.name, image=spec.image)
     return msgspec.structs.replace(row, status="created", records=records, owner=None)
 
 

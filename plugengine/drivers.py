@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from plugengine.deadlines import Deadline, Degraded, Expired, Note, seconds
 from plugengine.errors import (
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     import pluggy
 
 _T = TypeVar("_T")
+_NOWHERE: Final = HostPath("")
 
 
 class Driver:
@@ -157,7 +158,7 @@ class StorageDriver(Driver):
         """Remove what prepare made."""
         self._call("remove", bool, request=request, record=record)
 
-    def gc(self, host: Host, valid_ids: frozenset[str], shared: HostPath = HostPath("")) -> tuple[str, ...]:
+    def gc(self, host: Host, valid_ids: frozenset[str], shared: HostPath = _NOWHERE) -> tuple[str, ...]:
         """Remove what belongs to no container."""
         return tuple(self._try("gc", Iterable, host=host, valid_ids=valid_ids, shared=shared) or ())
 

@@ -15,6 +15,7 @@ import msgspec
 from plugengine import container_rows, session, wire
 from plugengine.container_rows import LIVE, ContainerRow
 from plugengine.errors import ConflictError, DriverLoadError, NotFoundError, PlugengineError, StateError
+from plugengine.events import Teller
 from plugengine.kernel.process import ProcessId, boot_id, open_pidfd
 from plugengine.removal import remove_container
 from plugengine.session import Outcome, Session, Streams
@@ -161,6 +162,8 @@ def stop(site: Site, row: ContainerRow, *, timeout_s: int | None = None, number:
     if timeout_s is None:
         timeout_s = DEFAULT_STOP_S if row.spec.stop_timeout_s is None else row.spec.stop_timeout_s
     monitor = _monitor_pidfd(row)
+    if site.registry.names("hooks") and (drivers := usable_drivers(site, row)) is not None:
+        Teller(drivers.observe, row.id)("stop", name=row.name, signal=str(number))
     try:
         send_signal(site, row, number)
     except ConflictError:

@@ -332,10 +332,15 @@ class NamespacePlan(Struct, frozen=True, kw_only=True):
 
 
 class Event(Struct, frozen=True, kw_only=True):
-    """Something that happened to a container; handed to observers."""
+    """Something that happened to a container; handed to observers.
+
+    Actions and their detail: create (name, image); step-begin, step-end (step, what, undo: "true" on the way down);
+    start; server-died; oom; die (exit_code); stop (name, signal: somebody asked); remove (name). A start is told when
+    the command runs; its steps come before it.
+    """
 
     container_id: str
-    action: str  # create start step-begin step-end die oom stop remove …
+    action: str
     time_ns: int  # CLOCK_REALTIME
     detail: Mapping[str, str] = field(default_factory=dict)
 

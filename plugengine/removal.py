@@ -10,6 +10,7 @@ from plugengine import container_rows, upper, volumes
 from plugengine.container_rows import ContainerRow
 from plugengine.drivers import DriverSet
 from plugengine.errors import NotFoundError, PlugengineError
+from plugengine.events import Teller
 from plugengine.site import Site
 
 
@@ -38,6 +39,8 @@ def remove_container(site: Site, row: ContainerRow, drivers: DriverSet | None, *
         except PlugengineError:
             continue  # another container uses it too
     container_rows.delete(site.state, row.id)
+    if drivers is not None and row.status != "creating":
+        Teller(drivers.observe, row.id)("remove", name=row.name)
 
 
 def remove_half_made(site: Site, row: ContainerRow, drivers: DriverSet | None) -> None:

@@ -13,6 +13,7 @@ from msgspec import Struct
 from plugengine import mounting, servers
 from plugengine.drivers import DriverSet
 from plugengine.errors import DriverError, PlugengineError
+from plugengine.events import Teller
 from plugengine.model import (
     Attachment,
     CgroupRequest,
@@ -33,9 +34,10 @@ if TYPE_CHECKING:
 class Live:
     """What the steps of one start have made so far; lives in the monitor."""
 
-    def __init__(self, drivers: DriverSet, *, log: Callable[[str], None]) -> None:
+    def __init__(self, drivers: DriverSet, *, log: Callable[[str], None], tell: Teller | None = None) -> None:
         self.drivers = drivers
         self.log = log
+        self.tell = tell or Teller(None, "")
         self.server: servers.ServerProcess | None = None
         self.cgroup: Record | None = None
         self.child: Child | None = None
@@ -72,12 +74,14 @@ class Runner:
         """Do every step; on failure everything done so far is undone before the error goes on."""
         for step in steps:
             self._live.log(step.describe())
+            self._tell("step-begin", step, undo=False)
             try:
                 step.do(self._live)
             except BaseException:
                 self.unwind()
                 raise
             self._done.append(step)
+            self._tell("step-end", step, undo=False)
 
     def unwind(self) -> list[str]:
         """Undo what was done, last first; try everything, return what went wrong."""
@@ -85,11 +89,18 @@ class Runner:
         while self._done:
             step = self._done.pop()
             self._live.log(f"undo: {step.describe().splitlines()[0]}")
+            self._tell("step-begin", step, undo=True)
             try:
                 step.undo(self._live)
             except (PlugengineError, OSError) as exc:
                 problems.append(f"undo {step.describe().splitlines()[0]}: {exc}")
+            self._tell("step-end", step, undo=True)
         return problems
+
+    def _tell(self, action: str, step: Step, *, undo: bool) -> None:
+        if self._live.tell.heard:
+            kind = type(step).__name__.removesuffix("Step").lower()
+            self._live.tell(action, step=kind, what=step.describe().splitlines()[0], undo=str(undo).lower())
 
 
 class CgroupStep(Struct, frozen=True):

@@ -17,10 +17,11 @@ from plugengine import container_rows, wire
 from plugengine.container import ExecSpec
 from plugengine.container_rows import ContainerRow, ContainerState
 from plugengine.errors import PlugengineError, UsageError
+from plugengine.events import Teller
 from plugengine.kernel.process import ProcessId
 from plugengine.launch import Child, start_exec
 from plugengine.logs import LogWriter
-from plugengine.model import Event, encode
+from plugengine.model import encode
 from plugengine.monitor.loop import READ, Loop
 from plugengine.monitor.streams import Client, GuestProcess
 from plugengine.plan import StartPlan, make_plan
@@ -42,7 +43,8 @@ class Supervisor:
         self._debug = debug
         self._loop = Loop()
         self._drivers = site.drivers(row.choice)
-        self._live = Live(self._drivers, log=self._log)
+        self._tell = Teller(self._drivers.observe, row.id, complain=sys.stderr.write)
+        self._live = Live(self._drivers, log=self._log, tell=self._tell)
         self._runner = Runner(self._live)
         self._main: GuestProcess | None = None
         self._first: Client | None = None
@@ -66,7 +68,7 @@ class Supervisor:
             error = self._as_ours(exc, doing="start")
             self._failed(error)
             raise error from exc
-        self._emit("start")
+        self._tell("start")
         self._serve()
         self._loop.run()
         return 0
@@ -270,7 +272,7 @@ class Supervisor:
             return
         self._loop.forget(server.pidfd)
         self._error = f"storage server {server.reap()}"
-        self._emit("server-died")
+        self._tell("server-died")
         self._main.signal(signal.SIGKILL)
         if self._live.cgroup is not None:
             self._drivers.cgroup.kill(self._live.cgroup)
@@ -281,7 +283,9 @@ class Supervisor:
         for each in list(self._execs.values()):
             each.signal(signal.SIGKILL)
         oom = self._oom_kills() > 0
-        self._emit("die", exit_code=str(process.exit_code))
+        if oom:
+            self._tell("oom")
+        self._tell("die", exit_code=str(process.exit_code))
         if self._live.server is not None:
             self._loop.forget(self._live.server.pidfd)
         problems = self._runner.unwind()
@@ -314,7 +318,6 @@ class Supervisor:
             except PlugengineError as exc:
                 sys.stderr.write(f"remove: {exc}\n")
             else:
-                self._emit("remove")
                 return
         state = msgspec.structs.replace(
             self._row.state,
@@ -366,12 +369,3 @@ class Supervisor:
             self._first.send(wire.pack_json(wire.EVENT, {"event": "log", "text": text}))
         else:
             self._connection.sendall(wire.pack_json(wire.EVENT, {"event": "log", "text": text}))
-
-    def _emit(self, action: str, **detail: str) -> None:
-        if self._drivers.observe is None:
-            return
-        event = Event(container_id=self._row.id, action=action, time_ns=time.time_ns(), detail=detail)
-        try:
-            self._drivers.observe(event=event)
-        except Exception as exc:  # noqa: BLE001 - an observer must not end a container
-            sys.stderr.write(f"observer: {action}: {type(exc).__name__}: {exc}\n")
