@@ -39,7 +39,7 @@ NETWORK = supported("network")
 
 def test_the_bundled_drivers_are_there() -> None:
     need_root()  # nothing above is asked for otherwise
-    assert {"overlay", "fuse_union"} <= set(STORAGE)
+    assert {"overlay", "fuse_union", "vfs"} <= set(STORAGE)
     assert {"bridge", "none", "host"} <= set(NETWORK)
 
 

@@ -55,11 +55,15 @@ def uuid(identity: bytes) -> str:
 def forget(number: int, shared: str) -> None:
     """Remove the quota group of a subvolume that was removed.
 
-    The filesystem keeps it until it has taken the subvolume apart, some seconds later; until `collect` then its number
-    is noted. Numbers are never given twice.
+    The filesystem keeps it until it has taken the subvolume apart, up to half a minute later; until `collect` then its
+    number is noted. Numbers are never given twice. Where there is no room for a note, the group stays: it limits nobody.
     """
-    os.makedirs(f"{shared}/{_PENDING}", 0o700, exist_ok=True)
-    os.close(os.open(f"{shared}/{_PENDING}/{number}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    try:
+        os.makedirs(f"{shared}/{_PENDING}", 0o700, exist_ok=True)
+        os.close(os.open(f"{shared}/{_PENDING}/{number}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as exc:
+        if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
     collect(shared)
 
 
