@@ -280,6 +280,7 @@ def _cut_off(union: Union, node: DirNode) -> None:
 
 def purge_whiteouts(fd: int) -> None:
     """Remove the whiteouts of a directory below which nothing is left to hide."""
+    os.lseek(fd, 0, os.SEEK_SET)  # see `listing`
     with os.scandir(fd) as entries:
         stale = [
             os.fsencode(entry.name)

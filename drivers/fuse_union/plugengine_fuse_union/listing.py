@@ -173,6 +173,9 @@ def _as_shown(union: Union, node: DirNode, item: Item) -> Item:
 def _scan(fd: int, seen: set[bytes], device: int, union: Union, *, marked: bool = False) -> Iterator[Item]:
     """Yield the entries of one directory that no upper one hides, and add their names to `seen`."""
     removed: list[bytes] = []  # by files of this layer, from those below
+    # The descriptor is kept, and Btrfs reads up to the entry that was the last when it was opened or set back
+    # (e60aa5da14d0).
+    os.lseek(fd, 0, os.SEEK_SET)
     with os.scandir(fd) as entries:
         for entry in entries:
             name = os.fsencode(entry.name)
