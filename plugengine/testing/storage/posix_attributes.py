@@ -104,13 +104,13 @@ def _shown(value: Any) -> Any:
 
 
 def trusted_attributes_are_roots(root: str) -> Any:
-    """Somebody who is not root neither sees nor sets attributes of trusted."""
+    """Somebody who is not root neither reads nor sets attributes of trusted."""
     os.setxattr(f"{root}/f", "trusted.mine", b"t")
     os.chown(f"{root}/f", _NOBODY, _NOBODY)
 
     def act() -> list[Any]:
         return [
-            outcome(os.listxattr, f"{root}/f"),
+            outcome(os.getxattr, f"{root}/f", "trusted.mine"),
             outcome(os.setxattr, f"{root}/f", "trusted.other", b"x"),
             outcome(os.setxattr, f"{root}/f", "user.mine", b"u"),
         ]

@@ -239,6 +239,7 @@ def list_again(root: str) -> Any:
         before = sorted(os.listdir(fd))
         _made(f"{root}/d/new")
         os.unlink(f"{root}/d/x")
+        os.lseek(fd, 0, os.SEEK_SET)  # as rewinddir(3)
         return before, sorted(os.listdir(fd))
     finally:
         os.close(fd)

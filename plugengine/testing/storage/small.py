@@ -52,8 +52,11 @@ def small_filesystem(subject: Subject) -> Iterator[Subject]:
 
 
 def fill(path: str) -> None:
-    """Write a file until there is no space left on its filesystem."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Write a file until there is no space left on its filesystem; it may be too full even for that."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return
     try:
         for chunk in (_MIB, 4096, 1):
             try:

@@ -191,10 +191,9 @@ def limit_of_changes(subject: Subject) -> None:
     changed = 0
     for number in range(6):
         try:
-            fd = os.open(container.path(f"f{number}"), os.O_RDWR)
-            os.pwrite(fd, b"\xa5" * 4 * _MIB, 0)
-            os.fsync(fd)
-            os.close(fd)
+            with open(container.path(f"f{number}"), "r+b", buffering=0) as stream:
+                stream.write(b"\xa5" * 4 * _MIB)
+                os.fsync(stream.fileno())
         except OSError as exc:
             expect(exc.errno in _FULL, f"a change beyond the limit: {os.strerror(exc.errno or 0).lower()}")
             break
