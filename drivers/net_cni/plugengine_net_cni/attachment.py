@@ -74,7 +74,7 @@ def prepare(network: Network) -> Record:
 def attach(request: NetworkRequest) -> Attachment:
     """ADD; see `pe_network_attach`."""
     network = request.network
-    settings = Settings(network, request.options)
+    settings = Settings(network, request.options if request.mac is None else {**request.options, "mac": request.mac})
     found = settings.read()
     known = request.network_record.get("list") == msgspec.to_builtins(found)
     version = request.network_record["version"] if known else _ask(found, settings)["version"]
@@ -190,23 +190,29 @@ def _add_again(
     path: str,
     places: list[int],
 ) -> Attachment:
-    """DEL and ADD some of the plugins, with these ports."""
+    """DEL and ADD some of the plugins, with these ports; when they cannot be added the old ones are again."""
     plugins = [connection.network.plugins[place] for place in places]
     deadline = Deadline(connection.timeout_s)
-    problems = chain.delete(connection, dict.fromkeys(range(len(plugins)), path), deadline, plugins)
-    if problems:
-        raise DriverError(f"publish ports of container {connection.container_id}: {'; '.join(problems)}")
+    where = dict.fromkeys(range(len(plugins)), path)
+    before = ledger.load(connection.container_id, network.name)
     with ledger.locked():
         same = wanted == attachment.ports
         chosen = wanted if same else ports.choose(wanted, _taken(connection.container_id, network.name))
         runtime = {**connection.runtime, chain.PORTS: ports.mappings(chosen)}
         changed = msgspec.structs.replace(connection, runtime=runtime)
         kept = ledger.entry(changed, network.name, chosen)
-        before = ledger.load(connection.container_id, network.name)
         if before is not None:  # the container's monitor answers for it, not whoever mends it
             kept = msgspec.structs.replace(kept, owner=before.owner, boot_id=before.boot_id, host=before.host)
         ledger.save(kept)
-    chain.add(changed, path, deadline, plugins)
+    try:
+        chain.delete(connection, where, deadline, plugins)  # what is not there any more is no reason not to add it
+        chain.add(changed, path, deadline, plugins)
+    except BaseException:
+        chain.delete(changed, where, deadline, plugins)
+        ledger.save(msgspec.structs.replace(kept, connection=connection, ports=attachment.ports))
+        if not same:
+            chain.add(connection, path, deadline, plugins)
+        raise
     return _attachment(kept)
 
 

@@ -16,6 +16,9 @@ with open(os.path.join(os.path.dirname(sys.argv[0]), "log"), "a") as log:
     log.write(json.dumps({"plugin": name, "command": command, "config": config, "inode": inode, **call}) + "\n")
 behave = config.get("behave", {}).get(command, "")
 sys.stderr.write(f"{name} was asked to {command}\n")
+if behave == "fail once" and os.path.exists(os.path.join(os.path.dirname(sys.argv[0]), "fail")):
+    os.unlink(os.path.join(os.path.dirname(sys.argv[0]), "fail"))
+    behave = "error"
 if behave == "error":
     sys.stdout.write(
         json.dumps({"cniVersion": config["cniVersion"], "code": 107, "msg": "no luck", "details": "at all"}) + "\n"

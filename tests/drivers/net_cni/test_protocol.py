@@ -309,6 +309,36 @@ def test_an_address_and_a_mac_are_handed_on_or_refused(world: World) -> None:
         other.attach()
 
 
+def test_a_hardware_address_of_the_engines_is_handed_on_or_refused(world: World) -> None:
+    guest = world.guest(world.network(world.conflist({**ONE, "capabilities": {"mac": True}})))
+    guest.attach(mac="02:00:00:00:00:09")
+    assert world.calls("ADD")[0]["config"]["runtimeConfig"] == {"mac": "02:00:00:00:00:09"}
+    other = world.guest(world.network(world.conflist(ONE, name="other")))
+    with pytest.raises(UsageError, match="none of its plugins has the capability mac"):
+        other.attach(mac="02:00:00:00:00:09")
+
+
+def test_ports_that_cannot_be_replaced_stay(world: World) -> None:
+    network = world.network(world.conflist(ONE, PORT))
+    world.guest(network).attach(ports=(WEB,))
+    guest = world.guest(network)
+    attachment = guest.attach(ports=(Port(host_ip="", host_port=8081, guest_port=80),))
+    world.order()
+    with pytest.raises(ConflictError, match="8080"):
+        cni.pe_network_ports(network, guest.id, attachment, (WEB,))
+    assert world.order() == []
+    network = world.network(world.conflist(ONE, {**PORT, "behave": {"ADD": "fail once"}}, name="second"))
+    third = world.guest(network)
+    attachment = third.attach(ports=(Port(host_ip="", host_port=8082, guest_port=80),))
+    (world.bin / "fail").touch()
+    with pytest.raises(DriverError, match="no luck"):
+        cni.pe_network_ports(network, third.id, attachment, (Port(host_ip="", host_port=8083, guest_port=80),))
+    *_, last = world.calls("ADD")
+    assert last["config"]["runtimeConfig"]["portMappings"][0]["hostPort"] == 8082, "the old one is back"
+    (kept,) = [kept for kept in ledger.load_all() if kept.connection.container_id == third.id]
+    assert [port.host_port for port in kept.ports] == [8082]
+
+
 # --- STATUS and GC -----------------------------------------------------------------------------------------
 
 
