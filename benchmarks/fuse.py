@@ -51,7 +51,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=FEWEST_ROUNDS, help="rounds that count (default %(default)s)")
     parser.add_argument("--warmup", type=int, default=1, help="rounds before them, discarded (default %(default)s)")
     parser.add_argument("--full", action="store_true", help="10,000 files, 1 GB of data: minutes instead of one")
-    parser.add_argument("--union", action="append", help="only this one; may be repeated")
+    names = [union.name for union in unions()]
+    parser.add_argument("--union", action="append", choices=names, help="only this one; may be repeated")
     parser.add_argument("--one-cpu", action="store_true", help="keep all processes on one: whom a server wakes is near")
     parser.add_argument("--requests", action="store_true", help="count fuse_union's requests instead of comparing")
     parser.add_argument("--directory", type=Path, default=Path("/var/tmp"), help="where the trees are made")
