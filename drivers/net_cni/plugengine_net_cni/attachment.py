@@ -53,8 +53,11 @@ class Settings:
         Raises:
             UsageError: It is not there or not valid, or no plugin takes an argument that was given.
         """
-        if "conf" in self._options:
-            found = config.read(self._options["conf"])
+        file = self._options.get("conf")
+        if file is not None:
+            if not os.path.isabs(file):  # it is read by processes in other directories, too
+                raise UsageError(f"cni configuration {file}: not an absolute path", hint=os.path.abspath(file))
+            found = config.read(file)
         else:
             found = search.find_list(self._name, self._options.get("dir", search.DIRECTORY))
         for capability in self.arguments:

@@ -442,6 +442,11 @@ def test_a_configuration_that_is_not_valid_is_refused_with_its_file_and_the_reas
     assert str(conf) in caught.value.message
 
 
+def test_a_relative_path_is_refused(world: World) -> None:
+    with pytest.raises(UsageError, match="not an absolute path"):
+        cni.pe_network_create(world.network(Path("x.conflist")))
+
+
 def test_a_single_plugins_configuration_is_a_list_of_one(world: World) -> None:
     world.install("one")
     conf = world.directory / "x.conf"
