@@ -251,7 +251,7 @@ def a_create_killed_anywhere_is_mended_or_collected(subject: Subject) -> None:
         else:
             subject.driver.gc(subject.host, subject.parent, frozenset())
             subject.driver.remove(subject.driver.create(request))  # what was killed before it was marked as ours
-        expect_equal(subject.present(), [], f"groups after create was killed at step {step} of {total}")
+        subject.expect_no_group(f"after create was killed at step {step} of {total}")
 
 
 @case("cgroup.crash.remove", deadline_s=40)
@@ -264,7 +264,7 @@ def a_remove_killed_anywhere_is_ended_by_the_next(subject: Subject) -> None:
         record = subject.driver.create(request)
         kill_at_step(lambda made=record: subject.driver.remove(made), step)  # type: ignore[misc]
         subject.driver.remove(record)
-        expect_equal(subject.present(), [], f"groups after remove was killed at step {step} of {total}")
+        subject.expect_no_group(f"after remove was killed at step {step} of {total}")
 
 
 @case("cgroup.mounts.own-group")

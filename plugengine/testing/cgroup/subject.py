@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -11,6 +12,7 @@ from plugengine import cgroupfs
 from plugengine.drivers import CgroupDriver
 from plugengine.errors import PlugengineError
 from plugengine.model import Capability, CgroupRequest, Host, HostPath
+from plugengine.testing.cases import expect_equal
 from plugengine.testing.cgroup.group import Group
 from plugengine.testing.groups import parent_of
 
@@ -67,6 +69,14 @@ class Subject:
             for base in {hierarchy.mount_point, hierarchy.own}:
                 found.update(dict.fromkeys(reversed(list(cgroupfs.walk(f"{base}/{self.parent}")))))
         return [directory for directory in found if os.path.isdir(directory)]
+
+    def expect_no_group(self, when: str) -> None:
+        """Fail if a group is left; an empty parent may be: killed between two steps, nobody can tell whose it is."""
+        parents = [directory for directory in self.present() if directory.endswith(f"/{self.parent}")]
+        for directory in parents:
+            with suppress(OSError):
+                os.rmdir(directory)
+        expect_equal(self.present(), [], f"groups {when}")
 
     def claims(self, capability: Capability) -> bool:
         """Tell whether the driver claims a capability."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from plugengine.model import Attachment, Capability, Port
@@ -11,11 +12,18 @@ from plugengine.testing.network.container import Container
 from plugengine.testing.network.subject import Subject, port
 from plugengine.testing.network.traces import traces
 
-_MOST = 32  # steps at which the process is killed, evenly spread over all
+# At so many steps, evenly spread over all, the process is killed: as many as fit into a few seconds.
+_MOST = 32
+_LEAST = 6
+_WHILE_S = 3.0
 
 
 def _ports(subject: Subject) -> tuple[Port, ...]:
     return (port(8080, 80),) if subject.claims(Capability.PORTS) else ()
+
+
+def _chosen(total: int, cycle_s: float) -> list[int]:
+    return spread(total, max(_LEAST, min(_MOST, int(_WHILE_S / cycle_s))))
 
 
 def _attach(subject: Subject, container: Container, ports: tuple[Port, ...]) -> Callable[[], object]:
@@ -30,10 +38,12 @@ def an_attach_killed_anywhere_is_undone_by_detach(subject: Subject) -> None:
     subject.make(network)
     before = traces()
     trial = subject.container(network)
+    start = time.monotonic()
     total = count_steps(_attach(subject, trial, ports))
     _tidy(subject, trial)
+    chosen = _chosen(total, time.monotonic() - start)
     subject.expect_unchanged(before, "after attach in one process and detach in another")
-    for step in spread(total, _MOST):
+    for step in chosen:
         container = subject.container(network)
         kill_at_step(_attach(subject, container, ports), step)
         _tidy(subject, container)
@@ -51,8 +61,9 @@ def a_detach_killed_anywhere_is_ended_by_the_next(subject: Subject) -> None:
     def detach(container: Container) -> Callable[[], None]:
         return lambda: subject.driver.detach(network, container.id, container.attachment)
 
+    start = time.monotonic()
     total = count_steps(detach(subject.container(network).attach(*ports)))
-    for step in spread(total, _MOST):
+    for step in _chosen(total, 2 * (time.monotonic() - start)):
         container = subject.container(network).attach(*ports)
         kill_at_step(detach(container), step)
         _tidy(subject, container, container.attachment)
@@ -66,8 +77,9 @@ def an_attach_killed_anywhere_is_collected(subject: Subject) -> None:
     ports = _ports(subject)
     subject.make(network)
     before = traces()
+    start = time.monotonic()
     total = count_steps(lambda: subject.attached(*ports, network=network).detach())
-    for step in spread(total, _MOST // 2):
+    for step in _chosen(total, 2 * (time.monotonic() - start)):
         container = subject.container(network)
         kill_at_step(_attach(subject, container, ports), step)
         in_child(lambda: list(subject.driver.gc(subject.host, (network,), frozenset())))

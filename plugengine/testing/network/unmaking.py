@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from plugengine.model import Capability, Port
+from plugengine.model import Capability, Port, encode
 from plugengine.testing.cases import case, expect, expect_equal
+from plugengine.testing.children import in_child
 from plugengine.testing.network import view
 from plugengine.testing.network.container import Container
 from plugengine.testing.network.place import talk
@@ -112,7 +113,8 @@ def gc_removes_what_no_container_owns(subject: Subject) -> None:
     kept = subject.container(network)
     subject.make(network)
     before = traces()
-    subject.attached(*_one_port(subject), network=network)
+    lost = subject.container(network)
+    in_child(lambda: encode(lost.attach(*_one_port(subject)).attached))  # the monitor of a container, which has ended
     made = traces() != before
     lines = _gc(subject, kept)
     subject.expect_unchanged(before, "after gc")
