@@ -50,6 +50,7 @@ def test_the_driver_for_version_2_passes_the_kit_on_a_machine_with_version_2_onl
     done = boot(
         ["python", "-c", program, "driver", "test", "v2", "--directory", "/tmp", "--patience", "5"],
         tmp_path,
+        modules=["loop"],
         programs=["/bin/sh", "/bin/cat", "/bin/sleep"],
         cmdline="cgroup_no_v1=all",
     )

@@ -2,102 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from typing import Any
 
 import plugengine_net_bridge as bridge
 
 from plugengine.kernel import rtnetlink as rtnl
 from plugengine.kernel.addresses import InterfaceSocket
-from plugengine.kernel.links import in_namespace
 from plugengine.kernel.netlink import NETLINK_ROUTE, NetlinkSocket
-from plugengine.kernel.process import CLONE_NEWNET, unshare
 from plugengine.kernel.rtnetlink import find_all
 from plugengine.model import Attachment, Host, HostPath, Network, NetworkRequest, Port
+from plugengine.testing.network.place import IMPATIENCE_S as IMPATIENCE_S
+from plugengine.testing.network.place import PATIENCE_S as PATIENCE_S
+from plugengine.testing.network.place import Place
 
 HOST_OUTSIDE = "203.0.113.1"  # RFC 5737
 NEIGHBOUR = "203.0.113.2"
 HOST = Host(root=HostPath("/nowhere"), run_root=HostPath("/nowhere"), kernel=(5, 12))
 NETWORK = Network(name="default", driver="bridge", subnet="10.88.0.0/16", gateway="10.88.0.1")
 OTHER = Network(name="other", driver="bridge", subnet="10.89.0.0/24", gateway="10.89.0.1")
+Namespace = Place
 NOTHING = ["lo"]  # the links of a host without networks
-PATIENCE_S = 1.0
-IMPATIENCE_S = 0.25  # for what must not come
-
-
-class Namespace:
-    """A network namespace kept alive by a descriptor and by the sockets made in it."""
-
-    def __init__(self) -> None:
-        here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            with in_namespace(here):
-                unshare(CLONE_NEWNET)
-                self.fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        finally:
-            os.close(here)
-
-    def close(self) -> None:
-        """Let it die."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-
-    @contextmanager
-    def inside(self) -> Iterator[None]:
-        """Act in it."""
-        with in_namespace(self.fd):
-            yield
-
-    def run(self, *command: str) -> str:
-        """Run a program in it."""
-        with self.inside():
-            return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-    def listen(self, port: int, address: str = "0.0.0.0") -> socket.socket:
-        """Return a listening TCP socket of it."""
-        with self.inside():
-            server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        server.bind((address, port))
-        server.listen()
-        server.settimeout(PATIENCE_S)
-        return server
-
-    def bind_udp(self, port: int, address: str = "0.0.0.0") -> socket.socket:
-        """Return a UDP socket of it."""
-        with self.inside():
-            server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        server.bind((address, port))
-        server.settimeout(PATIENCE_S)
-        return server
-
-    def connect(self, address: str, port: int, *, timeout: float = PATIENCE_S, source: str = "") -> socket.socket:
-        """Return a TCP connection from it."""
-        with self.inside():
-            client = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        try:
-            if source:
-                client.bind((source, 0))
-            client.settimeout(timeout)
-            client.connect((address, port))
-        except BaseException:
-            client.close()
-            raise
-        return client
-
-    def reaches(self, address: str, port: int) -> bool:
-        """Tell whether a TCP connection comes about within a moment."""
-        try:
-            self.connect(address, port, timeout=IMPATIENCE_S).close()
-        except OSError:
-            return False
-        return True
 
 
 def await_carrier(name: str) -> None:
