@@ -98,6 +98,8 @@ def _copy_leaf(union: Union, stage: Stage, node: Node, size: int | None) -> None
         raise
     if copy >= 0:
         union.keep(node, copy)
+        if node.nodeid:
+            union.fresh_copies.add(node.nodeid)
     follow_copy_up(union, node)
     if status.st_nlink > 1:
         # One name of several leaves its link, as in overlayfs without "index"; a new file has a new number.

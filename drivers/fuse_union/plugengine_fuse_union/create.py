@@ -78,7 +78,7 @@ def mkdir(union: Union, parent: DirNode, name: bytes, mode: int, caller: Caller)
     """Make a directory; that it is empty need not be read."""
     node, status = _make(union, parent, name, caller, lambda fd, entry: os.mkdir(entry, mode, dir_fd=fd))
     if isinstance(node, DirNode):
-        union.keep_listing(node, Listing(iter(())))
+        union.keep_listing(node, Listing(()))
     return node, status
 
 

@@ -74,9 +74,7 @@ class DirectoryRequests:
         if position < _DOT_DOT:
             room -= _append(parts, b"..", DT_DIR, node.parent.ino, _DOT_DOT, plus=plus)
         fixed = DIRENT.size + (len(_NO_ENTRY) if plus else 0)
-        made = listing(self._union, node)
-        made.wanted = True
-        for cookie, (name, kind, ino) in made.after(position):
+        for cookie, (name, kind, ino) in listing(self._union, node).after(position):
             used = -(-(fixed + len(name)) // _ALIGN) * _ALIGN
             if used > room:
                 break

@@ -126,10 +126,12 @@ class FileRequests:
             raise refused(errno.ENOSYS)
         fh, flags, _ = protocol.FSYNC_IN.unpack_from(self._connection.buffer, BODY)
         with self._data(nodeid, fh, os.O_RDONLY) as fd:
-            if flags & protocol.FUSE_FSYNC_FDATASYNC:
+            # The name of a copy is newer than its size, which is all that fdatasync(2) looks at.
+            if flags & protocol.FUSE_FSYNC_FDATASYNC and nodeid not in self._union.fresh_copies:
                 os.fdatasync(fd)
             else:
                 os.fsync(fd)
+                self._union.fresh_copies.discard(nodeid)
         return NOTHING
 
     def fallocate(self, nodeid: int, _end: int) -> bytes:

@@ -6,7 +6,7 @@ import os
 import stat
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -27,7 +27,7 @@ _TYPE_SHIFT: Final = 12  # IFTODT of dirent.h
 FIRST_COOKIE: Final = 3
 _COOKIE_MASK: Final = (1 << 62) - 1
 
-MOST_NAMES: Final = 4096  # of a listing that only tells which names are absent: every new entry moves half of them
+MOST_NAMES: Final = 4096  # of a listing that nobody has read, and that only tells which names are absent
 
 Item = tuple[bytes, int, int]  # name, DT_*, st_ino
 
@@ -36,51 +36,59 @@ class Listing:
     """The entries of one directory.
 
     The position of an entry is a hash of its name: a reader that goes on after others removed or added names
-    neither misses nor repeats one, without a snapshot for each reader.
+    neither misses nor repeats one, without a snapshot for each reader. Entries are put in order for the first
+    reader; many listings only ever tell which names there are.
     """
 
-    __slots__ = ("_cookies", "_items", "names", "wanted")
+    __slots__ = ("_cookies", "_order", "items")
 
-    def __init__(self, items: Iterator[Item]) -> None:
-        self.wanted = False  # somebody reads it, it does not only tell which names are absent
-        pairs = sorted(((_cookie(item[0]), item) for item in items), key=lambda pair: (pair[0], pair[1][0]))
-        self._cookies = array("q", (cookie for cookie, _ in pairs))
-        self._items = [item for _, item in pairs]
-        self.names = {item[0] for item in self._items}
-        for index in range(1, len(pairs)):
-            if self._cookies[index] <= self._cookies[index - 1]:
-                self._cookies[index] = self._cookies[index - 1] + 1
+    def __init__(self, items: Iterable[Item]) -> None:
+        self.items = {item[0]: item for item in items}
+        self._cookies: array[int] | None = None  # of the names in `_order`, ascending; None: nobody has read it
+        self._order: list[bytes] = []
 
-    def __len__(self) -> int:
-        return len(self._items)
+    @property
+    def read(self) -> bool:
+        """Whether somebody has read it in order."""
+        return self._cookies is not None
 
     def after(self, position: int) -> Iterator[tuple[int, Item]]:
         """Yield (position, entry) of what comes after a position."""
-        for index in range(bisect_right(self._cookies, position), len(self._items)):
-            yield self._cookies[index], self._items[index]
+        cookies = self._cookies if self._cookies is not None else self._sort()
+        for index in range(bisect_right(cookies, position), len(cookies)):
+            yield cookies[index], self.items[self._order[index]]
+
+    def _sort(self) -> array[int]:
+        pairs = sorted((_cookie(name), name) for name in self.items)
+        cookies = self._cookies = array("q", (cookie for cookie, _ in pairs))
+        self._order = [name for _, name in pairs]
+        for index in range(1, len(pairs)):
+            if cookies[index] <= cookies[index - 1]:
+                cookies[index] = cookies[index - 1] + 1
+        return cookies
 
     def add(self, item: Item) -> None:
         """Add an entry, or replace the one of the same name."""
-        self.discard(item[0])
-        cookie = _cookie(item[0])
-        index = bisect_left(self._cookies, cookie)
-        while index < len(self._cookies) and self._cookies[index] == cookie:
-            cookie += 1
-            index += 1
-        self._cookies.insert(index, cookie)
-        self._items.insert(index, item)
-        self.names.add(item[0])
+        name = item[0]
+        if self._cookies is not None and name not in self.items:
+            cookie = _cookie(name)
+            index = bisect_left(self._cookies, cookie)
+            while index < len(self._cookies) and self._cookies[index] == cookie:
+                cookie += 1
+                index += 1
+            self._cookies.insert(index, cookie)
+            self._order.insert(index, name)
+        self.items[name] = item
 
     def discard(self, name: bytes) -> None:
         """Remove an entry; one that is not there counts as removed."""
-        if name not in self.names:
+        if self.items.pop(name, None) is None or self._cookies is None:
             return
-        self.names.discard(name)
         index = bisect_left(self._cookies, _cookie(name))
-        while self._items[index][0] != name:  # names of one hash stand side by side
+        while self._order[index] != name:  # names of one hash stand side by side
             index += 1
         del self._cookies[index]
-        del self._items[index]
+        del self._order[index]
 
 
 def _cookie(name: bytes) -> int:
@@ -92,7 +100,7 @@ def listing(union: Union, node: DirNode) -> Listing:
     if node.listing is not None:
         return node.listing
     with _held(node):
-        made = Listing(iter([]) if node.gone else _merge(union, node))
+        made = Listing(() if node.gone else _merge(union, node))
     union.keep_listing(node, made)
     return made
 
@@ -102,7 +110,7 @@ def entered(node: DirNode, item: Item) -> None:
     made = node.listing
     if made is None:
         return
-    if made.wanted or len(made.names) < MOST_NAMES:
+    if made.read or len(made.items) < MOST_NAMES:
         made.add(item)
     else:
         node.listing = None
@@ -122,18 +130,18 @@ def missed(union: Union, node: DirNode) -> None:
     except OSError:
         return  # nobody asked for it
     # A larger one is read in vain. One that had to make room for others must be missed for longer than it takes.
-    node.patience = -1 if len(made) > MOST_NAMES else MISSES_BORNE + len(made)
+    node.patience = -1 if len(made.items) > MOST_NAMES else MISSES_BORNE + len(made.items)
 
 
 def list_names(union: Union, node: DirNode) -> list[bytes]:
     """Return the names in a directory."""
-    return [item[0] for _, item in listing(union, node).after(0)]
+    return list(listing(union, node).items)
 
 
 def is_empty(union: Union, node: DirNode) -> bool:
     """Tell whether a directory shows no entry."""
     if node.listing is not None:
-        return len(node.listing) == 0
+        return not node.listing.items
     with _held(node):
         return next(_merge(union, node), None) is None
 

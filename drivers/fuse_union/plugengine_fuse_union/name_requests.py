@@ -53,7 +53,7 @@ class NameRequests:
             parent = union.directory(nodeid)
         name = self._connection.buffer[BODY : end - 1]
         made = parent.listing
-        if made is not None and name not in made.names and name not in parent.children and len(name) <= _NAME_MAX:
+        if made is not None and name not in made.items and name not in parent.children and len(name) <= _NAME_MAX:
             self._connection.counters[KNOWN] += 1
             return NEGATIVE
         found = look_up(union, parent, name)

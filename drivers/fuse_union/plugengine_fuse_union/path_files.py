@@ -104,10 +104,10 @@ class PathFiles:
             offset = os.fstat(fi.fh).st_size
         return os.pwrite(fi.fh, data, offset)
 
-    def fsync(self, _path: str | None, data_only: int, fi: Any) -> None:
-        """Bring a file to the disk."""
+    def fsync(self, _path: str | None, _data_only: int, fi: Any) -> None:
+        """Bring a file to the disk; always with its metadata, for a copy has a new place."""
         if self.union.durable:
-            (os.fdatasync if data_only else os.fsync)(fi.fh)
+            os.fsync(fi.fh)
 
     # --- directories
 

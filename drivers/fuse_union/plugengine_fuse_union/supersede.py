@@ -34,4 +34,6 @@ def supersede(union: Union, node: Node) -> Node:
     fresh.twin = node.twin = True
     node.successor = fresh
     union.remember(fresh)  # as long as the old node lives
+    if node.nodeid in union.fresh_copies:
+        union.fresh_copies.add(fresh.nodeid)
     return fresh

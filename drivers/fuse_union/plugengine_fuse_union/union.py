@@ -78,6 +78,7 @@ class Union:
         self.stale: list[int] = []  # nodes whose attributes changed by copy-up, for the transport to invalidate
         self.on_drop: Callable[[Node], None] = _nothing  # told of nodes whose data nobody needs any more
         self._kept: deque[Node] = deque()  # whose `kept` was set last; it may be used up by now
+        self.fresh_copies: set[int] = set()  # files whose new place no fsync has brought to the disk yet
         self.removed: set[int] = set()  # nodes whose last name is gone, and that are held by descriptor
         self.umask = 0
         os.umask(0)
@@ -153,6 +154,7 @@ class Union:
             self.on_drop(node)
         self.nodes.pop(node.nodeid, None)
         self.removed.discard(node.nodeid)
+        self.fresh_copies.discard(node.nodeid)
         for parent, name in ((node.parent, node.name), *(node.names or ())):
             if parent.children.get(name) is node:
                 del parent.children[name]
@@ -167,8 +169,8 @@ class Union:
     def keep_listing(self, node: DirNode, made: Listing) -> None:
         """Keep a listing just made with its directory, and let the oldest ones go."""
         node.listing = made
-        self._listed.append((node, made, len(made)))
-        self._listed_entries += len(made)
+        self._listed.append((node, made, len(made.items)))
+        self._listed_entries += len(made.items)
         while len(self._listed) > _LISTINGS_KEPT or (self._listed_entries > _ENTRIES_KEPT and len(self._listed) > 1):
             oldest, stale, count = self._listed.popleft()
             self._listed_entries -= count

@@ -87,6 +87,30 @@ def test_a_power_cut_leaves_empty_copies_where_durability_was_given_up(make_worl
     assert b"" in left  # so the test above can tell
 
 
+@pytest.mark.parametrize("size", [10_000, 3_000_000])
+@pytest.mark.parametrize("held", [False, True], ids=["alone", "while it is read"])
+@pytest.mark.parametrize("kind", MAKE)
+def test_what_a_program_synchronized_is_there_although_its_file_was_just_copied(
+    world: World, kind: str, held: bool, size: int
+) -> None:
+    content = CONTENT * (size // len(CONTENT))
+    (world.layers[0] / "first").write_bytes(content)
+    image, point = world.base / "image", world.base / "s"
+    make_disk(image, kind)
+    with mounted(image, kind, point):
+        world.mount()
+        reader = os.open(world.root / "first", os.O_RDONLY) if held else -1
+        fd = os.open(world.root / "first", os.O_RDWR)
+        os.pwrite(fd, b"new", 0)
+        os.fdatasync(fd)  # of data in place, which alone would leave the name to a later commit
+        fcntl.ioctl(cut := os.open(point, os.O_RDONLY), SHUTDOWN, NO_LOG_FLUSH)
+        for each in (fd, cut, *([reader] if held else [])):
+            os.close(each)
+        world.unmount()
+    with mounted(image, kind, point):
+        assert (world.upper / "first").read_bytes() == b"new" + content[3:]
+
+
 @pytest.mark.parametrize(
     ("kind", "arguments", "ordered"),
     [("ext4", (), True), ("ext4", ("-O", "^has_journal"), False), ("xfs", (), True)],
