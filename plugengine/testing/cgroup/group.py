@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from plugengine import cgroupfs
+from plugengine.drivers import CgroupDriver
 from plugengine.kernel.process import clone3
 from plugengine.model import CgroupRequest, CgroupStats, Limits, Record, Settings
 from plugengine.testing.cases import Unsuitable, expect
@@ -23,9 +24,9 @@ class Group:
     """One container's group; what runs in it is killed, and it is removed, when the case ends."""
 
     def __init__(self, subject: Subject, request: CgroupRequest) -> None:
-        self.subject = subject
-        self.driver = subject.driver
-        self.request = request
+        self.subject: Subject = subject
+        self.driver: CgroupDriver = subject.driver
+        self.request: CgroupRequest = request
         self.record: Record = self.driver.create(request)
         self.children: list[Child] = []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from typing import Final
 
 from plugengine.model import Capability, DeviceRule, Limits
 from plugengine.testing.cases import case, expect, expect_equal, fail
@@ -33,7 +34,7 @@ _FUSE = (10, 229)
 _EPERM = 1
 
 # One limit at a time, with the flag that sets it: whoever does not hold it must say so.
-EACH_LIMIT = {
+EACH_LIMIT: Final[dict[str, Limits]] = {
     "--memory": Limits(memory_bytes=64 * MIB),
     "--memory-swap": Limits(memory_bytes=64 * MIB, memory_swap_bytes=96 * MIB),
     "--memory-reservation": Limits(memory_reservation_bytes=16 * MIB),

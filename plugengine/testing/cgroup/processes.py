@@ -7,8 +7,9 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from typing import Final
 
-MIB = 1 << 20
+MIB: Final = 1 << 20
 
 
 def take_memory(size: int) -> Callable[[], None]:

@@ -30,11 +30,11 @@ class Subject:
     """
 
     def __init__(self, driver: CgroupDriver, host: Host, scratch: HostPath, options: Mapping[str, str]) -> None:
-        self.driver = driver
-        self.host = host
-        self.scratch = scratch
-        self.options = dict(options)
-        self.parent = parent_of(os.getpid())
+        self.driver: CgroupDriver = driver
+        self.host: Host = host
+        self.scratch: HostPath = scratch
+        self.options: dict[str, str] = dict(options)
+        self.parent: str = parent_of(os.getpid())
         self.groups: list[Group] = []
         self._number = 0
 

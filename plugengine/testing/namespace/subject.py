@@ -36,10 +36,10 @@ class Subject:
     """
 
     def __init__(self, driver: NamespaceDriver, host: Host, scratch: HostPath, options: Mapping[str, str]) -> None:
-        self.driver = driver
-        self.host = host
-        self.scratch = scratch
-        self.options = dict(options)
+        self.driver: NamespaceDriver = driver
+        self.host: Host = host
+        self.scratch: HostPath = scratch
+        self.options: dict[str, str] = dict(options)
         self.guests: list[Guest] = []
 
     def __enter__(self) -> Self:
@@ -119,7 +119,7 @@ class Guest:
         flags = plan.clone_flags & ~CLONE_NEWTIME
         try:
             with joined(plan):
-                self.child = Child(enter_and_act, fork=lambda: clone3(flags, pidfd=False)[0])
+                self.child: Child = Child(enter_and_act, fork=lambda: clone3(flags, pidfd=False)[0])
             if plan.user_map is not None:
                 write_maps(self.child.pid, plan.user_map)
         finally:

@@ -18,10 +18,10 @@ class Container(Place):
 
     def __init__(self, subject: Subject, network: Network, container_id: str, address: str | None) -> None:
         super().__init__(os.dup(subject.here.fd) if subject.shares_host else None)
-        self.subject = subject
-        self.network = network
-        self.id = container_id
-        self.cidr = address
+        self.subject: Subject = subject
+        self.network: Network = network
+        self.id: str = container_id
+        self.cidr: str | None = address
         self.attachment: Attachment | None = None
 
     def request(self, *ports: Port, **changes: Any) -> NetworkRequest:

@@ -23,7 +23,7 @@ class Place:
     """A network namespace kept alive by a descriptor, and by the sockets made in it."""
 
     def __init__(self, fd: int | None = None) -> None:
-        self.fd = _new_namespace() if fd is None else fd
+        self.fd: int = _new_namespace() if fd is None else fd
 
     @classmethod
     def here(cls) -> Self:

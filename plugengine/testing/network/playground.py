@@ -41,7 +41,7 @@ class World:
     """The namespace at the other end of the uplink."""
 
     def __init__(self) -> None:
-        self.place = Place()
+        self.place: Place = Place()
         self._aliases = 0
         _connect(self.place)
         with closing(InterfaceSocket()) as interfaces:

@@ -55,15 +55,15 @@ class Subject:
         *,
         nothing_shared: bool = False,
     ) -> None:
-        self.driver = driver
-        self.host = host
-        self.scratch = scratch
-        self.options = dict(options)
+        self.driver: NetworkDriver = driver
+        self.host: Host = host
+        self.scratch: HostPath = scratch
+        self.options: dict[str, str] = dict(options)
         self.records: dict[str, Mapping[str, Any]] = {}
         self.networks: dict[str, Network] = {}
         self.containers: list[Container] = []
-        self.here = Place.here()
-        self.state = State(host.root)
+        self.here: Place = Place.here()
+        self.state: State = State(host.root)
         self._number = 0
         self._nothing_shared = nothing_shared
         self._before: Traces = frozenset()
@@ -81,7 +81,7 @@ class Subject:
 
     def __enter__(self) -> Self:
         Locations(self.host.root, self.host.run_root).ensure()
-        self.world = playground.World()
+        self.world: playground.World = playground.World()
         self._before = traces()
         self._links = set(view.links())
         return self
