@@ -91,12 +91,15 @@ class Connection:
         if inner is not _unknown:
             self._handlers[opcode] = wrapper(inner)
 
-    def negotiate(self, *, passthrough: bool, without: int = 0) -> None:
+    def negotiate(
+        self, *, passthrough: bool, without: int = 0, most_minor: int = protocol.KERNEL_MINOR_VERSION
+    ) -> None:
         """Answer INIT, the first request.
 
         Args:
             passthrough: Let the kernel read and write files by itself where it can.
             without: INIT flags to do without, as with an older kernel.
+            most_minor: The newest protocol, 7.`most_minor`, to speak.
 
         Raises:
             OSError: EPROTO: the kernel is too old or too different.
@@ -110,8 +113,8 @@ class Connection:
             (high,) = protocol.INIT_IN_FLAGS2.unpack_from(self.buffer, BODY + protocol.INIT_IN.size)
             offered |= high << 32
         wanted = _WANTED | (protocol.FUSE_PASSTHROUGH if passthrough else 0)
-        self.flags = offered & wanted & ~without
-        self.minor = min(minor, protocol.KERNEL_MINOR_VERSION)
+        self.minor = min(minor, most_minor)
+        self.flags = offered & wanted & ~without & ~protocol.flags_after(self.minor)
         answer = protocol.INIT_OUT.pack(
             protocol.KERNEL_VERSION,
             self.minor,

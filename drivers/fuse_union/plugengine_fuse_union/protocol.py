@@ -82,6 +82,21 @@ FUSE_INIT_EXT: Final = 1 << 30
 FUSE_DIRECT_IO_ALLOW_MMAP: Final = 1 << 36
 FUSE_PASSTHROUGH: Final = 1 << 37
 
+# The minor version that brought a flag, for those not as old as the oldest that is spoken.
+_SINCE: Final = {
+    FUSE_HANDLE_KILLPRIV_V2: 33,
+    FUSE_SETXATTR_EXT: 33,
+    FUSE_INIT_EXT: 36,
+    FUSE_DIRECT_IO_ALLOW_MMAP: 39,
+    FUSE_PASSTHROUGH: 40,
+}
+
+
+def flags_after(minor: int) -> int:
+    """Return the INIT flags that are newer than protocol 7.`minor`."""
+    return sum(flag for flag, since in _SINCE.items() if since > minor)
+
+
 # struct fuse_setattr_in.valid
 FATTR_MODE: Final = 1 << 0
 FATTR_UID: Final = 1 << 1

@@ -24,6 +24,7 @@ from plugengine_fuse_union.handles import Handles
 from plugengine_fuse_union.ioctl_requests import IoctlRequests
 from plugengine_fuse_union.name_requests import NameRequests
 from plugengine_fuse_union.owners import Owners, Range
+from plugengine_fuse_union.protocol import KERNEL_MINOR_VERSION
 from plugengine_fuse_union.union import Union
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def serve(config: Mapping[str, Any], ready: Callable[[], None]) -> int:
             `read_counters` takes), "user_map" ({"uids": [[guest, host, size] …], "gids": …}),
             "transport" ("devfuse", "fusepy", or "auto": fusepy where the kernel refuses the mount);
             "directories", "nodes", "backed" limit what is kept at hand (directory descriptors, known files, files
-            registered for passthrough), which tests of running short set low; "without" are INIT flags not to use;
+            registered for passthrough), which tests of running short set low; "without" are INIT flags not to use,
+            and "minor" is the newest protocol to speak, as if the kernel were older;
             "flags" (MS_*), "mount_options", "source" and "subtype" are those of the mount; "whiteout_files"
             heeds `.wh.NAME` in layers as well; "follow" and "metacopy" heed what overlayfs marked as moved, or as
             copied without its data.
@@ -72,7 +74,11 @@ def serve(config: Mapping[str, Any], ready: Callable[[], None]) -> int:
         sys.stderr.write(f"fuse_union: mount on {target}: {exc.strerror}{what}\n")
         return 1
     try:
-        connection.negotiate(passthrough=bool(config.get("passthrough", True)), without=int(config.get("without", 0)))
+        connection.negotiate(
+            passthrough=bool(config.get("passthrough", True)),
+            without=int(config.get("without", 0)),
+            most_minor=int(config.get("minor", KERNEL_MINOR_VERSION)),
+        )
         _register(connection, most_backed=int(config.get("backed", _MOST_BACKED)))
         _watch(connection, trace)
         _share_counters(connection, config)

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.drivers.fuse_union.conftest import MakeWorld
-from tests.drivers.fuse_union.steps import OLD_NS, STEPS, Actor, Step, picture
+from tests.drivers.fuse_union.pictures import OLD_NS, picture
+from tests.drivers.fuse_union.steps import STEPS, Actor, Step
 from tests.drivers.fuse_union.world import World
 
 # More are tried by hand: PE_EXAMPLES=1000.

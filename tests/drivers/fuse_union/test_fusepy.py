@@ -31,7 +31,8 @@ from plugengine.kernel.mountinfo import read_mountinfo
 from plugengine.model import HostPath, Server
 from tests.conftest import Pe, need
 from tests.drivers.fuse_union.conftest import MakeWorld, as_user
-from tests.drivers.fuse_union.steps import STEPS, Actor, Step, picture
+from tests.drivers.fuse_union.pictures import picture
+from tests.drivers.fuse_union.steps import STEPS, Actor, Step
 from tests.drivers.fuse_union.test_differential import fill
 from tests.drivers.fuse_union.world import World
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from tests.drivers.fuse_union.steps import picture
+from tests.drivers.fuse_union.pictures import picture
 from tests.drivers.fuse_union.world import World
 
 

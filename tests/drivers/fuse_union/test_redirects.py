@@ -14,7 +14,7 @@ import pytest
 
 from plugengine.kernel.mount import MNT_DETACH, mount, umount2
 from tests.drivers.fuse_union.conftest import MakeWorld
-from tests.drivers.fuse_union.steps import picture
+from tests.drivers.fuse_union.pictures import picture
 from tests.drivers.fuse_union.world import World
 
 KERNEL = "redirect_dir=on,metacopy=on"
