@@ -55,4 +55,4 @@ def test_without_a_parent_the_links_there_are_are_named(pe: Pe, lan: str) -> Non
     assert PARENT in done.stderr
     near = pe("network", "create", "-d", "macvlan", "-o", "parent=petest00", "other")
     assert "did you mean petest0?" in near.stderr
-    assert pe("network", "ls", "-q", check=True).stdout.split() == ["lan"]
+    assert not {"macvlan", "other"} & set(pe("network", "ls", "-q", check=True).stdout.split())

@@ -39,7 +39,7 @@ def test_a_container_joins_a_network_by_its_name(pe: Pe, start: Start, lan: str)
 def test_a_network_outlives_its_containers_and_serves_the_next(pe: Pe, lan: str) -> None:
     for _ in range(2):
         pe("run", "--rm", "--net", lan, "host:base", "true", check=True)
-    assert pe("network", "ls", "-q", check=True).stdout.split() == ["lan"]
+    assert pe("network", "ls", "-q", "--filter", "name=lan", check=True).stdout.split() == ["lan"]
 
 
 def test_a_network_in_use_stays_and_the_container_is_named(pe: Pe, start: Start, lan: str) -> None:
@@ -81,7 +81,8 @@ def test_what_cannot_be_is_refused_and_nothing_is_kept(
     assert done.returncode in (2, 125)
     for word in words:
         assert word in done.stderr
-    assert pe("network", "ls", "-q", check=True).stdout == ""
+    rest = set(pe("network", "ls", "-q", check=True).stdout.split())
+    assert rest <= {"bridge"}, "but for the driver's own, which an earlier test may have used"
 
 
 def test_names_and_subnets_are_given_once(pe: Pe, lan: str) -> None:
@@ -131,17 +132,18 @@ def test_repair_brings_rules_and_published_ports_back_after_a_flush(pe: Pe, star
 def test_repair_does_not_cut_connections_that_work(pe: Pe, start: Start) -> None:
     import socket
 
-    echo = "import socket; c = socket.create_server(('', 7)).accept()[0]\nwhile d := c.recv(99): c.sendall(d)"
-    start("-p", "8121:7", "host:python", "python3", "-c", echo)
-    eventually(lambda: _connected(8121))
+    echo = """
+import socket
+server = socket.create_server(("", 7))
+print("up", flush=True)
+client = server.accept()[0]
+while data := client.recv(99):
+    client.sendall(data)
+"""
+    name = start("-p", "8121:7", "host:python", "python3", "-c", echo)
+    eventually(lambda: pe("logs", name).stdout == "up\n")
     with socket.create_connection(("127.0.0.1", 8121), timeout=5) as client:
         for _ in range(2):
             client.sendall(b"abc")
             assert client.recv(9) == b"abc"
             pe("system", "check", "--repair", check=True)
-
-
-def _connected(port: int) -> bool:
-    """The server takes one connection only, so ask the kernel of the container by its listening socket."""
-    done = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True)
-    return str(port) in done.stdout
