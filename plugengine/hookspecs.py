@@ -114,9 +114,10 @@ class StorageSpec:
     def pe_storage_gc(self, host: Host, valid_ids: frozenset[str], shared: HostPath) -> Iterable[str] | None:
         """Remove what belongs to no container of `valid_ids`; return a line for each thing removed.
 
-        Called by `pe system check --repair`, while containers are made and removed, and after layers were removed
-        from the layer store, for drivers whose `StorageRequest.shared`, which is also `shared` here, exists: nothing
-        made of a layer that is gone may stay there.
+        `shared` is that of `StorageRequest`: on the filesystem of the containers' directories, made by the driver when
+        it first needs it, parents too; empty: nothing is shared. Called by `pe system check --repair`, while containers
+        are made and removed, and after layers were removed, if `shared` exists: nothing made of a layer that is gone
+        may stay there.
         """
 
 

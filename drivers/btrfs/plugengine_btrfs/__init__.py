@@ -30,8 +30,8 @@ _INFO: Final = DriverInfo(
         Option(
             name="size",
             default="",
-            help="most that the container's changes may take on disk, like 512m or 10g; turns the quotas of the "
-            "filesystem on, which slows down the removal of containers",
+            help="most that the container's changes may take on disk, like 512m or 10g; turns the filesystem's quotas "
+            "on, which slows down removals; subvolumes a process makes inside are not counted",
         ),
     ),
     rank=40,

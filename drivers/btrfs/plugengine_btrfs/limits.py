@@ -56,7 +56,7 @@ def forget(number: int, shared: str) -> None:
     """Remove the quota group of a subvolume that was removed.
 
     The filesystem keeps it until it has taken the subvolume apart, up to half a minute later; until `collect` then its
-    number is noted. Numbers are never given twice. Where there is no room for a note, the group stays: it limits nobody.
+    number is noted. Numbers are never given twice. Without room for a note the group stays; it limits nobody.
     """
     try:
         os.makedirs(f"{shared}/{_PENDING}", 0o700, exist_ok=True)

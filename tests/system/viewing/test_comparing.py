@@ -76,12 +76,15 @@ CASES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         lambda tree: _keeping_time(tree / "d", lambda d: (d / "kept").unlink()),
         ["C /d", "D /d/kept"],
     ),
-    "a directory in place of a file": (
-        lambda tree: ((tree / "counter").unlink(), (tree / "counter").mkdir(), (tree / "counter/x").touch()),
-        ["C /counter", "A /counter/x"],
-    ),
+    "a directory in place of a file": (lambda tree: _directory_for(tree / "counter"), ["C /counter", "A /counter/x"]),
     "a device 0:0, which says deleted in a layer": (lambda tree: os.mknod(tree / "w", stat.S_IFCHR), []),
 }
+
+
+def _directory_for(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+    (path / "x").touch()
 
 
 def _rewritten(path: Path) -> None:
