@@ -98,9 +98,7 @@ class StorageRequest(Struct, frozen=True, kw_only=True):
     chain: tuple[HostPath, ...]  # layer directories of the layer store, lowest first; never written to
     directory: HostPath  # the driver's own directory for this container, made and finally deleted by the core
     target: HostPath  # empty directory where the root filesystem is to appear; gone after a reboot
-    # The driver's own for what containers share, on the filesystem of `directory`. The driver makes it if it needs it,
-    # parents too; `pe_storage_gc` gets it as well. Empty: there is no such place, and nothing is shared.
-    shared: HostPath = HostPath("")
+    shared: HostPath = HostPath("")  # the driver's own for all containers, which it makes if it needs it; see gc
     options: Mapping[str, str] = field(default_factory=dict)
     user_map: UserMap | None = None
     read_only: bool = False
