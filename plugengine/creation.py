@@ -77,6 +77,8 @@ def create(site: Site, spec: ContainerSpec) -> ContainerRow:
     )
     try:
         records = _furnish(site, row, image, drivers)
+        if Capability.HOST_MOUNTS in drivers.storage.info.capabilities:
+            site.drop_spare()  # it does not see what was mounted since, unless the host shares its mounts
         container_rows.update(site.state, row.id, status="created", expect=("creating",), records=records, owner=None)
     except BaseException:
         remove_half_made(site, row, drivers)

@@ -74,9 +74,7 @@ class Engine:
 
     def close(self) -> None:
         """Close the state database; running containers are not touched."""
-        if self.site.spare is not None:
-            self.site.spare.close()
-            self.site.spare = None
+        self.site.drop_spare()
         self.site.state.close()
 
     def __enter__(self) -> Engine:

@@ -35,6 +35,7 @@ class Capability(Enum):
     NATIVE_DIFF = "native-diff"  # `changes` without a walk of the lower layers
     QUOTA = "quota"  # option `size` is enforced
     USER_MAP = "user-map"  # shows mapped owners when `user_map` is given
+    HOST_MOUNTS = "host-mounts"  # `prepare` mounts something for everyone to see, until `remove`
     # network
     ADDRESSES = "addresses"  # wants leases from the core's IPAM
     PORTS = "ports"  # publishes ports

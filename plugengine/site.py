@@ -58,6 +58,12 @@ class Site:
         cache = HostPath(f"{self.locations.run_root}/defaults.json")
         return choice.choose(self.registry, self.host, spec, self.configured, cache=cache)
 
+    def drop_spare(self) -> None:
+        """Let the monitor that was forked ahead go, if there is one."""
+        if self.spare is not None:
+            self.spare.close()
+            self.spare = None
+
     def missing(self, chosen: DriverChoice) -> tuple[str, ...]:
         """Return those of a container's drivers that were uninstalled since, as "storage driver NAME"."""
         return tuple(

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 
 from plugengine.errors import PlugengineError
+from plugengine.kernel.mountinfo import parse_mountinfo
 from plugengine.model import Capability, HostPath
 from plugengine.testing.cases import case, expect, expect_equal, fail
 from plugengine.testing.children import Stranger
@@ -275,3 +276,30 @@ def _change_everything(root: str) -> None:
     os.utime(f"{root}/etc/motd", ns=(1, 2))
     if os.path.exists(f"{root}/new"):
         os.rename(f"{root}/new", f"{root}/newer")
+
+
+@case("storage.contract.host-mounts", needs=(Capability.HOST_MOUNTS,))
+def host_mounts(subject: Subject) -> None:
+    """What prepare mounts stays where a container runs and stops, and is gone after remove."""
+    before = _mount_points()
+    container = subject.container(subject.chain(BASE, ABOVE)).prepare()
+    made = _mount_points() - before
+    expect(made, "claims to mount something in prepare, and mounted nothing")
+    container.mount()
+    container.unmount()
+    expect_equal(_mount_points() - before, made, "mounts after a container has run")
+    container.remove()
+    expect_equal(_mount_points() - before, set(), "mounts after remove")
+
+
+@case("storage.contract.no-host-mounts", refused=Capability.HOST_MOUNTS)
+def no_host_mounts(subject: Subject) -> None:
+    """Prepare mounts nothing for others to see, unless it claims to."""
+    before = _mount_points()
+    subject.container(subject.chain(BASE, ABOVE)).prepare()
+    expect_equal(_mount_points() - before, set(), "mounts made by prepare")
+
+
+def _mount_points() -> set[str]:
+    with open("/proc/self/mountinfo", "rb") as stream:
+        return {entry.mount_point for entry in parse_mountinfo(stream.read())}

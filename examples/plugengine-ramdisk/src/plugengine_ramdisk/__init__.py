@@ -1,0 +1,186 @@
+"""Storage driver `ramdisk`: what a container writes stays in memory; its image is read from disk through overlayfs.
+
+Nothing a container does reaches a disk, so builds and tests run at the speed of memory and wear nothing out. The
+memory is taken as files are written, at most `size` of it, and given back when the container is removed. A reboot
+loses it: the container begins anew from its image.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable
+from typing import Final
+
+from plugengine import mounting, upper
+from plugengine.errors import DriverError, UsageError
+from plugengine.hookspecs import API_VERSION, hookimpl
+from plugengine.kernel.mount import MNT_DETACH, MS_RDONLY, umount2
+from plugengine.kernel.mountinfo import parse_mountinfo
+from plugengine.model import (
+    Capability,
+    Change,
+    DriverInfo,
+    Host,
+    HostPath,
+    Mount,
+    Option,
+    Record,
+    Rootfs,
+    StorageRequest,
+    Usage,
+)
+
+_UPPER: Final = "upper"
+_WORK: Final = "work"
+_EMPTY: Final = "empty"  # overlayfs wants a lower directory, also for a container without layers
+_DEFAULT_SIZE: Final = "1g"
+_UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+_INFO: Final = DriverInfo(
+    api_version=API_VERSION,
+    summary="the kernel's overlayfs with the writable layer in memory",
+    capabilities=frozenset((Capability.NATIVE_DIFF, Capability.QUOTA, Capability.HOST_MOUNTS)),
+    options=(Option(name="size", default=_DEFAULT_SIZE, help="most memory the container's files may take"),),
+)
+
+
+@hookimpl
+def pe_storage_info() -> DriverInfo:
+    """Return facts about the driver."""
+    return _INFO
+
+
+@hookimpl
+def pe_storage_probe(host: Host) -> Iterable[str]:
+    """Return why this host cannot run it."""
+    if os.geteuid() != 0:
+        return ("mounting needs CAP_SYS_ADMIN: run as root",)
+    with open("/proc/filesystems", encoding="ascii") as stream:
+        known = stream.read().split()
+    return [f"this kernel has no {name}: load its module" for name in ("tmpfs", "overlay") if name not in known]
+
+
+@hookimpl
+def pe_storage_prepare(request: StorageRequest) -> Record:
+    """Mount the memory where everyone sees it, so that usage and changes can be asked for from anywhere."""
+    size = _size(request)
+    place = _place(request)
+    try:
+        if not _is_mounted(place):
+            os.makedirs(place, 0o700, exist_ok=True)
+            options = (("size", str(size)), ("mode", "0700"))
+            mounting.perform(Mount(fstype="tmpfs", source="ramdisk", target=place, options=options))
+        _furnish(request)
+    except OSError as exc:
+        _unmount(place)
+        raise DriverError(f"prepare container {request.container_id}: {exc.filename}: {exc.strerror}") from exc
+    except BaseException:
+        _unmount(place)
+        raise
+    return {}
+
+
+@hookimpl
+def pe_storage_mounts(request: StorageRequest, record: Record) -> Rootfs:
+    """Return the overlay; overlayfs wants the topmost layer first, and each only once."""
+    place = _place(request)
+    layers = list(dict.fromkeys(reversed(request.chain))) or [HostPath(f"{place}/{_EMPTY}")]
+    overlay = Mount(
+        fstype="overlay",
+        source="overlay",
+        target=request.target,
+        flags=MS_RDONLY if request.read_only else 0,
+        options=(
+            *(("lowerdir+", layer) for layer in layers),
+            ("upperdir", f"{place}/{_UPPER}"),
+            ("workdir", f"{place}/{_WORK}"),
+            ("xino", "on"),  # the layers are on another filesystem: one number for one file, all the same
+        ),
+    )
+    return Rootfs(mounts=(overlay,))
+
+
+@hookimpl
+def pe_storage_changes(request: StorageRequest, record: Record) -> Iterable[Change]:
+    """Return what the upper directory changes."""
+    return upper.changes(_upper(request), request.chain)
+
+
+@hookimpl
+def pe_storage_upper(request: StorageRequest, record: Record) -> HostPath:
+    """Return the upper directory."""
+    return _upper(request)
+
+
+@hookimpl
+def pe_storage_usage(request: StorageRequest, record: Record) -> Usage:
+    """Return the memory the container's files take."""
+    return upper.usage(_upper(request))
+
+
+@hookimpl
+def pe_storage_remove(request: StorageRequest, record: Record | None) -> bool:
+    """Give the memory back."""
+    _unmount(_place(request))
+    return True
+
+
+@hookimpl
+def pe_storage_gc(host: Host, valid_ids: frozenset[str], shared: HostPath) -> Iterable[str]:
+    """Give back the memory of containers that are no more."""
+    strays = sorted(set(os.listdir(shared)) - valid_ids) if os.path.isdir(shared) else []
+    for owner in strays:
+        _unmount(f"{shared}/{owner}")
+    return [f"memory of container {owner}" for owner in strays]
+
+
+def _place(request: StorageRequest) -> HostPath:
+    """Return where the memory is mounted: not in the container's directory, which the engine removes by itself."""
+    return HostPath(f"{request.shared}/{request.container_id}")
+
+
+def _upper(request: StorageRequest) -> HostPath:
+    return HostPath(f"{_place(request)}/{_UPPER}")
+
+
+def _size(request: StorageRequest) -> int:
+    """Return the bytes of "512m"."""
+    text = request.options.get("size", _DEFAULT_SIZE)
+    number, unit = (text, "") if text.isdecimal() else (text[:-1], text[-1:].lower())
+    if not number.isdecimal() or unit not in _UNITS or int(number) == 0:
+        raise UsageError(f"storage driver ramdisk: size {text}: not a size such as 512m or 2g")
+    return int(number) * _UNITS[unit]
+
+
+def _furnish(request: StorageRequest) -> None:
+    """Make the directories, and give the upper one what the image's root has: it is what is seen of it."""
+    for name in (_UPPER, _WORK, _EMPTY):
+        os.makedirs(f"{_place(request)}/{name}", 0o755, exist_ok=True)
+    if not request.chain:
+        return
+    source, target = request.chain[-1], _upper(request)
+    found = os.stat(source)
+    os.chown(target, found.st_uid, found.st_gid)
+    os.chmod(target, stat.S_IMODE(found.st_mode))
+    for name in os.listxattr(source):
+        if not name.startswith("trusted.overlay."):
+            os.setxattr(target, name, os.getxattr(source, name))
+    os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+def _is_mounted(place: str) -> bool:
+    with open("/proc/self/mountinfo", "rb") as stream:
+        return any(entry.mount_point == place for entry in parse_mountinfo(stream.read()))
+
+
+def _unmount(place: str) -> None:
+    if _is_mounted(place):
+        umount2(place, MNT_DETACH)
+    for path in (place, os.path.dirname(place)):
+        try:
+            os.rmdir(path)
+        except OSError as exc:
+            if exc.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                raise

@@ -1,0 +1,82 @@
+"""The example packages: built as wheels, installed as strangers' packages are, tested by their own tests, and used."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Pe
+from tests.system.environments import Environment
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+PROJECTS = sorted(path.parent.name for path in EXAMPLES.glob("*/pyproject.toml"))
+NONE = ("--net", "none")
+TOO_LONG_S = 300
+
+
+def installed(tmp_path: Path, name: str) -> tuple[Environment, Path]:
+    """Build and install one example from a copy of its directory; return the environment and the copy."""
+    project = tmp_path / name
+    shutil.copytree(EXAMPLES / name, project, ignore=shutil.ignore_patterns("__pycache__"))
+    environment = Environment(tmp_path / "venv")
+    wheels = tmp_path / "wheels"
+    environment.pip("wheel", "--no-index", "--no-deps", "--no-build-isolation", "-w", str(wheels), str(project))
+    [wheel] = wheels.iterdir()
+    environment.pip("install", "--no-index", "--no-deps", str(wheel))
+    return environment, project
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(TOO_LONG_S)
+@pytest.mark.parametrize("name", PROJECTS)
+def test_the_tests_of_an_example_pass_against_its_wheel(pe: Pe, tmp_path: Path, name: str) -> None:
+    environment, project = installed(tmp_path, name)
+    shutil.rmtree(project / "src")  # what is tested is what was installed
+    done = environment.run(
+        pe, "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", cwd=project, timeout=TOO_LONG_S
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
+
+
+def test_what_a_container_on_ramdisk_writes_stays_in_memory_and_ends_with_it(pe: Pe, tmp_path: Path) -> None:
+    environment, _project = installed(tmp_path, "plugengine-ramdisk")
+    words = ("run", "--name", "fleeting", "--storage", "ramdisk", "--storage-opt", "size=8m", *NONE, "host:base")
+    ran = environment.run(pe, "pe", *words, "sh", "-c", "echo kept > /kept; dd if=/dev/zero of=/big bs=1M count=64")
+    try:
+        assert ran.returncode != 0
+        assert "No space left" in ran.stderr
+        assert "A /kept" in environment.run(pe, "pe", "diff", "fleeting").stdout
+        again = environment.run(pe, "pe", "start", "-a", "fleeting")
+        assert "No space left" in again.stderr
+        assert "tmpfs ramdisk" in Path("/proc/self/mountinfo").read_text()
+    finally:
+        removed = environment.run(pe, "pe", "rm", "-f", "fleeting")
+    assert removed.returncode == 0, removed.stderr
+    assert "tmpfs ramdisk" not in Path("/proc/self/mountinfo").read_text()
+
+
+def test_the_time_line_shows_the_steps_of_a_start_and_of_its_end(
+    pe: Pe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PE_TIMELINE_DIRECTORY", str(tmp_path / "notes"))
+    environment, _project = installed(tmp_path, "plugengine-timeline")
+    made = environment.run(pe, "pe", "create", *NONE, "host:base", "true")
+    container = made.stdout.strip()
+    environment.run(pe, "pe", "start", "-a", container)
+    try:
+        lines = environment.run(pe, "pe", "timeline", container[:12]).stdout.splitlines()
+        names = [line[:44].strip() for line in lines]
+        assert any(name.startswith("make cgroup") for name in names), lines
+        assert any(name.startswith("undo: make cgroup") for name in names)
+        assert "* start" in names
+        assert "* die" in names
+        assert any(" ms " in line and "#" in line for line in lines)
+        nobody = environment.run(pe, "pe", "timeline", "0000000")
+        assert nobody.returncode != 0
+        assert "nothing was noted" in nobody.stderr
+        assert "timeline" in environment.run(pe, "pe", "--help").stdout
+    finally:
+        environment.run(pe, "pe", "rm", "-f", container)
