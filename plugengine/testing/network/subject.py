@@ -80,6 +80,7 @@ class Subject:
         return capability in self.driver.info.capabilities
 
     def __enter__(self) -> Self:
+        _refuse_the_machines()
         Locations(self.host.root, self.host.run_root).ensure()
         self.world: playground.World = playground.World()
         self._before = traces()
@@ -224,6 +225,17 @@ class Subject:
             ports = (port(0, 80),) if other.claims(Capability.PORTS) else ()
             other.attached(*ports, network=other.network("kit-shared"))
         return [line.removeprefix(_LEFT) for line in other.leaks()]
+
+
+def _refuse_the_machines() -> None:
+    """Make sure that what cases add, flush and delete is not the machine's, whoever makes a subject."""
+    try:
+        if os.path.samefile("/proc/self/ns/net", "/proc/1/ns/net"):
+            raise RuntimeError(
+                "network cases need a network namespace of their own: run them by plugengine.testing.run"
+            )
+    except PermissionError:
+        return  # not root in the first user namespace: then it is not the machine's
 
 
 def port(host_port: int, guest_port: int, *, on: str = "", protocol: str = "tcp") -> Port:
