@@ -85,4 +85,4 @@ def _change_layers(root: str) -> None:
     os.chmod(f"{root}/usr", 0o711)
     os.unlink(f"{root}/pipe")
     os.unlink(f"{root}/lib")
-    os.symlink("/usr/lib", f"{root}/lib")
+    os.symlink("/no/such/lib", f"{root}/lib")
