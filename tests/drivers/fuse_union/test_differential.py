@@ -22,11 +22,15 @@ from tests.drivers.fuse_union.world import World
 EXAMPLES = int(os.environ.get("PE_EXAMPLES", "40"))
 VARIANTS = [
     pytest.param({"options": {"passthrough": "auto"}}, id="passthrough"),
+    pytest.param({"options": {"redirect_dir": "follow"}}, id="exchanged"),
+    pytest.param({"options": {"redirect_dir": "follow", "passthrough": "off"}}, id="exchanged and served"),
     pytest.param({"options": {"passthrough": "off"}}, id="served"),
     pytest.param({"server": {"without": -1}, "options": {"passthrough": "off"}}, id="oldest kernel"),
     pytest.param({"server": {"directories": 1, "nodes": 3, "backed": 1}}, id="starved"),
     pytest.param({"options": {"size": "1g"}}, id="counted"),
 ]
+# Where a step is done; another process shares what is held open.
+PLACES = st.sampled_from([*["here"] * 4, "other process"])
 
 
 def fill(world: World) -> None:
@@ -61,25 +65,35 @@ def fill(world: World) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
-@given(steps=st.lists(STEPS, min_size=5, max_size=40))
-def test_results_and_trees_are_those_of_overlayfs(variant: dict[str, Any], steps: list[Step]) -> None:
+@given(steps=st.lists(st.tuples(STEPS, PLACES), min_size=5, max_size=40))
+def test_results_and_trees_are_those_of_overlayfs(variant: dict[str, Any], steps: list[tuple[Step, str]]) -> None:
     base = Path(tempfile.mkdtemp(prefix="pe-fu-"))
+    exchanged = "redirect_dir" in variant.get("options", {})
     ours = World(base / "f", layers=3, **variant)
-    theirs = World(base / "o", layers=3)
+    theirs = World(base / "o", layers=3, **variant)
     actors = [Actor(str(world.root)) for world in (ours, theirs)]
     try:
         for world in (ours, theirs):
             fill(world)
         ours.mount()
         theirs.mount_overlay()
-        for step in steps:
-            if step.call == "remount":
+        for step, place in steps:
+            if step.call == "remount" and exchanged and place == "other process":
+                # Each goes on with the directories that the other has written.
+                for actor in actors:
+                    actor.close()
+                ours.unmount()
+                theirs.unmount()
+                ours, theirs, actors = theirs, ours, actors[::-1]
+                ours.mount()
+                theirs.mount_overlay()
+            elif step.call == "remount":
                 for actor in actors:
                     actor.close()
                 ours.remount()
                 theirs.remount()
             else:
-                results = [actor.do(step) for actor in actors]
+                results = [actor.do_elsewhere(step) if place == "other process" else actor.do(step) for actor in actors]
                 assert results[0] == results[1], step
         assert picture(str(ours.root)) == picture(str(theirs.root))
         for actor in actors:

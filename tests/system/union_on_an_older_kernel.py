@@ -1,0 +1,46 @@
+"""fuse_union beside overlayfs on a kernel without passthrough; run in a machine of its own."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tests.drivers.fuse_union.operations import OPERATIONS, attempt, fill
+from tests.drivers.fuse_union.pictures import picture
+from tests.drivers.fuse_union.world import World
+
+# There overlayfs has no O_TMPFILE yet (Linux 6.3), and FUSE no time of birth (Linux 6.6).
+UNLIKE = {
+    "a_file_without_a_name_gets_one",
+    "a_file_without_a_name_may_be_kept_from_having_one",
+    "a_time_of_birth_is_known",
+}
+
+
+def test_operations_end_as_on_overlayfs() -> None:
+    assert tuple(map(int, os.uname().release.split(".")[:2])) < (6, 9), "this kernel has passthrough"
+    base = Path(tempfile.mkdtemp())
+    found: list[dict[str, Any]] = []
+    for number in range(2):
+        world = World(base / str(number), layers=3)
+        for name in OPERATIONS:
+            for layer in world.layers:
+                (layer / name).mkdir()
+            fill([layer / name for layer in world.layers])
+        if number:
+            world.mount()
+        else:
+            world.mount_overlay()
+        results = {name: attempt(act, world.root / name) for name, act in OPERATIONS.items()}
+        before = picture(str(world.root))
+        world.remount()
+        assert picture(str(world.root)) == before
+        found.append({name: (result, picture(str(world.root / name))) for name, result in results.items()})
+        world.unmount()
+        assert world.complaints == ""
+    differing = [name for name in OPERATIONS if found[0][name] != found[1][name]]
+    for name in differing:
+        print(name, found[0][name][0], found[1][name][0], sep="\n  ")  # noqa: T201 - shown with the failure
+    assert set(differing) <= UNLIKE
