@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
@@ -28,6 +30,9 @@ _MKFS: Final = {
     "xfs": ("mkfs.xfs", "-q", "-f"),
 }
 FILESYSTEMS: Final = tuple(_MKFS)
+_PREFIX: Final = "pe-kit-"
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FORGOTTEN_S: Final = 600  # younger ones may not be locked yet
 
 
 @contextmanager
@@ -44,8 +49,11 @@ def prepared(directory: HostPath | None, filesystem: str | None, *, private_netw
         NotSupportedError: The program that makes the filesystem is missing or fails.
     """
     with ExitStack() as undo:
-        base = _make_directory(directory or DEFAULT_DIRECTORY)
+        parent = directory or DEFAULT_DIRECTORY
+        base, lock = _make_directory(parent)
+        undo.callback(os.close, lock)
         undo.callback(_remove, base)
+        _sweep(parent)
         if filesystem is None:
             yield Ground(directory=base, private_network=private_network)
             return
@@ -79,13 +87,37 @@ def filesystem_of(directory: HostPath) -> str:
     return found.fstype if found is not None else "unknown"
 
 
-def _make_directory(parent: HostPath) -> HostPath:
+def _make_directory(parent: HostPath) -> tuple[HostPath, int]:
+    """Return a new directory, and a descriptor that keeps it locked while this process or a case of it lives."""
     try:
-        made = tempfile.mkdtemp(prefix="pe-kit-", dir=os.path.realpath(parent))
+        made = tempfile.mkdtemp(prefix=_PREFIX, dir=os.path.realpath(parent))
     except OSError as exc:
         raise UsageError(f"--directory {parent}: {str(exc.strerror).lower()}") from exc
     os.chmod(made, 0o711)  # noqa: S103 - mapped users of containers must get through
-    return HostPath(made)
+    lock = os.open(made, _DIRECTORY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return HostPath(made), lock
+
+
+def _sweep(parent: HostPath) -> None:
+    """Remove what runs that were killed have left; anybody may make names in the directory, so all else stays."""
+    for name in os.listdir(parent):
+        if not name.startswith(_PREFIX):
+            continue
+        path = HostPath(f"{os.path.realpath(parent)}/{name}")
+        try:
+            fd = os.open(path, _DIRECTORY)
+        except OSError:
+            continue
+        try:
+            found = os.fstat(fd)
+            if found.st_uid == os.geteuid() and time.time() - found.st_mtime > _FORGOTTEN_S:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(path)
+        except BlockingIOError:  # it is in use
+            continue
+        finally:
+            os.close(fd)
 
 
 def _remove(base: HostPath) -> None:

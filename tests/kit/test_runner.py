@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -189,6 +190,22 @@ def test_a_filesystem_is_made_for_the_cases_and_is_gone_afterwards(filesystem: s
     assert report.host.filesystem == filesystem
     assert Path("/proc/mounts").read_text() == before
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next_and_nothing_else_is(tmp_path: Path) -> None:
+    for name in ("pe-kit-old", "pe-kit-young", "pe-kit-others", "pe-kit-used", "other"):
+        (tmp_path / name / "1" / "s").mkdir(parents=True)
+        if name != "pe-kit-young":
+            os.utime(tmp_path / name, (0, 0))
+    (tmp_path / "pe-kit-link").symlink_to(tmp_path / "other")
+    os.chown(tmp_path / "pe-kit-others", 1000, 1000)
+    used = os.open(tmp_path / "pe-kit-used", os.O_RDONLY)
+    fcntl.flock(used, fcntl.LOCK_EX)
+    run("storage", fakes.Good(), directory=str(tmp_path), chosen=[])
+    os.close(used)
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["other", "pe-kit-link", "pe-kit-others", "pe-kit-used", "pe-kit-young"]
+    assert (tmp_path / "other" / "1").is_dir()
 
 
 def test_cases_of_network_drivers_have_a_host_of_their_own() -> None:
