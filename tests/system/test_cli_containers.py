@@ -217,7 +217,7 @@ def test_debug_logs_the_steps_as_they_run(pe: Pe) -> None:
             "storage driver overlai: not installed",
             "did you mean overlay?",
         ),
-        (("run", "--net", "nones", "host:base"), "network driver nones: not installed", "did you mean none?"),
+        (("run", "--net", "nones", "host:base"), "network nones: neither a network", "did you mean none?"),
         (("run", "--net", "none", "-p", "80:80", "host:base"), "--publish: network driver none", ""),
         (("stop", "nobody"), "container nobody: no such container", ""),
         (("exec", "nobody", "true"), "container nobody: no such container", ""),
