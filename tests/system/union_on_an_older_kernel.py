@@ -11,7 +11,7 @@ from tests.drivers.fuse_union.operations import OPERATIONS, attempt, fill
 from tests.drivers.fuse_union.pictures import picture
 from tests.drivers.fuse_union.world import World
 
-# There overlayfs has no O_TMPFILE yet (Linux 6.3), and FUSE no time of birth (Linux 6.6).
+# There overlayfs has no O_TMPFILE yet, and FUSE no time of birth (protocol 7.39).
 UNLIKE = {
     "a_file_without_a_name_gets_one",
     "a_file_without_a_name_may_be_kept_from_having_one",
