@@ -36,13 +36,16 @@ _FORGOTTEN_S: Final = 600  # younger ones may not be locked yet
 
 
 @contextmanager
-def prepared(directory: HostPath | None, filesystem: str | None, *, private_network: bool) -> Iterator[Ground]:
+def prepared(
+    directory: HostPath | None, filesystem: str | None, *, private_network: bool, protected: bool = False
+) -> Iterator[Ground]:
     """Make the directory of a run and, if asked for, a filesystem that only the cases see; all goes at the end.
 
     Args:
         directory: Where to make it; None: /var/tmp.
         filesystem: One of FILESYSTEMS, made in a file there and attached to a loop device; None: as it is there.
         private_network: Cases get a network namespace in place of the host's.
+        protected: Cases cannot change the lasting filesystems of the host.
 
     Raises:
         UsageError: The directory cannot be written to, or the filesystem has no name known here.
@@ -55,7 +58,7 @@ def prepared(directory: HostPath | None, filesystem: str | None, *, private_netw
         undo.callback(_remove, base)
         _sweep(parent)
         if filesystem is None:
-            yield Ground(directory=base, private_network=private_network)
+            yield Ground(directory=base, private_network=private_network, protected=protected)
             return
         image = HostPath(f"{base}/image")
         work = HostPath(f"{base}/work")
@@ -69,7 +72,9 @@ def prepared(directory: HostPath | None, filesystem: str | None, *, private_netw
         finally:
             os.close(backing)
         undo.callback(os.close, device_fd)
-        yield Ground(directory=work, device=device, fstype=filesystem, private_network=private_network)
+        yield Ground(
+            directory=work, device=device, fstype=filesystem, private_network=private_network, protected=protected
+        )
 
 
 def filesystem_of(directory: HostPath) -> str:

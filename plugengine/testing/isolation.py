@@ -41,6 +41,7 @@ class Ground(Struct, frozen=True, kw_only=True):
     device: str | None = None  # block device to be mounted at `directory`, in the namespace of the work
     fstype: str = ""
     private_network: bool = False  # a network namespace of its own takes the place of the host's
+    protected: bool = False  # the host's lasting filesystems are read-only but for `directory`
 
 
 class Work(Struct, frozen=True, kw_only=True):

@@ -34,6 +34,7 @@ from plugengine.testing.host_state import HostState
 from plugengine.testing.isolation import Ground, Result, Work, ending, send
 from plugengine.testing.leaks import Board
 from plugengine.testing.outcome import Verdict
+from plugengine.testing.protection import protect_all_but
 
 _TRACE_WAIT_S: Final = 0.5
 _SETTLE_S: Final = 0.02
@@ -130,6 +131,8 @@ class _Keeper:
             _show_network_in_sysfs()
         if self._ground.device is not None:
             mount(self._ground.device, self._ground.directory, self._ground.fstype)
+        if self._ground.protected:
+            protect_all_but(self._ground.directory)
 
     def _watch(self, scratch: HostPath) -> Result:
         read_end, write_end = os.pipe2(os.O_CLOEXEC)

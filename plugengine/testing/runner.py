@@ -121,7 +121,11 @@ class Kit:
 
     def __enter__(self) -> Self:
         private_network = self.tested.kind is Kind.NETWORK
-        prepared = grounds.prepared(self._directory, self._filesystem, private_network=private_network)
+        # Others write where the host keeps its own: leases of CNI, control groups.
+        protected = self.tested.kind is Kind.STORAGE
+        prepared = grounds.prepared(
+            self._directory, self._filesystem, private_network=private_network, protected=protected
+        )
         ground = self._undo.enter_context(prepared)
         self._shown_filesystem = self._filesystem or grounds.filesystem_of(ground.directory)
         self.schedule: Schedule = Schedule(self.tested, ground, self._options, self._jobs, self._patience)

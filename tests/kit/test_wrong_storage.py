@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import pytest
 
-from plugengine.model import Kind
+from plugengine.model import Kind, Record, StorageRequest
 from plugengine.testing import Outcome, Verdict, run
 from plugengine.testing.cases import Case
 from plugengine.testing.cases import cases as all_cases
@@ -79,13 +80,12 @@ def outcome_of(driver: Good, case: Case) -> Outcome:
     return report.outcomes[0]
 
 
+BASES: dict[str, type[Good]] = {base.module.__name__: base for base in (Good, GoodCopy, GoodServer)}
+
+
 @cache
-def passes_unspoilt(base: type[Good], name: str) -> Outcome:
-    return outcome_of(base(), case_named(name))
-
-
-def base_of(driver: type[Good]) -> type[Good]:
-    return next(base for base in (GoodCopy, GoodServer, Good) if base.module is driver.module)
+def passes_unspoilt(module: str, name: str) -> Outcome:
+    return outcome_of(BASES[module](), case_named(name))
 
 
 @pytest.mark.parametrize(("driver", "name", "words"), WRONG, ids=lambda value: getattr(value, "__name__", value))
@@ -93,8 +93,23 @@ def test_a_wrong_driver_is_caught_by_the_case_meant_for_it(driver: type[Good], n
     found = outcome_of(driver(), case_named(name))
     assert found.verdict is Verdict.FAILED, f"{driver.__name__} passed {name}"
     assert words in "; ".join(found.reasons)
-    unspoilt = passes_unspoilt(base_of(driver), name)
+    unspoilt = passes_unspoilt(driver.module.__name__, name)
     if driver in (wrong.LiesAboutQuota, wrong.LiesAboutDiff):
         assert unspoilt.verdict is Verdict.LEFT_OUT, "the case tests the very claim"
     else:
         assert unspoilt.verdict is Verdict.PASSED, "; ".join(unspoilt.reasons)
+
+
+@pytest.mark.parametrize("filesystem", [None, "ext4"])
+def test_a_driver_that_goes_astray_changes_nothing_of_the_machine(tmp_path: Path, filesystem: str | None) -> None:
+    class Astray(Good):
+        def prepare(self, request: StorageRequest) -> Record:
+            (tmp_path / "precious").unlink()
+            return super().prepare(request)
+
+    (tmp_path / "precious").touch()
+    report = run(
+        "storage", Astray(), chosen=[case_named("contract.prepare-twice")], patience=PATIENCE, filesystem=filesystem
+    )
+    assert (tmp_path / "precious").exists()
+    assert "read-only file system" in "; ".join(report.outcomes[0].reasons).lower()
