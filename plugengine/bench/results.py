@@ -17,6 +17,7 @@ from plugengine.errors import UsageError
 SCHEMA: Final = 1
 LOWER: Final = "lower"  # is better: times, bytes of memory
 HIGHER: Final = "higher"  # is better: throughput
+NOT_MEASURED: Final = "not measured"
 
 
 class Machine(Struct, frozen=True, kw_only=True):
@@ -64,7 +65,10 @@ class Workload(Struct, frozen=True, kw_only=True):
 
 
 class Cell(Struct, frozen=True, kw_only=True):
-    """The values of one workload with one column; `values[i]` was taken in round `rounds[i]`."""
+    """The values of one workload with one column; `values[i]` was taken in round `rounds[i]`.
+
+    Without values and error the workload makes no sense there, or the run was interrupted before it came.
+    """
 
     workload: str
     column: str
@@ -99,7 +103,12 @@ class Run(Struct, frozen=True, kw_only=True):
         for cell in self.cells:
             if (cell.workload, cell.column) == (workload, column):
                 return cell
-        return Cell(workload=workload, column=column, error="not measured")
+        return Cell(workload=workload, column=column, error=NOT_MEASURED)
+
+    @property
+    def failures(self) -> tuple[Cell, ...]:
+        """The cells that failed; a column that could not be measured here is none."""
+        return tuple(cell for cell in self.cells if cell.error)
 
     def pairs(self, workload: str, column: str, baseline: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return the values of two columns in the rounds in which both have one."""
