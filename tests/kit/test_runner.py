@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +32,24 @@ def sleep(_: object) -> None:
     time.sleep(0.5)
 
 
-def test_as_many_cases_run_at_once_as_there_are_jobs(tmp_path: Path) -> None:
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A directory that cases of storage drivers can write to: what lasts is read-only for them."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as path:
+        yield Path(path)
+
+
+def test_as_many_cases_run_at_once_as_there_are_jobs(memory: Path) -> None:
     def wait_for_all(subject: Any) -> None:
-        (tmp_path / str(os.getpid())).touch()
-        wait_until(lambda: len(list(tmp_path.iterdir())) == 4)
+        (memory / str(os.getpid())).touch()
+        wait_until(lambda: len(list(memory.iterdir())) == 4)
 
     cases = [fakes.make_case(wait_for_all, f"try.{n}", deadline_s=30) for n in range(4)]
     assert run("storage", fakes.Good(), chosen=cases, jobs=4).ok
 
 
-def test_one_job_runs_one_case_at_a_time(tmp_path: Path) -> None:
-    log = tmp_path / "log"
+def test_one_job_runs_one_case_at_a_time(memory: Path) -> None:
+    log = memory / "log"
 
     def note(_: object) -> None:
         for word in ("begin", "end"):
@@ -221,8 +230,10 @@ def test_cases_of_network_drivers_have_a_host_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
-def test_a_run_that_is_ended_takes_all_its_processes_with_it(number: signal.Signals, tmp_path: Path) -> None:
-    pids = tmp_path / "pids"
+def test_a_run_that_is_ended_takes_all_its_processes_with_it(
+    number: signal.Signals, tmp_path: Path, memory: Path
+) -> None:
+    pids = memory / "pids"
     script = f"""
 import os, subprocess, time
 from plugengine.testing import run

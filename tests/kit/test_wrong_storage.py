@@ -60,7 +60,7 @@ WRONG: list[tuple[type[Good], str, str]] = [
     (wrong.CountsLayers, "space.usage-without-layers", "that wrote nothing"),
     (wrong.CountsNothing, "space.usage", "growth of size_bytes"),
     (wrong.HidesWhyItFailed, "space.full-while-preparing", "not NoSpaceError"),
-    (wrong.RacesForTheChain, "concurrency.new-chain", "missing"),
+    (wrong.RacesForTheChain, "concurrency.new-chain", "at once"),
 ]
 
 
