@@ -56,6 +56,18 @@ class Option(Struct, frozen=True, kw_only=True):
     help: str
 
 
+class Deviation(Struct, frozen=True, kw_only=True):
+    """Where a driver knowingly does not do what a case of the conformance kit asks for.
+
+    The kit runs these cases all the same. One that fails is reported as deviating, with `why`, and never as passed; one
+    that passes is a failure: the declaration is to be removed.
+    """
+
+    cases: tuple[str, ...]  # ids, e.g. "storage.content.times"
+    why: str  # for people who choose a driver; what fails, and whose fault it is
+    sometimes: bool = False  # the cases fail in some runs only: to pass is no failure then
+
+
 class DriverInfo(Struct, frozen=True, kw_only=True):
     """What a driver says of itself."""
 
@@ -64,6 +76,7 @@ class DriverInfo(Struct, frozen=True, kw_only=True):
     capabilities: frozenset[Capability] = frozenset()
     options: tuple[Option, ...] = ()
     rank: int = 0  # among the supported drivers of a kind the highest rank is the default
+    deviations: tuple[Deviation, ...] = ()  # cases of the conformance kit it does not pass, and why
 
 
 class Host(Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ LABEL: Final = "plugengine conformance"
 GOOD: Final = "#1a7f37"
 BAD: Final = "#c5221f"
 UNKNOWN: Final = "#57606a"
+PARTLY: Final = "#9a6700"
 _LABEL_COLOUR: Final = "#3d444d"
 # Pixels, of Verdana and its like at 11 pixels; what is left of the difference is spread over the letters.
 _CHARACTER: Final = 7.0
@@ -72,4 +73,6 @@ def words(report: Report) -> tuple[str, str]:
         return f"{counts[Verdict.FAILED]} of {counts[Verdict.FAILED] + counts[Verdict.PASSED]} failed", BAD
     if not counts[Verdict.PASSED]:
         return "no case was run", UNKNOWN
+    if counts[Verdict.DEVIATING]:
+        return f"{counts[Verdict.PASSED]} passed, {counts[Verdict.DEVIATING]} deviating", PARTLY
     return f"{counts[Verdict.PASSED]} passed", GOOD

@@ -89,6 +89,8 @@ class Conformance:
     def _judge(self, outcome: Outcome) -> None:
         if outcome.verdict is Verdict.SKIPPED:
             self.not_suitable(outcome.message)
+        if outcome.verdict is Verdict.DEVIATING:
+            pytest.xfail(f"deviates: {outcome.deviation}: {'; '.join(outcome.reasons)}")
         if outcome.verdict is Verdict.FAILED:
             parts = (f"{outcome.id}: {outcome.sentence}", *outcome.reasons, outcome.traceback, outcome.log)
             pytest.fail("\n".join(part for part in parts if part), pytrace=False)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from plugengine.drivers import CLASSES, Driver
 from plugengine.errors import NotFoundError, UsageError
-from plugengine.model import Host, HostPath, Kind
+from plugengine.model import Deviation, Host, HostPath, Kind
 from plugengine.plugins import Entry, Registry, new_manager
-from plugengine.testing.cases import Case
+from plugengine.testing.cases import Case, cases
 
 if TYPE_CHECKING:
     import pluggy
@@ -64,6 +64,23 @@ class Tested:
         self.entry: Entry = self.registry.find(kind.value, self.name)
         self.manager: pluggy.PluginManager = new_manager(self.registry, [(kind.value, self.name)])
         self.driver: Driver = CLASSES[kind.value](self.manager, self.name)
+        self.deviations: dict[str, Deviation] = {
+            case: declared for declared in self.driver.info.deviations for case in declared.cases
+        }
+
+    def check_deviations(self) -> None:
+        """Check that every deviation is about a case there is.
+
+        Raises:
+            UsageError: It is not; the hint has the near miss.
+        """
+        known = [case.id for case in cases(self.kind)]
+        for name in sorted(set(self.deviations) - set(known)):
+            from difflib import get_close_matches
+
+            close = get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else "`pe driver test --list` shows the cases"
+            raise UsageError(f"driver {self.name}: declares to deviate in {name}: no such case", hint=hint)
 
     def why_left_out(self, case: Case, *, quick: bool = False) -> str:
         """Return why a case is not run for this driver; empty: it is."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from enum import Enum
 
 from msgspec import Struct
+from msgspec.structs import replace
+
+from plugengine.model import Deviation
 
 
 class Verdict(Enum):
@@ -12,6 +15,7 @@ class Verdict(Enum):
 
     PASSED = "passed"
     FAILED = "failed"
+    DEVIATING = "deviating"  # failed, as the driver declares (`DriverInfo.deviations`)
     SKIPPED = "skipped"  # this host lacks something the case needs
     LEFT_OUT = "left-out"  # the driver does not claim what is tested, or the case is slow and the run quick
 
@@ -29,6 +33,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     claim: str
     verdict: Verdict
     message: str = ""  # why it failed, was skipped or left out
+    deviation: str = ""  # why the driver says that it fails
     leaks: tuple[str, ...] = ()  # what was left behind or changed, each a sentence; any of them is a failure
     traceback: str = ""
     log: str = ""  # the end of what the driver and its servers wrote
@@ -38,3 +43,14 @@ class Outcome(Struct, frozen=True, kw_only=True):
     def reasons(self) -> tuple[str, ...]:
         """Everything that is to be said about it, the main thing first."""
         return (*((self.message,) if self.message else ()), *self.leaks)
+
+    def judged(self, declared: Deviation | None) -> Outcome:
+        """Return it in the light of what the driver declares about the case."""
+        if declared is None:
+            return self
+        if self.verdict is Verdict.FAILED:
+            return replace(self, verdict=Verdict.DEVIATING, deviation=declared.why)
+        if self.verdict is Verdict.PASSED and not declared.sometimes:
+            message = f"passes, and is declared to deviate ({declared.why}): remove the declaration"
+            return replace(self, verdict=Verdict.FAILED, message=message)
+        return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
@@ -13,17 +13,23 @@ from plugengine.testing.outcome import Outcome, Verdict
 if TYPE_CHECKING:
     from plugengine.testing.report import Report
 
-_MARKS: Final = {Verdict.PASSED: "✓", Verdict.FAILED: "✗", Verdict.SKIPPED: "○", Verdict.LEFT_OUT: "·"}
+_MARKS: Final = {
+    Verdict.PASSED: "✓",
+    Verdict.FAILED: "✗",
+    Verdict.DEVIATING: "≠",
+    Verdict.SKIPPED: "○",
+    Verdict.LEFT_OUT: "·",
+}
 _HEADINGS: Final = (
     '<thead><tr><th scope="col">Case</th><th scope="col">Claim</th><th scope="col">Verdict</th>'
     '<th scope="col" class="time">Time</th></tr></thead>'
 )
 _STYLE: Final = """\
 :root { color-scheme: light dark; --ink: #1f2328; --paper: #fff; --quiet: #57606a; --line: #d0d7de; --band: #f6f8fa;
-  --good: #1a7f37; --bad: #c5221f; }
+  --good: #1a7f37; --bad: #c5221f; --partly: #9a6700; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6edf3; --paper: #0d1117; --quiet: #9198a1; --line: #3d444d; --band: #161b22;
-    --good: #4ac26b; --bad: #ff7b72; } }
+    --good: #4ac26b; --bad: #ff7b72; --partly: #d4a72c; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 64rem; background: var(--paper); color: var(--ink);
   font: 1rem/1.5 system-ui, sans-serif; }
@@ -39,6 +45,7 @@ td.time, th.time { text-align: right; white-space: nowrap; font-variant-numeric:
 td.verdict { white-space: nowrap; font-weight: 600; }
 .passed td.verdict { color: var(--good); } .failed td.verdict { color: var(--bad); }
 .skipped td.verdict, .left-out td { color: var(--quiet); }
+.deviating td.verdict, .deviating .why, .deviation { color: var(--partly); }
 code, pre { font: .85em/1.45 ui-monospace, SFMono-Regular, Menlo, monospace; }
 code { overflow-wrap: anywhere; color: var(--quiet); }
 pre { background: var(--band); border: 1px solid var(--line); border-radius: 6px; padding: .75rem; overflow-x: auto; }
@@ -51,7 +58,8 @@ summary { cursor: pointer; }
   td, .group th { display: block; border: 0; padding: .1rem 0; }
   td + td { display: inline-block; margin-right: 1rem; } td.time { color: var(--quiet); } }
 @media print {
-  :root { --ink: #000; --paper: #fff; --quiet: #444; --line: #999; --band: #fff; --good: #060; --bad: #a00; }
+  :root { --ink: #000; --paper: #fff; --quiet: #444; --line: #999; --band: #fff; --good: #060; --bad: #a00;
+    --partly: #630; }
   body { max-width: none; padding: 0; font-size: 9pt; }
   tr, dl { break-inside: avoid; } h2, .group { break-after: avoid; }
   pre { white-space: pre-wrap; } }
@@ -76,6 +84,7 @@ def page(report: Report) -> str:
             f"<p><strong>{escape(report.summary)}</strong></p>",
             *_reasons(report.reasons),
             *_failures(report.failures),
+            *_deviations(report.deviations),
             *_facts(report),
             *_tables(report.outcomes),
             "</html>",
@@ -91,8 +100,20 @@ def _reasons(reasons: Iterable[str]) -> Iterator[str]:
 
 def _failures(outcomes: Sequence[Outcome]) -> Iterator[str]:
     if outcomes:
-        links = ", ".join(f'<a href="#{escape(outcome.id)}">{escape(outcome.id)}</a>' for outcome in outcomes)
-        yield f'<p class="why">Failed: {links}</p>'
+        yield f'<p class="why">Failed: {_links(outcomes)}</p>'
+
+
+def _deviations(declared: Mapping[str, Sequence[Outcome]]) -> Iterator[str]:
+    """Yield what the driver says it does not do, and which cases fail for it."""
+    for why, outcomes in declared.items():
+        yield (
+            f'<details class="deviation"><summary>Deviates: {escape(why)} ({len(outcomes)})</summary>'
+            f"<p>{_links(outcomes)}</p></details>"
+        )
+
+
+def _links(outcomes: Iterable[Outcome]) -> str:
+    return ", ".join(f'<a href="#{escape(outcome.id)}">{escape(outcome.id)}</a>' for outcome in outcomes)
 
 
 def _facts(report: Report) -> Iterator[str]:
@@ -145,7 +166,8 @@ def _group(outcome: Outcome) -> str:
 
 def _row(outcome: Outcome) -> str:
     time = "" if outcome.verdict is Verdict.LEFT_OUT else f"{outcome.duration_s:.2f} s"
-    why = "".join(f'<div class="why">{escape(reason)}</div>' for reason in outcome.reasons)
+    declared = (f"deviates: {outcome.deviation}",) if outcome.deviation else ()
+    why = "".join(f'<div class="why">{escape(reason)}</div>' for reason in (*declared, *outcome.reasons))
     details = "".join(
         f"<details><summary>{name}</summary><pre>{escape(text)}</pre></details>"
         for name, text in (("Traceback", outcome.traceback), ("Log", outcome.log))

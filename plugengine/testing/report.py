@@ -114,6 +114,15 @@ class Report(Struct, frozen=True, kw_only=True):
         return [outcome for outcome in self.outcomes if outcome.verdict is Verdict.FAILED]
 
     @property
+    def deviations(self) -> dict[str, list[Outcome]]:
+        """The cases that failed as the driver declares, by the reason it gives."""
+        found: dict[str, list[Outcome]] = {}
+        for outcome in self.outcomes:
+            if outcome.verdict is Verdict.DEVIATING:
+                found.setdefault(outcome.deviation, []).append(outcome)
+        return found
+
+    @property
     def summary(self) -> str:
         """One line: "41 passed, 2 failed"."""
         if self.reasons:

@@ -111,6 +111,7 @@ class Kit:
         if os.geteuid() != 0:
             raise NotSupportedError("conformance kit: needs root", hint="drivers mount, and make links and groups")
         self.tested: Tested = Tested(kind, plugin, name)
+        self.tested.check_deviations()
         self._options = dict(options or {})
         self._jobs = jobs or os.cpu_count() or 1
         self._directory = None if directory is None else HostPath(directory)

@@ -110,7 +110,7 @@ class Schedule:
     def _finish(self, pipe: int) -> None:
         self._poll.unregister(pipe)
         job = self._running.pop(pipe)
-        self._done[job.case.id] = outcome_of(job.case, job.running.finish())
+        self._done[job.case.id] = self._judged(outcome_of(job.case, job.running.finish()))
 
     def _give_up_lost(self) -> None:
         now = time.monotonic()
@@ -119,7 +119,11 @@ class Schedule:
             if lasted > job.case.deadline_s * self._patience + _LOST_S:
                 self._poll.unregister(pipe)
                 del self._running[pipe]
-                self._done[job.case.id] = outcome_of(job.case, replace(job.running.abandon(), duration_s=lasted))
+                result = replace(job.running.abandon(), duration_s=lasted)
+                self._done[job.case.id] = self._judged(outcome_of(job.case, result))
+
+    def _judged(self, outcome: Outcome) -> Outcome:
+        return outcome.judged(self._tested.deviations.get(outcome.id))
 
 
 def outcome_of(case: Case, result: Result) -> Outcome:

@@ -84,8 +84,8 @@ def test_all_passed_is_exit_code_0_with_a_line_for_each_case_and_a_summary(pe: P
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert [re.sub(r"[0-9.]+ s", "T", line) for line in lines[:-1]] == [
-        "passed     T  storage.contract.options",
-        "passed     T  storage.contract.prepare-twice",
+        "passed      T  storage.contract.options",
+        "passed      T  storage.contract.prepare-twice",
         lines[-2],
     ]
     assert re.fullmatch(r"storage driver overlay of plugengine \S+: 2 passed", lines[-2])
@@ -126,7 +126,7 @@ def test_no_case_at_all_is_no_success(pe: Pe) -> None:
         (["overlay", "--patience", "nan"], 2, "--patience nan: not between 1 and", "--patience 4"),
         (["overlay", "--option", "size"], 2, "--option size: not NAME=VALUE", "size=1g"),
         (["overlay", "--report", "x.pdf"], 2, "--report x.pdf: not a kind of report", ".json, .html or .svg"),
-        (["overlay", "--filesystem", "vfat"], 125, "--filesystem vfat: not one the kit can make", "btrfs"),
+        (["overlay", "--filesystem", "vfat"], 125, "--filesystem vfat: not one that can be made", "btrfs"),
         (["overlay", "--directory", "/no/such"], 125, "--directory /no/such: no such file", ""),
         ([], 2, "missing argument", ""),
     ],

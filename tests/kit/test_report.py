@@ -59,6 +59,7 @@ def test_the_json_has_what_is_documented(report: Report) -> None:
     assert sorted(found) == ["driver", "duration_s", "format", "host", "jobs", "outcomes", "reasons", "started"]
     assert sorted(found["outcomes"][0]) == [
         "claim",
+        "deviation",
         "duration_s",
         "id",
         "leaks",

@@ -21,7 +21,7 @@ FAILED: Final = 1
 UNDECIDED: Final = 125  # not supported here, or no case was run
 _MOST_PATIENCE: Final = 1000
 _ERASE: Final = "\r\033[K"  # console_codes(4): erase to the end of the line
-_LETTERS: Final = {"passed": ".", "failed": "F", "skipped": "s"}
+_LETTERS: Final = {"passed": ".", "failed": "F", "deviating": "d", "skipped": "s"}
 _INDENT: Final = "    "
 
 
@@ -105,7 +105,7 @@ class _Lines:
             return
         self._erase()
         why = f"  {outcome.message}" if verdict == "skipped" else ""
-        self._app.line(f"{verdict:8} {outcome.duration_s:6.2f} s  {outcome.id}{why}")
+        self._app.line(f"{verdict:9} {outcome.duration_s:6.2f} s  {outcome.id}{why}")
         if self._live and done < total:
             sys.stderr.write(f"{done} of {total}")
             sys.stderr.flush()
@@ -118,7 +118,9 @@ class _Lines:
         for outcome in report.failures:
             self._app.write(f"\n{describe(outcome)}")
         driver = report.driver
-        self._app.write("\n" if report.failures else "")
+        self._app.write("\n" if report.failures or report.deviations else "")
+        for why, outcomes in report.deviations.items():
+            self._app.line(f"deviates: {why}: {', '.join(outcome.id for outcome in outcomes)}")
         self._app.line(
             f"{driver.kind} driver {driver.name} of {driver.distribution} {driver.version}: {report.summary}"
         )
