@@ -79,7 +79,7 @@ def pe_storage_prepare(request: StorageRequest) -> Record:
 def pe_storage_mounts(request: StorageRequest, record: Record) -> Rootfs:
     """Return the server: a process of the engine that runs the program as its child."""
     options = record.get("options") or _validated(request.options)
-    config = {
+    config: dict[str, object] = {
         "target": request.target,
         "lowers": list(dict.fromkeys(reversed(request.chain))) or [f"{request.directory}/{_EMPTY}"],
         "upper": f"{request.directory}/{_UPPER}",
