@@ -54,6 +54,7 @@ class Option(Struct, frozen=True, kw_only=True):
     name: str
     default: str | None
     help: str
+    required: bool = False  # nothing works without it
 
 
 class Deviation(Struct, frozen=True, kw_only=True):

@@ -140,8 +140,13 @@ class Kit:
 
     @cached_property
     def reasons(self) -> tuple[str, ...]:
-        """Why the driver does not work here; empty: it does."""
-        return self.schedule.probe()
+        """Why the driver does not work here, or cannot be tested so; empty: it can."""
+        missing = [
+            f"needs --option {option.name}=…: {option.help}"
+            for option in self.tested.driver.info.options
+            if option.required and option.name not in self._options
+        ]
+        return self.schedule.probe() or tuple(missing)
 
     def run(self, wanted: Sequence[Case], *, quick: bool = False, progress: Progress | None = None) -> list[Outcome]:
         """Run cases, the longest first; return what became of them in the order given."""

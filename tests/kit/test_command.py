@@ -177,3 +177,9 @@ def test_options_reach_the_driver(pe: Pe) -> None:
     done = pe("driver", "test", "overlay", "-k", "prepare-twice", "-q", "--option", "colour=red")
     assert done.returncode == 1
     assert "colour" in done.stdout
+
+
+def test_a_driver_without_an_option_it_needs_is_told_which(pe: Pe) -> None:
+    done = pe("driver", "test", "macvlan")
+    assert done.returncode == 125
+    assert "needs --option parent=…: link of the host" in done.stdout

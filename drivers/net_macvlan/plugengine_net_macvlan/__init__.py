@@ -24,7 +24,7 @@ _INFO = DriverInfo(
     summary="an interface of the container's own on a link of the host; IPv4",
     capabilities=frozenset((Capability.ADDRESSES,)),
     options=(
-        Option(name="parent", default=None, help="link of the host, or LINK.NUMBER for a VLAN of it; required"),
+        Option(name="parent", default=None, help="link of the host, or LINK.NUMBER for a VLAN of it", required=True),
         Option(name="mode", default="bridge", help="bridge, private, vepa or passthru"),
         Option(name="mtu", default=None, help="largest packet in bytes; the parent's if not given"),
     ),
