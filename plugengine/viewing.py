@@ -137,7 +137,9 @@ def _hold(site: Site, row: ContainerRow, rootfs: Rootfs, target: HostPath, conne
         if rootfs.server is not None:
             server = servers.start(rootfs.server, log=site.locations.server_log(row.id))
             server.wait_ready()
-        socket.send_fds(connection, [_OPENED], [os.open(target, DIRECTORY)])
+        root = os.open(target, DIRECTORY)
+        socket.send_fds(connection, [_OPENED], [root])
+        os.close(root)  # or a server would never see its mount go
         connection.recv(1)
         if server is not None:
             server.end()

@@ -60,21 +60,39 @@ def prepared(
         if filesystem is None:
             yield Ground(directory=base, private_network=private_network, protected=protected)
             return
-        image = HostPath(f"{base}/image")
         work = HostPath(f"{base}/work")
         os.mkdir(work)
-        _make_filesystem(filesystem, image)
-        backing = os.open(image, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            device, device_fd = loop_attach(backing)  # detached when this descriptor and the cases' mounts are gone
-        except OSError as exc:
-            raise NotSupportedError(f"attach {image} to a loop device: {exc.filename}: {exc.strerror}") from exc
-        finally:
-            os.close(backing)
-        undo.callback(os.close, device_fd)
+        device = undo.enter_context(loop_filesystem(filesystem, HostPath(f"{base}/image"), IMAGE_BYTES))
         yield Ground(
             directory=work, device=device, fstype=filesystem, private_network=private_network, protected=protected
         )
+
+
+@contextmanager
+def loop_filesystem(filesystem: str, image: HostPath, size_bytes: int) -> Iterator[str]:
+    """Make a filesystem in a new, sparse file and give its loop device, which goes with the last mount of it.
+
+    Args:
+        filesystem: One of FILESYSTEMS.
+        image: The file; removing it is the caller's.
+        size_bytes: Of the filesystem.
+
+    Raises:
+        UsageError: The filesystem has no name known here.
+        NotSupportedError: The program that makes it is missing or fails, or there is no loop device.
+    """
+    _make_filesystem(filesystem, image, size_bytes)
+    backing = os.open(image, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        device, device_fd = loop_attach(backing)  # detached when this descriptor and all mounts are gone
+    except OSError as exc:
+        raise NotSupportedError(f"attach {image} to a loop device: {exc.filename}: {exc.strerror}") from exc
+    finally:
+        os.close(backing)
+    try:
+        yield device
+    finally:
+        os.close(device_fd)
 
 
 def filesystem_of(directory: HostPath) -> str:
@@ -132,15 +150,15 @@ def _remove(base: HostPath) -> None:
         remove_tree(base)
 
 
-def _make_filesystem(filesystem: str, image: HostPath) -> None:
+def _make_filesystem(filesystem: str, image: HostPath, size_bytes: int) -> None:
     if filesystem not in _MKFS:
-        raise UsageError(f"--filesystem {filesystem}: not one the kit can make", hint=f"one of {', '.join(_MKFS)}")
+        raise UsageError(f"--filesystem {filesystem}: not one that can be made", hint=f"one of {', '.join(_MKFS)}")
     program, *arguments = _MKFS[filesystem]
     found = shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
     if found is None:
         raise NotSupportedError(f"make a {filesystem} filesystem: {program} is not installed")
     with open(image, "wb") as stream:
-        os.truncate(stream.fileno(), IMAGE_BYTES)
+        os.truncate(stream.fileno(), size_bytes)
     done = subprocess.run([found, *arguments, image], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         why = " ".join((done.stderr or done.stdout).split())

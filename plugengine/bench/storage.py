@@ -1,0 +1,226 @@
+"""Measure storage drivers against each other: `pe bench storage`."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from typing import Final
+
+from msgspec import Struct, field
+
+from plugengine.bench import catalog, selection
+from plugengine.bench.furnishing import furnish
+from plugengine.bench.machine import Watch
+from plugengine.bench.place import run_below
+from plugengine.bench.results import Column, Run
+from plugengine.bench.rounds import Measurement, Progress, run_rounds
+from plugengine.bench.stand import Stand, Surroundings
+from plugengine.bench.workload import Size, Workload
+from plugengine.drivers import StorageDriver, open_driver
+from plugengine.engine import Engine
+from plugengine.errors import NotSupportedError
+from plugengine.kernel.mount import MNT_DETACH, umount2
+from plugengine.model import HostPath, Mount
+from plugengine.mounting import perform
+from plugengine.plugins import Registry
+from plugengine.testing.ground import loop_filesystem
+
+PLAIN: Final = "plain"  # the column of the plain directory
+DEFAULT_IMAGE: Final = "host:python"
+_GIB: Final = 1 << 30
+_DISK_BYTES: Final = 24 * _GIB  # of a filesystem made for the run; sparse
+
+
+class Effort(Struct, frozen=True, kw_only=True):
+    """How long a run may take, and what it writes."""
+
+    rounds: int
+    warmup: int
+    budget_s: float
+    image_bytes: int  # with what is worked on while it is made
+    column_bytes: int
+
+
+EFFORTS: Final[Mapping[Size, Effort]] = {
+    Size.FULL: Effort(rounds=7, warmup=1, budget_s=1_680, image_bytes=_GIB, column_bytes=_GIB // 2),
+    Size.QUICK: Effort(rounds=3, warmup=1, budget_s=165, image_bytes=_GIB // 2, column_bytes=_GIB // 2),
+    Size.TINY: Effort(rounds=1, warmup=0, budget_s=600, image_bytes=_GIB // 4, column_bytes=_GIB // 4),
+}
+
+
+class StorageOptions(Struct, frozen=True, kw_only=True):
+    """What to measure, and how."""
+
+    drivers: tuple[str, ...] = ()  # none: all that are installed
+    workloads: tuple[str, ...] = ()  # none: all there are
+    options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by driver
+    image: str = DEFAULT_IMAGE  # with python3 inside
+    size: Size = Size.FULL
+    rounds: int | None = None  # None: as many as the size says
+    warmup: int | None = None
+    seed: int = 0
+    baseline: str = ""  # a driver, or "plain"; empty: the default driver if it takes part, else the plain directory
+    direct: bool = False  # on the drivers' mounts, without containers
+    directory: str | None = None  # None: /var/tmp
+    filesystem: str | None = None  # made for the run: btrfs, ext4 or xfs; None: that of the directory
+    command: tuple[str, ...] = ()  # how to reproduce it
+
+
+def measure(
+    options: StorageOptions, *, progress: Progress, environ: Mapping[str, str] = os.environ, registry: Registry
+) -> Run:
+    """Measure, in namespaces of the run's own, and leave nothing behind.
+
+    Raises:
+        NotFoundError: A driver or workload that does not exist; the hint has the near miss.
+        NotSupportedError: Not root, or the filesystem cannot be made.
+        NoSpaceError: The directory has less space than the run needs.
+        KeyboardInterrupt: Before there was a result; later the run is partial.
+    """
+    drivers = selection.check_drivers(registry, "storage", (name for name in options.drivers if name != PLAIN))
+    targets = catalog.offered(registry)
+    names = selection.check_names("workload", options.workloads, tuple(targets))
+    if options.baseline:
+        selection.check_names("baseline", [options.baseline], (*drivers, PLAIN))
+    selection.check_options(registry, ["storage"], options.options)
+    workloads = [catalog.load(name, targets[name]) for name in names]
+    effort = EFFORTS[options.size]
+    needs = effort.image_bytes + effort.column_bytes * (len(drivers) + 1)
+
+    def act(work: HostPath, report: Progress) -> Run:
+        return _Session(options, drivers, workloads, environ, report).run(work)
+
+    return run_below(options.directory, needs, act, progress=progress)
+
+
+class _Session:
+    """One run, inside its namespaces."""
+
+    def __init__(
+        self,
+        options: StorageOptions,
+        drivers: Sequence[str],
+        workloads: Sequence[Workload],
+        environ: Mapping[str, str],
+        report: Progress,
+    ) -> None:
+        self._options = options
+        self._drivers = drivers
+        self._workloads = workloads
+        self._environ = environ
+        self._report = report
+        self._notes: dict[str, str] = {}
+        self._sizes = {each.name: each.sizes(options.size) for each in workloads}
+
+    def run(self, work: HostPath) -> Run:
+        """Furnish, measure, describe."""
+        begun, started = time.monotonic(), datetime.now(UTC)
+        with ExitStack() as undo:
+            disk = undo.enter_context(_filesystem(work, self._options.filesystem))
+            watch = Watch(disk)
+            self._report(0, 1, "making the image")
+            engine = undo.enter_context(Engine(f"{disk}/root", f"{work}/run", environ=self._environ))
+            columns, default = self._columns(engine)
+            around = furnish(
+                engine,
+                disk,
+                self._workloads,
+                self._sizes,
+                image=self._options.image,
+                direct=self._options.direct,
+                host_driver=default,
+                environ=self._environ,
+            )
+            effort = EFFORTS[self._options.size]
+            rounds = self._options.rounds if self._options.rounds is not None else effort.rounds
+            warmup = self._options.warmup if self._options.warmup is not None else effort.warmup
+            seed = self._options.seed or random.SystemRandom().randrange(1, 1 << 32)
+            stands = {each.name: self._stand(around, each) for each in columns if not each.reason}
+            for stand in stands.values():
+                undo.callback(stand.discard)
+            spent = time.monotonic() - begun
+            cells, partial_run = run_rounds(
+                self._measurements(stands),
+                rounds=rounds,
+                warmup=warmup,
+                seed=seed,
+                progress=self._report,
+                budget_s=None if self._options.rounds is not None else effort.budget_s - spent,
+            )
+            machine = watch.machine()
+        return Run(
+            kind="storage",
+            started=started.isoformat(timespec="seconds"),
+            duration_s=time.monotonic() - begun,
+            seed=seed,
+            rounds=rounds,
+            warmup=warmup,
+            baseline=self._baseline(columns, default),
+            command=self._options.command,
+            place="direct" if self._options.direct else "container",
+            machine=machine,
+            columns=tuple(columns),
+            workloads=tuple(
+                each.row(self._options.size, note=self._notes.get(each.name, "")) for each in self._workloads
+            ),
+            cells=cells,
+            image=self._options.image,
+            partial=partial_run,
+        )
+
+    def _columns(self, engine: Engine) -> tuple[list[Column], str]:
+        """Return the columns, the plain directory last, and the driver whose containers show it."""
+        known = selection.statuses(engine, "storage")
+        columns = [selection.column(known[name], self._options.options) for name in self._drivers]
+        default = next((each.name for each in known.values() if each.default), "")
+        if not default:
+            raise NotSupportedError("bench: no storage driver works here", hint="pe drivers has each one's reason")
+        return [*columns, Column(name=PLAIN, limit=True)], default
+
+    def _baseline(self, columns: Sequence[Column], default: str) -> str:
+        there = [each.name for each in columns if not each.reason]
+        wanted = self._options.baseline or default
+        return wanted if wanted in there else there[0]
+
+    def _stand(self, around: Surroundings, column: Column) -> Stand:
+        driver = None if column.limit else open_driver(around.engine.site.registry, "storage", column.name)
+        assert driver is None or isinstance(driver, StorageDriver)  # noqa: S101 - what the kind says
+        return Stand(around, driver, options=column.options)
+
+    def _measurements(self, stands: Mapping[str, Stand]) -> list[Measurement]:
+        return [
+            Measurement(workload=each.name, column=name, take=partial(self._take, each, stand))
+            for each in self._workloads
+            for name, stand in stands.items()
+            if each.limit or not stand.is_limit
+        ]
+
+    def _take(self, workload: Workload, stand: Stand) -> float:
+        try:
+            return stand.take(workload, self._sizes[workload.name])
+        finally:
+            if stand.note:
+                self._notes[workload.name] = stand.note
+                stand.note = ""
+
+
+@contextmanager
+def _filesystem(work: HostPath, filesystem: str | None) -> Iterator[HostPath]:
+    """Give the directory to measure in, on a filesystem of its own if one is asked for."""
+    disk = HostPath(f"{work}/disk")
+    os.mkdir(disk)
+    os.chmod(disk, 0o711)  # noqa: S103 - mapped users of containers must get through
+    if filesystem is None:
+        yield disk
+        return
+    with loop_filesystem(filesystem, HostPath(f"{work}/image"), _DISK_BYTES) as device:
+        perform(Mount(fstype=filesystem, source=device, target=disk))
+        try:
+            yield disk
+        finally:
+            umount2(disk, MNT_DETACH)
