@@ -1,0 +1,108 @@
+"""Where a run works: a directory with enough space, namespaces of its own, and nothing left of either at the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Final
+
+from plugengine.bench.isolation import measure_apart
+from plugengine.bench.results import Run
+from plugengine.bench.rounds import Progress
+from plugengine.drivers import CgroupDriver, open_driver
+from plugengine.errors import NoSpaceError, NotSupportedError, PlugengineError, UsageError
+from plugengine.model import HostPath
+from plugengine.plugins import Registry
+from plugengine.testing.ground import DEFAULT_DIRECTORY, prepared
+from plugengine.testing.loading import host_below
+
+PEERS_PARENT: Final = "plugengine-bench"  # control group of the peers' containers, below each hierarchy's root
+OWN_PARENT: Final = "plugengine"
+_GROUPS: Final = "/sys/fs/cgroup"
+_TRIES: Final = 50
+_PAUSE_S: Final = 0.1
+_MEGABYTE: Final = 1_000_000
+
+
+def run_below(
+    directory: str | None, needs_bytes: int, act: Callable[[HostPath, Progress], Run], *, progress: Progress
+) -> Run:
+    """Make a directory, call a function with it in namespaces of its own, remove what it made, return its run.
+
+    Args:
+        directory: Where to make it; None: /var/tmp.
+        needs_bytes: Free space it needs there.
+        act: Measures; engines have their roots below the directory it gets.
+        progress: Told how far it is.
+
+    Raises:
+        NoSpaceError: There is less space.
+        PlugengineError: What the function raised.
+        KeyboardInterrupt: It was interrupted before there was a result.
+    """
+    if os.geteuid() != 0:
+        raise NotSupportedError("bench: needs root", hint="run it as root, for example with sudo")
+    check_space(directory or DEFAULT_DIRECTORY, needs_bytes)
+    place = HostPath(os.path.realpath(directory)) if directory else None
+    with ExitStack() as undo:
+        ground = undo.enter_context(prepared(place, None, private_network=False))
+        undo.callback(_remove_groups, ground.directory)
+        return measure_apart(lambda report: act(ground.directory, report), progress=progress)
+
+
+def check_space(directory: str, needs_bytes: int) -> None:
+    """Raise NoSpaceError unless so much is free there; UsageError if there is no such directory."""
+    try:
+        free = shutil.disk_usage(directory).free
+    except OSError as exc:
+        raise UsageError(f"--directory {directory}: {str(exc.strerror).lower()}") from exc
+    if free < needs_bytes:
+        raise NoSpaceError(
+            f"bench in {directory}: {free // _MEGABYTE:,} MB free, the run needs {needs_bytes // _MEGABYTE:,} MB",
+            hint="choose another place with --directory, or fewer drivers",
+        )
+
+
+def peers_parent(work: HostPath) -> str:
+    """Return the control group that peers put their containers in."""
+    return f"/{PEERS_PARENT}/{os.path.basename(work)}"
+
+
+def _remove_groups(work: HostPath) -> None:
+    """Remove the control groups of a run, whose processes the kernel has killed by now."""
+    registry = Registry()
+    host = host_below(work)
+    for name in registry.names("cgroup"):
+        try:
+            driver = open_driver(registry, "cgroup", name)
+            if isinstance(driver, CgroupDriver) and not driver.probe(host):
+                driver.gc(host, OWN_PARENT, frozenset())
+        except PlugengineError:
+            continue  # a stranger's driver must not keep the rest from being removed
+    hierarchies = [_GROUPS, *(entry.path for entry in os.scandir(_GROUPS) if entry.is_dir(follow_symlinks=False))]
+    for hierarchy in hierarchies:
+        group = f"{hierarchy}{peers_parent(work)}"
+        if os.path.isdir(group):
+            _remove_group(group)
+            _remove_directory(os.path.dirname(group))
+
+
+def _remove_group(group: str) -> None:
+    for directory, _, _ in os.walk(group, topdown=False):
+        for _ in range(_TRIES):  # EBUSY until the last killed process is gone
+            if _remove_directory(directory):
+                break
+            time.sleep(_PAUSE_S)
+
+
+def _remove_directory(path: str) -> bool:
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,91 @@
+"""What a run is to measure: names checked with the near miss, options of drivers, and the state of each driver here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from plugengine.bench.results import Column
+from plugengine.errors import NotFoundError, UsageError
+from plugengine.plugins import Registry
+
+if TYPE_CHECKING:
+    from plugengine.choice import DriverStatus
+    from plugengine.engine import Engine
+
+DriverOptions = Mapping[str, Mapping[str, str]]
+"""By driver: name to value."""
+
+_NOTHING: Final = "none"
+
+
+def check_names(what: str, given: Iterable[str], known: Sequence[str]) -> tuple[str, ...]:
+    """Return the names given, each once; all known ones for none.
+
+    Args:
+        what: For the message, "workload".
+        given: What was asked for.
+        known: What there is.
+
+    Raises:
+        NotFoundError: There is none of that name; the hint has the near miss.
+    """
+    names = tuple(dict.fromkeys(given))
+    for name in names:
+        if name not in known:
+            from difflib import get_close_matches
+
+            close = get_close_matches(name, known, n=1)
+            hint = f"there are: {', '.join(known) or _NOTHING}" + (f"; did you mean {close[0]}?" if close else "")
+            raise NotFoundError(f"{what} {name}: there is none", hint=hint)
+    return names or tuple(known)
+
+
+def check_drivers(registry: Registry, kind: str, given: Iterable[str]) -> tuple[str, ...]:
+    """Return the drivers given, each once; all installed ones for none. Raises: NotFoundError, ConflictError."""
+    names = tuple(dict.fromkeys(given))
+    for name in names:
+        registry.find(kind, name)
+    return names or registry.names(kind)
+
+
+def check_options(registry: Registry, kinds: Sequence[str], options: DriverOptions) -> None:
+    """Raise for options of drivers that are not installed, or that the driver does not have."""
+    from plugengine.choice import check_options as check
+    from plugengine.drivers import open_driver
+
+    for name, given in options.items():
+        kind = next((kind for kind in kinds if name in registry.names(kind)), None)
+        if kind is None:
+            check_names("--option: driver", [name], [known for kind in kinds for known in registry.names(kind)])
+            continue
+        info = open_driver(registry, kind, name).info
+        check(kind, name, {option.name: option.default for option in info.options}, given)
+
+
+def parse_options(words: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Read DRIVER:NAME=VALUE. Raises: UsageError."""
+    found: dict[str, dict[str, str]] = {}
+    for word in words:
+        driver, colon, rest = word.partition(":")
+        name, equals, value = rest.partition("=")
+        if not (driver and colon and name and equals):
+            raise UsageError(f"--option {word}: not DRIVER:NAME=VALUE", hint="for example --option vfs:reflink=off")
+        found.setdefault(driver, {})[name] = value
+    return found
+
+
+def statuses(engine: Engine, kind: str) -> dict[str, DriverStatus]:
+    """Return the installed drivers of a kind by name, as they are with the roots of this engine."""
+    return {each.name: each for each in engine.drivers() if each.kind == kind}
+
+
+def column(status: DriverStatus, options: DriverOptions) -> Column:
+    """Return the column of one driver; it has a reason if the driver does not work here."""
+    return Column(
+        name=status.name,
+        version=status.version,
+        distribution=status.distribution,
+        options=dict(options.get(status.name, {})),
+        reason="" if status.supported else "; ".join(status.reasons) or "does not work on this host",
+    )
