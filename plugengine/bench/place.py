@@ -9,7 +9,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Final
 
+from msgspec.structs import replace
+
 from plugengine.bench.isolation import measure_apart
+from plugengine.bench.machine import noise
 from plugengine.bench.results import Run
 from plugengine.bench.rounds import Progress
 from plugengine.drivers import CgroupDriver, open_driver
@@ -32,6 +35,8 @@ def run_below(
 ) -> Run:
     """Make a directory, call a function with it in namespaces of its own, remove what it made, return its run.
 
+    The signs of noise are added to the warnings of the run.
+
     Args:
         directory: Where to make it; None: /var/tmp.
         needs_bytes: Free space it needs there.
@@ -50,7 +55,8 @@ def run_below(
     with ExitStack() as undo:
         ground = undo.enter_context(prepared(place, None, private_network=False))
         undo.callback(_remove_groups, ground.directory)
-        return measure_apart(lambda report: act(ground.directory, report), progress=progress)
+        run = measure_apart(lambda report: act(ground.directory, report), progress=progress)
+        return replace(run, warnings=(*run.warnings, *noise(run)))
 
 
 def check_space(directory: str, needs_bytes: int) -> None:

@@ -80,12 +80,34 @@ def statuses(engine: Engine, kind: str) -> dict[str, DriverStatus]:
     return {each.name: each for each in engine.drivers() if each.kind == kind}
 
 
-def column(status: DriverStatus, options: DriverOptions) -> Column:
-    """Return the column of one driver; it has a reason if the driver does not work here."""
+def column(engine: Engine, status: DriverStatus, options: DriverOptions) -> Column:
+    """Return the column of one driver; it has a reason if the driver cannot be measured here."""
+    given = dict(options.get(status.name, {}))
     return Column(
         name=status.name,
         version=status.version,
         distribution=status.distribution,
-        options=dict(options.get(status.name, {})),
-        reason="" if status.supported else "; ".join(status.reasons) or "does not work on this host",
+        options=given,
+        reason=_reason(engine, status, given),
     )
+
+
+def _reason(engine: Engine, status: DriverStatus, given: Mapping[str, str]) -> str:
+    if not status.supported:
+        return "; ".join(status.reasons) or "does not work on this host"
+    from plugengine.drivers import open_driver
+
+    info = open_driver(engine.site.registry, status.kind, status.name).info
+    missing = [each for each in info.options if each.required and each.name not in given]
+    return "; ".join(f"give --option {status.name}:{each.name}=…: {each.help}" for each in missing)
+
+
+def network_name(engine: Engine, driver: str, options: DriverOptions) -> str:
+    """Return the network to join: the driver's own, or one made for the run where it has options."""
+    given = options.get(driver)
+    if not given:
+        return driver
+    name = f"bench-{driver}"
+    if all(row.network.name != name for row in engine.networks()):
+        engine.create_network(name, driver=driver, options=given)
+    return name

@@ -176,7 +176,7 @@ class _Session:
     def _columns(self, engine: Engine) -> tuple[list[Column], str]:
         """Return the columns, the plain directory last, and the driver whose containers show it."""
         known = selection.statuses(engine, "storage")
-        columns = [selection.column(known[name], self._options.options) for name in self._drivers]
+        columns = [selection.column(engine, known[name], self._options.options) for name in self._drivers]
         default = next((each.name for each in known.values() if each.default), "")
         if not default:
             raise NotSupportedError("bench: no storage driver works here", hint="pe drivers has each one's reason")
