@@ -19,7 +19,10 @@ AT_ONCE: Final = 8
 MARK: Final = "pe-bench"
 TRUE: Final = ("true",)
 # Waits for a signal and ends at once when it comes, which a first process does not do by itself; see kill(2).
-WAITER: Final = ("sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait")
+WAITER: Final = ("sh", "-c", "trap 'exit 0' TERM; : > /pe-bench-waits; sleep 1000 & wait")
+WAITS: Final = ("test", "-e", "/pe-bench-waits")  # before that the signal would be ignored
+_READY_TRIES: Final = 100
+_READY_PAUSE_S: Final = 0.05
 COLD: Final = {"PLUGENGINE_WARM": "0"}
 _numbers = itertools.count(1)
 
@@ -124,6 +127,7 @@ class CommandLine:
         name = _new_name()
         self._say("run", "-d", "--name", name, *self._flags, self._image, *WAITER)
         try:
+            _until_ready(lambda: self._say("exec", name, *WAITS))
             return self._shell.seconds(self._words("stop", name))
         finally:
             self._remove(name)
@@ -206,16 +210,19 @@ class Library:
             self._runner = self._engine.create(self._like(WAITER)).id
             self._engine.start(self._runner)
         begun = time.perf_counter()
-        outcome = self._engine.exec(self._runner, ExecSpec(command=TRUE), streams=Streams())
-        seconds = time.perf_counter() - begun
+        self._exec_in(self._runner, TRUE)
+        return time.perf_counter() - begun
+
+    def _exec_in(self, name: str, command: tuple[str, ...]) -> None:
+        outcome = self._engine.exec(name, ExecSpec(command=command), streams=Streams())
         if outcome.exit_code != 0:
-            raise PlugengineError(f"exec: exit code {outcome.exit_code}")
-        return seconds
+            raise PlugengineError(f"exec {' '.join(command)}: exit code {outcome.exit_code}")
 
     def _stop(self) -> float:
         name = self._engine.create(self._like(WAITER)).id
         try:
             self._engine.start(name)
+            _until_ready(lambda: self._exec_in(name, WAITS))
             begun = time.perf_counter()
             self._engine.stop(name)
             return time.perf_counter() - begun
@@ -241,6 +248,18 @@ class Floor:
     def check(self) -> None:
         """Run it."""
         self._shell.seconds(self._argv)
+
+
+def _until_ready(ask: Callable[[], object]) -> None:
+    """Ask until there is no error; raise the last one."""
+    for _ in range(_READY_TRIES):
+        try:
+            ask()
+        except PlugengineError:
+            time.sleep(_READY_PAUSE_S)
+        else:
+            return
+    ask()
 
 
 def _new_name() -> str:

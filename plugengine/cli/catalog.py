@@ -73,6 +73,14 @@ DRIVER: Final[Mapping[str, Entry]] = {
     "test": Entry(f"{_HOME}.driver:test", "Run the conformance kit against a driver"),
 }
 
+BENCH: Final[Mapping[str, Entry]] = {
+    "storage": Entry(f"{_HOME}.bench:storage", "Measure storage drivers"),
+    "start": Entry(f"{_HOME}.bench:start", "Measure how quickly containers start and stop"),
+    "net": Entry(f"{_HOME}.bench:net", "Measure network drivers"),
+    "show": Entry(f"{_HOME}.bench_results:show", "Show the results of an earlier run"),
+    "compare": Entry(f"{_HOME}.bench_results:compare", "Compare two runs; fail when the second is worse"),
+}
+
 SYSTEM: Final[Mapping[str, Entry]] = {
     "check": Entry(f"{_HOME}.system:check", "Report what crashes left behind; mend it with --repair"),
     "reset": Entry(f"{_HOME}.system:reset", "Remove all containers, images, volumes and networks"),
@@ -84,6 +92,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     **_IMAGES,
     "drivers": Entry(f"{_HOME}.drivers:drivers", "List the drivers, and what works on this host"),
     "driver": Entry("plugengine.cli.families:driver", "Commands for those who write drivers"),
+    "bench": Entry("plugengine.cli.families:bench", "Measure drivers against each other"),
     "info": Entry(f"{_HOME}.info:info", "Show where the engine works and with what"),
     "version": Entry(f"{_HOME}.info:version", "Show versions"),
     "container": Entry("plugengine.cli.families:container", "The commands for containers, once more"),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Final
 
 from plugengine.cli.app import App
 from plugengine.cli.command import argument, command, option, options, switch
+from plugengine.cli.files import check_place, write_whole
 from plugengine.cli.parse.fault import CommandLineError
-from plugengine.errors import PlugengineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -82,7 +81,7 @@ def test(
     )
     show.end(found)
     for path, write in writers:
-        _write(path, write(found))
+        write_whole("report", path, write(found))
     if found.failures:
         return FAILED
     return 0 if found.ok else UNDECIDED
@@ -196,10 +195,9 @@ def _writer(path: str) -> Callable[[Report], str]:
 
     Raises:
         CommandLineError: The kit writes no such files; said before the testing, not after.
-        PlugengineError: Its directory is not there.
+        PlugengineError: It cannot be written there.
     """
-    if not os.path.isdir(os.path.dirname(path) or "."):
-        raise PlugengineError(f"write report {path}: no such directory")
+    check_place("report", path)
     if path.endswith(".json"):
         return lambda report: report.to_json().decode()
     if path.endswith((".html", ".htm")):
@@ -211,13 +209,3 @@ def _writer(path: str) -> Callable[[Report], str]:
 
         return badge
     raise CommandLineError(f"--report {path}: not a kind of report", hint="its name ends in .json, .html or .svg")
-
-
-def _write(path: str, content: str) -> None:
-    temporary = f"{path}.{os.getpid()}"
-    try:
-        with open(temporary, "w", encoding="utf-8", errors="replace") as stream:
-            stream.write(content)
-        os.replace(temporary, path)
-    except OSError as exc:
-        raise PlugengineError(f"write report {path}: {str(exc.strerror).lower()}") from exc
