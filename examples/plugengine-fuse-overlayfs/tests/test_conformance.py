@@ -10,7 +10,7 @@ from plugengine.testing import StorageConformance
 class TestFuseOverlayfs(StorageConformance):
     """Every case of the kit for storage drivers."""
 
-    @pytest.fixture(scope="session")
+    @pytest.fixture
     def driver(self) -> str:
         """Return the name it is installed by."""
         return "fuse_overlayfs"

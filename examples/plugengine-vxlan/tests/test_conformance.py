@@ -10,7 +10,7 @@ from plugengine.testing import NetworkConformance
 class TestVxlan(NetworkConformance):
     """Every case of the kit for network drivers."""
 
-    @pytest.fixture(scope="session")
+    @pytest.fixture
     def driver(self) -> str:
         """Return the name it is installed by."""
         return "vxlan"
