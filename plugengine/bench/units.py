@@ -45,11 +45,11 @@ def scale(unit: str, values: Iterable[float]) -> Scale:
     return Scale(factor=factor, unit=name)
 
 
-def number(value: float) -> str:
-    """Return a number with three digits that count, never in powers of ten: "0.00123", "1.23", "123", "12,300"."""
+def number(value: float, digits: int = DIGITS) -> str:
+    """Return a number with as many digits that count, never in powers of ten: "0.00123", "1.23", "123", "12,300"."""
     if value == 0:
         return "0"
     magnitude = floor(log10(abs(value)))
-    rounded = round(value, DIGITS - 1 - magnitude)
+    rounded = round(value, digits - 1 - magnitude)
     magnitude = floor(log10(abs(rounded)))  # 9.996 became 10.0
-    return f"{rounded:,.{max(0, DIGITS - 1 - magnitude)}f}"
+    return f"{rounded:,.{max(0, digits - 1 - magnitude)}f}"
