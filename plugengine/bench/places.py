@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -30,6 +30,7 @@ _READ: Final = os.O_RDONLY | os.O_CLOEXEC
 _TAIL: Final = 300
 # -I, -S: neither the environment nor site-packages of the image; -B: no byte code is written.
 _PYTHON: Final = ("python3", "-ISB", f"{AGENT}/agent.py")
+_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 WAIT: Final = (*_PYTHON, "wait")
 
 
@@ -143,30 +144,50 @@ class DirectPlace:
             raise
 
     def run(self, workload: Inside, sizes: Mapping[str, int]) -> float:
-        """Run the agent as a child of ours."""
+        """Run the agent as a child of ours, below the mount."""
+        done = self._run([*_PYTHON, request(workload, sizes, self._scripts, root="/")], self._holder.target)
+        return answer(done.stdout, done.returncode)
+
+    def run_program(self, argv: Sequence[str]) -> str:
+        """Run a program of the host that sees the mount; return what it said.
+
+        Raises:
+            PlugengineError: It did not end well.
+        """
+        done = self._run(argv, "/")
+        said = done.stdout.decode(errors="replace").strip()
+        if done.returncode != 0:
+            raise PlugengineError(f"{argv[0]}: exit code {done.returncode}: {said[-_TAIL:]}")
+        return said
+
+    def host_path(self, path: str) -> HostPath:
+        """Return where such a program finds a file."""
+        return HostPath(f"{self._holder.target}{path}")
+
+    def _run(self, argv: Sequence[str], root: str) -> subprocess.CompletedProcess[bytes]:
         namespace = os.open(f"/proc/{self._holder.pid}/ns/mnt", _READ)
 
         def enter() -> None:
             setns(namespace, CLONE_NEWNS)
-            os.chroot(self._holder.target)
+            os.chroot(root)
             os.chdir("/")
 
         try:
-            done = subprocess.run(
-                [*_PYTHON, request(workload, sizes, self._scripts, root="/")],
+            return subprocess.run(
+                argv,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
+                env={"PATH": _PATH, "LC_ALL": "C.UTF-8"},
                 preexec_fn=enter,
                 pass_fds=(namespace,),
+                timeout=DEADLINE_S,
                 check=False,
             )
         except (OSError, subprocess.SubprocessError) as exc:
-            raise PlugengineError(f"run {_PYTHON[0]} in the mount: {exc}") from exc
+            raise PlugengineError(f"run {argv[0]} in the mount: {exc}") from exc
         finally:
             os.close(namespace)
-        return answer(done.stdout, done.returncode)
 
     def remount(self) -> None:
         """Unmount and mount."""

@@ -119,6 +119,13 @@ class Stand:
             self._touched.add(name)
         return self._place
 
+    def direct_place(self, name: str) -> DirectPlace:
+        """Return the column's mount, where there are no containers."""
+        place = self.place(name)
+        if not isinstance(place, DirectPlace):
+            raise DriverError("only on mounts without a container")
+        return place
+
     def second(self) -> Place:
         """Return another container of the same image; for reading only."""
         if self._second is None:

@@ -18,6 +18,7 @@ from plugengine.bench.furnishing import furnish
 from plugengine.bench.machine import Watch
 from plugengine.bench.place import run_below
 from plugengine.bench.results import Column, Run
+from plugengine.bench.results import Workload as Row
 from plugengine.bench.rounds import Measurement, Progress, run_rounds
 from plugengine.bench.stand import Stand, Surroundings
 from plugengine.bench.workload import Size, Workload
@@ -82,7 +83,7 @@ def measure(
         NoSpaceError: The directory has less space than the run needs.
         KeyboardInterrupt: Before there was a result; later the run is partial.
     """
-    drivers = selection.check_drivers(registry, "storage", (name for name in options.drivers if name != PLAIN))
+    drivers = _drivers(registry, options.drivers)
     targets = catalog.offered(registry)
     names = selection.check_names("workload", options.workloads, tuple(targets))
     if options.baseline:
@@ -96,6 +97,12 @@ def measure(
         return _Session(options, drivers, workloads, environ, report).run(work)
 
     return run_below(options.directory, needs, act, progress=progress)
+
+
+def _drivers(registry: Registry, given: Sequence[str]) -> tuple[str, ...]:
+    """Return the drivers asked for; the plain directory always takes part, and can be the only one."""
+    names = [name for name in given if name != PLAIN]
+    return selection.check_drivers(registry, "storage", names) if names or not given else ()
 
 
 class _Session:
@@ -165,13 +172,15 @@ class _Session:
             place="direct" if self._options.direct else "container",
             machine=machine,
             columns=tuple(columns),
-            workloads=tuple(
-                each.row(self._options.size, note=self._notes.get(each.name, "")) for each in self._workloads
-            ),
+            workloads=self._rows(),
             cells=cells,
             image=self._options.image,
             partial=partial_run,
         )
+
+    def _rows(self) -> tuple[Row, ...]:
+        size, direct = self._options.size, self._options.direct
+        return tuple(each.row(size, direct=direct, note=self._notes.get(each.name, "")) for each in self._workloads)
 
     def _columns(self, engine: Engine) -> tuple[list[Column], str]:
         """Return the columns, the plain directory last, and the driver whose containers show it."""

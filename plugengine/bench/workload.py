@@ -85,7 +85,7 @@ class Workload:
         """
         raise NotImplementedError
 
-    def row(self, size: Size, *, note: str = "") -> Row:
+    def row(self, size: Size, *, direct: bool = False, note: str = "") -> Row:
         """Return the description that goes into the results."""
         return Row(
             name=self.name,
@@ -95,11 +95,11 @@ class Workload:
             unit=self.unit,
             better=self.better,
             cold=self.cold,
-            tool=self.tool(),
+            tool=self.tool(direct=direct),
             note=note,
         )
 
-    def tool(self) -> str:
+    def tool(self, *, direct: bool) -> str:  # noqa: ARG002 - for those to whom it makes a difference
         """Return the program that does the work, with its version; empty where it is ours."""
         return ""
 

@@ -8,6 +8,7 @@ from typing import ClassVar, Final
 from plugengine.bench.results import HIGHER
 from plugengine.bench.workload import GUEST, Inside
 from plugengine.bench.workloads.content import MIB, write_noise
+from plugengine.bench.workloads.fio import WithFio
 from plugengine.model import HostPath
 
 _GROUP: Final = "data"
@@ -28,7 +29,7 @@ class DataFile(_Data):
     area = "data"
     better = HIGHER
     unit = _BYTES
-    full: ClassVar[Mapping[str, int]] = {"mebibytes": 64, "passes": 8, "reads": 50_000}
+    full: ClassVar[Mapping[str, int]] = {"mebibytes": 64, "passes": 16, "reads": 100_000}
     quick: ClassVar[Mapping[str, int]] = {"mebibytes": 64, "passes": 3, "reads": 20_000}
 
     def build(self, directory: HostPath, sizes: Mapping[str, int]) -> None:
@@ -46,16 +47,17 @@ class ReadCold(DataFile):
     function = "read_cold"
 
 
-class Read(DataFile):
+class Read(WithFio, DataFile):
     """Reading what is in memory."""
 
     name = "read"
     title = "read in order"
     sentence = "read a file of {mebibytes} MiB in pieces of 1 MiB, from memory; {passes} passes"
     function = "read_in_order"
+    job = ("--rw=read", "--filename={file}", "--readonly", "--bs=1M", "--loops={passes}")
 
 
-class RandomRead(DataFile):
+class RandomRead(WithFio, DataFile):
     """Blocks in an order without sense, from memory."""
 
     name = "random-read"
@@ -63,6 +65,7 @@ class RandomRead(DataFile):
     sentence = "{reads:,} reads of 4 KiB at random places of a file of {mebibytes} MiB, from memory"
     unit = _CALLS
     function = "read_at_random"
+    job = ("--rw=randread", "--filename={file}", "--readonly", "--bs=4k", "--norandommap", "--number_ios={reads}")
 
 
 class MmapRead(DataFile):
@@ -74,7 +77,7 @@ class MmapRead(DataFile):
     function = "read_mapped"
 
 
-class Write(_Data):
+class Write(WithFio, _Data):
     """A new file, into memory."""
 
     name = "write"
@@ -83,11 +86,13 @@ class Write(_Data):
     better = HIGHER
     unit = _BYTES
     function = "write_in_order"
-    full: ClassVar[Mapping[str, int]] = {"mebibytes": 64}
+    writes = True
+    job = ("--rw=write", "--filename={file}", "--bs=1M", "--size={mebibytes}M", "--fallocate=none", "--unlink=1")
+    full: ClassVar[Mapping[str, int]] = {"mebibytes": 128}
     quick: ClassVar[Mapping[str, int]] = {"mebibytes": 32}
 
 
-class RandomWrite(_Data):
+class RandomWrite(WithFio, _Data):
     """Overwriting blocks of a new file."""
 
     name = "random-write"
@@ -96,7 +101,12 @@ class RandomWrite(_Data):
     better = HIGHER
     unit = _CALLS
     function = "write_at_random"
-    full: ClassVar[Mapping[str, int]] = {"mebibytes": 64, "writes": 30_000}
+    writes = True
+    job = (
+        *("--rw=randwrite", "--filename={file}", "--bs=4k", "--size={mebibytes}M", "--overwrite=1", "--norandommap"),
+        *("--number_ios={writes}", "--fallocate=none", "--unlink=1"),
+    )
+    full: ClassVar[Mapping[str, int]] = {"mebibytes": 64, "writes": 60_000}
     quick: ClassVar[Mapping[str, int]] = {"mebibytes": 32, "writes": 10_000}
 
 
@@ -107,5 +117,5 @@ class Fsync(_Data):
     title = "fsync"
     sentence = "append 4 KiB to a new file and wait for the disk; mean of {calls}"
     function = "fsync"
-    full: ClassVar[Mapping[str, int]] = {"calls": 100}
+    full: ClassVar[Mapping[str, int]] = {"calls": 200}
     quick: ClassVar[Mapping[str, int]] = {"calls": 20}

@@ -25,7 +25,7 @@ class _Tree(_Metadata):
     """Uses the tree of small files."""
 
     area = "tree"
-    full: ClassVar[Mapping[str, int]] = {"files": 3_000, "passes": 5}
+    full: ClassVar[Mapping[str, int]] = {"files": 3_000, "passes": 10}
     quick: ClassVar[Mapping[str, int]] = {"files": 1_000, "passes": 3}
 
     def build(self, directory: HostPath, sizes: Mapping[str, int]) -> None:
@@ -79,7 +79,7 @@ class Absent(_Metadata):
     sentence = "access(2) of {names:,} names that are in none of {directories} directories; mean of {passes} passes"
     area = "absent"
     function = "probe_absent"
-    full: ClassVar[Mapping[str, int]] = {"names": 200, "directories": 30, "passes": 10}
+    full: ClassVar[Mapping[str, int]] = {"names": 200, "directories": 30, "passes": 20}
     quick: ClassVar[Mapping[str, int]] = {"names": 100, "directories": 20, "passes": 5}
 
     def build(self, directory: HostPath, sizes: Mapping[str, int]) -> None:

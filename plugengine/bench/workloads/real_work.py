@@ -156,5 +156,5 @@ class Sqlite(_RealWork):
     title = "SQLite transactions"
     sentence = "{transactions} transactions of one insert each, write-ahead log, synchronous=FULL"
     function = "database"
-    full: ClassVar[Mapping[str, int]] = {"transactions": 100}
-    quick: ClassVar[Mapping[str, int]] = {"transactions": 20}
+    full: ClassVar[Mapping[str, int]] = {"transactions": 300}
+    quick: ClassVar[Mapping[str, int]] = {"transactions": 50}
