@@ -42,7 +42,7 @@ def run_lines(run: Run, *, width: int) -> Iterator[str]:
         yield from _matrix(part, rows)
         yield ""
     yield from _legend(run)
-    yield from _section("failed", (f"{cell.workload}, {cell.column}: {cell.error}" for cell in run.failures))
+    yield from _section("failed", _failures(run))
     yield from _section("not measured here", (f"{each.name}: {each.reason}" for each in run.columns if each.reason))
     yield from _section("notes", (f"{each.name}: {each.note}" for each in run.workloads if each.note))
     yield from _section("warnings", run.warnings)
@@ -134,7 +134,7 @@ def _legend(run: Run) -> Iterator[str]:
     rounds = sorted({len(cell.rounds) for cell in run.cells if cell.values})
     taken = " to ".join(str(each) for each in dict.fromkeys((rounds[0], rounds[-1]))) if rounds else "0"
     of = "" if rounds == [run.rounds] else f" of {run.rounds}"
-    yield f"medians of {taken}{of} rounds with 95 % intervals (±); x: ratio to {run.baseline}, pair by pair"
+    yield f"medians of {taken}{of} {'round' if taken + of == '1' else 'rounds'} with 95 % intervals (±); x: ratio to {run.baseline}, pair by pair"
     if any(0 < len(cell.values) < _KNOWN_FROM for cell in run.cells):
         yield f"{_UNSURE_MARK}: fewer than {_KNOWN_FROM} values, so the interval is unknown"
     memory = f"{machine.memory_bytes / _BINARY_GIB:.1f} GiB"
@@ -142,6 +142,16 @@ def _legend(run: Run) -> Iterator[str]:
     yield f"seed {run.seed}, {run.duration_s:.0f} s, {run.started}"
     if run.partial:
         yield "INTERRUPTED: these are the results until then"
+
+
+def _failures(run: Run) -> Iterator[str]:
+    """Yield a line for each error of a column; the same one is said once."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for cell in run.failures:
+        groups.setdefault((cell.column, cell.error), []).append(cell.workload)
+    for (column, error), workloads in groups.items():
+        everything = len(workloads) == len(run.workloads) > 1
+        yield f"{column}, {'everything' if everything else ', '.join(workloads)}: {error}"
 
 
 def _section(title: str, lines: Iterable[str]) -> Iterator[str]:
