@@ -70,8 +70,8 @@ def _cells(row: Row, figure: Figure, run: Run, width: int) -> str:
         if figure.reason:
             reason += f": <bdi>{escape(clean(figure.reason))}</bdi>"
         return f'<td colspan="{width - 1}" class="why">{reason}</td>'
-    # An interval stays on one line; these brackets are ours.
-    cost = ratio_text(figure, run).replace("(", '<span class="value">(').replace(")", ")</span>")
+    # An interval stays on one line if it can; these brackets are ours.
+    cost = ratio_text(figure, run).replace("(", '<span class="whole">(').replace(")", ")</span>")
     return (
         f'<td class="value">{escape(median_text(row, figure))}</td><td class="value">{interval_text(row, figure)}</td>'
         f'<td>{cost}</td><td class="count">{len(figure.values)}</td>'
