@@ -132,9 +132,11 @@ def _matrix(columns: Sequence[Column], rows: Sequence[_Row]) -> Iterator[str]:
 def _legend(run: Run) -> Iterator[str]:
     machine = run.machine
     rounds = sorted({len(cell.rounds) for cell in run.cells if cell.values})
-    taken = " to ".join(str(each) for each in dict.fromkeys((rounds[0], rounds[-1]))) if rounds else "0"
-    of = "" if rounds == [run.rounds] else f" of {run.rounds}"
-    yield f"medians of {taken}{of} {'round' if taken + of == '1' else 'rounds'} with 95 % intervals (±); x: ratio to {run.baseline}, pair by pair"
+    least, most = (rounds[0], rounds[-1]) if rounds else (0, 0)
+    taken = f"{least} to {most}" if least != most else str(most)
+    of = "" if least == run.rounds else f" of {run.rounds}"
+    word = "round" if run.rounds == 1 else "rounds"
+    yield f"medians of {taken}{of} {word} with 95 % intervals (±); x: ratio to {run.baseline}, pair by pair"
     if any(0 < len(cell.values) < _KNOWN_FROM for cell in run.cells):
         yield f"{_UNSURE_MARK}: fewer than {_KNOWN_FROM} values, so the interval is unknown"
     memory = f"{machine.memory_bytes / _BINARY_GIB:.1f} GiB"
