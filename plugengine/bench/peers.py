@@ -20,6 +20,8 @@ PEER_IMAGE: Final = "pe-bench"
 _READY_S: Final = 30
 _PAUSE_S: Final = 0.1
 _TAIL: Final = 400
+# /run is a tmpfs of the run's own, and a socket's path may be 107 characters long; see unix(7).
+_DOCKER_RUN: Final = "/run/pe-bench-docker"
 
 
 class Peer(Protocol):
@@ -56,7 +58,7 @@ class Docker:
         # A client of another version may stand first in PATH (/usr/local/bin); Debian keeps both below /usr.
         beside = os.path.join(os.path.dirname(os.path.dirname(dockerd)), "bin", "docker")
         client = beside if os.path.isfile(beside) else find_program("docker")
-        self.command = [client, "--host", f"unix://{self._base}/sock"]
+        self.command = [client, "--host", f"unix://{_DOCKER_RUN}/sock"]
         self._start(dockerd)
         self._shell.say([*self.command, "import", tar, PEER_IMAGE])
         version = [*self.command, "version", "--format"]
@@ -69,11 +71,12 @@ class Docker:
 
     def _start(self, dockerd: str) -> None:
         os.mkdir(self._base)
+        os.mkdir(_DOCKER_RUN)
         with open(f"{self._base}/daemon.json", "w", encoding="utf-8") as stream:
             stream.write("{}")
-        argv = [dockerd, "--config-file", f"{self._base}/daemon.json", "--host", f"unix://{self._base}/sock"]
-        argv += ["--data-root", f"{self._base}/data", "--exec-root", f"{self._base}/exec"]
-        argv += ["--pidfile", f"{self._base}/pid", "--cgroup-parent", f"{peers_parent(self._shell.work)}/docker"]
+        argv = [dockerd, "--config-file", f"{self._base}/daemon.json", "--host", f"unix://{_DOCKER_RUN}/sock"]
+        argv += ["--data-root", f"{self._base}/data", "--exec-root", f"{_DOCKER_RUN}/exec"]
+        argv += ["--pidfile", f"{_DOCKER_RUN}/pid", "--cgroup-parent", f"{peers_parent(self._shell.work)}/docker"]
         with open(f"{self._base}/log", "wb") as stream:
             self._daemon = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=self._shell.environment()
