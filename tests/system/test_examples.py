@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -80,3 +81,39 @@ def test_the_time_line_shows_the_steps_of_a_start_and_of_its_end(
         assert "timeline" in environment.run(pe, "pe", "--help").stdout
     finally:
         environment.run(pe, "pe", "rm", "-f", container)
+
+
+def test_a_container_on_fuse_overlayfs_runs_changes_files_and_leaves_no_server(pe: Pe, tmp_path: Path) -> None:
+    environment, _project = installed(tmp_path, "plugengine-fuse-overlayfs")
+    words = ("run", "--name", "wrapped", "--storage", "fuse_overlayfs", *NONE, "host:base")
+    ran = environment.run(pe, "pe", *words, "sh", "-c", "grep ' / ' /proc/self/mounts; echo kept > /kept")
+    try:
+        assert ran.returncode == 0, ran.stderr
+        assert "fuse-overlayfs" in ran.stdout
+        assert "A /kept" in environment.run(pe, "pe", "diff", "wrapped").stdout
+        again = environment.run(pe, "pe", "start", "-a", "wrapped")
+        assert again.returncode == 0, again.stderr
+    finally:
+        removed = environment.run(pe, "pe", "rm", "-f", "wrapped")
+    assert removed.returncode == 0, removed.stderr
+    running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
+    assert not [line for line in running if line.startswith(b"fuse-overlayfs") and os.fsencode(pe.run_root) in line]
+
+
+def test_a_network_of_several_hosts_is_made_joined_and_removed(pe: Pe, tmp_path: Path) -> None:
+    environment, _project = installed(tmp_path, "plugengine-vxlan")
+    options = ("-o", "vni=42", "-o", "peers=127.0.0.2", "--subnet", "10.199.0.0/24")
+    made = environment.run(pe, "pe", "network", "create", "-d", "vxlan", *options, "team")
+    assert made.returncode == 0, made.stderr
+    try:
+        command = ("cat", "/sys/class/net/eth0/mtu")
+        ran = environment.run(pe, "pe", "run", "--rm", "--net", "team", "host:base", *command)
+        assert ran.returncode == 0, ran.stderr
+        assert int(ran.stdout) > 0
+        refused = environment.run(pe, "pe", "run", "--rm", "--net", "team", "-p", "8000", "host:base", "true")
+        assert refused.returncode != 0
+        assert "network driver vxlan does not claim ports" in refused.stderr
+    finally:
+        removed = environment.run(pe, "pe", "network", "rm", "team")
+    assert removed.returncode == 0, removed.stderr
+    assert not [name for name in os.listdir("/sys/class/net") if name.startswith("vx")]
