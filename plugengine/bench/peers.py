@@ -20,8 +20,9 @@ PEER_IMAGE: Final = "pe-bench"
 _READY_S: Final = 30
 _PAUSE_S: Final = 0.1
 _TAIL: Final = 400
-# /run is a tmpfs of the run's own, and a socket's path may be 107 characters long; see unix(7).
+# /run is a tmpfs of the run's own. A socket's path may be 107 characters long (unix(7)), podman's run root 50.
 _DOCKER_RUN: Final = "/run/pe-bench-docker"
+_PODMAN_RUN: Final = "/run/pe-bench-podman"
 
 
 class Peer(Protocol):
@@ -114,8 +115,8 @@ class Podman:
         self._base = f"{shell.work}/podman"
         # cgroupfs: there is no systemd in the namespace.
         command = ["podman", "--cgroup-manager", "cgroupfs", "--events-backend", "file"]
-        for flag in ("root", "runroot", "tmpdir", "network-config-dir"):
-            command += [f"--{flag}", f"{self._base}/{flag}"]
+        command += ["--root", f"{self._base}/root", "--network-config-dir", f"{self._base}/networks"]
+        command += ["--runroot", f"{_PODMAN_RUN}/run", "--tmpdir", f"{_PODMAN_RUN}/tmpdir"]
         # crun refuses a host with both cgroup versions; with runc both peers share one runtime.
         self.command: Sequence[str] = [*command, "--runtime", "runc"] if shutil.which("runc") else command
         flags = ["--cgroup-parent", f"{peers_parent(shell.work)}/podman"]
