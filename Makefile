@@ -1,4 +1,4 @@
-# Six words: demo, test, lint, bench, bench-fuse, clean. ARGS is handed on: make test ARGS="-k bridge".
+# Seven words: demo, test, lint, bench, bench-fuse, bench-page, clean. ARGS is handed on: make test ARGS="-k bridge".
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,7 +7,7 @@ DEBIAN_ROOT ?= build/debian-root.tar
 DEBIAN_PACKAGES ?= build/debian-packages
 NODE_PACKAGES ?= build/node-packages
 
-.PHONY: demo test lint bench bench-fuse clean venv
+.PHONY: demo test lint bench bench-fuse bench-page clean venv
 
 # The command a new user types: it runs on this machine, with its bridge and its state below /var/lib/plugengine.
 demo: $(VENV)/.installed
@@ -36,6 +36,10 @@ bench: $(VENV)/.installed
 
 bench-fuse: $(VENV)/.installed
 	$(BIN)/python benchmarks/fuse.py $(ARGS)
+
+# The page in docs/benchmarks and its picture, from what pe bench --json wrote: make bench-page ARGS=storage.json
+bench-page: $(VENV)/.dev
+	$(BIN)/python docs/make_benchmark_page.py $(ARGS)
 
 clean:
 	rm -rf .venv build dist .ruff_cache .mypy_cache .pytest_cache .hypothesis .coverage

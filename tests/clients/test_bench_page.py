@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import msgspec
 import pytest
 
 from plugengine.bench.page import page
-from plugengine.bench.results import Column
+from plugengine.bench.results import Column, to_json
 from tests.bench_runs import COLUMNS, HOSTILE, ROUNDS, bench_run
 from tests.chromium import Chromium, Page, chromium
 from tests.conftest import need_tool
@@ -195,6 +197,25 @@ def test_nothing_is_wider_than_the_screen(browser: Chromium, written: Path, widt
     assert tab.evaluate("Math.max(...[...document.querySelectorAll('svg')].map((e) => e.clientWidth))") <= width
 
 
+@pytest.mark.parametrize(("size", "maps"), [(DESKTOP, 1), (PHONE, 2)], ids=["desktop", "phone"])
+def test_the_words_in_the_map_stay_in_their_cells(
+    browser: Chromium, tmp_path: Path, size: tuple[int, int], maps: int
+) -> None:
+    more = [Column(name=name) for name in ("fuse_union + none + v1", "docker", "podman", "a", "b", "c-" + "long" * 20)]
+    path = tmp_path / "many.html"
+    path.write_text(page(bench_run(columns=(*COLUMNS, *more))), encoding="utf-8")
+    tab = show(browser, path, size=size, mobile=size == PHONE)
+    widths = tab.evaluate(
+        """[...document.querySelectorAll("[data-chart=heat] .layer_1_marks")].flatMap((marks) => {
+          const cell = marks.parentElement.querySelector(".layer_0_marks path").getBoundingClientRect();
+          return [...marks.querySelectorAll("text")].map((text) => text.getBoundingClientRect().width / cell.width);
+        })"""
+    )
+    assert len(widths) == (len(COLUMNS) + len(more)) * (len(bench_run().workloads) + 6)
+    assert max(widths) <= 1
+    assert tab.evaluate("document.querySelectorAll('[data-chart=heat] svg').length") == maps
+
+
 def test_the_charts_follow_the_width_of_the_window(shown: Page) -> None:
     shown.resize(*PHONE)
     shown.wait("document.querySelector('[data-chart=heat] svg').getBoundingClientRect().width < 390")
@@ -242,6 +263,16 @@ def test_without_scripts_the_numbers_are_still_there(browser: Chromium, written:
     tab.call("Page.navigate", url=written.as_uri())
     tab.wait("document.querySelectorAll('table.numbers td.value').length > 100")
     assert tab.evaluate("getComputedStyle(document.querySelector('button[data-values]')).display") == "none"
+
+
+def test_the_page_for_the_documentation_comes_with_a_picture(tmp_path: Path) -> None:
+    need_tool("chromium")
+    results = tmp_path / "run.json"
+    results.write_bytes(to_json(bench_run()))
+    script = Path(__file__).parents[2] / "docs" / "make_benchmark_page.py"
+    subprocess.run([sys.executable, script, results, tmp_path / "out"], check=True, timeout=100)
+    assert "<h1>" in (tmp_path / "out" / "storage.html").read_text(encoding="utf-8")
+    assert (tmp_path / "out" / "storage.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_strangers_words_stay_words(browser: Chromium, tmp_path: Path) -> None:

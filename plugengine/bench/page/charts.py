@@ -15,7 +15,8 @@ FONT: Final = "system-ui, sans-serif"
 FONT_SIZE: Final = 12
 LINE: Final = 13
 ROUNDS_HEIGHT: Final = 220
-SHAPES: Final = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "stroke")
+# One fewer than there are colours, so that with many columns a colour that comes again has another shape.
+SHAPES: Final = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
 
 _INK: Final = "var(--ink)"
 _QUIET: Final = "var(--quiet)"

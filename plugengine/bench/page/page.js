@@ -19,13 +19,39 @@
     spec.height = shown.length * step;
   };
 
-  const draw = async (element, spec, pressed) => {
+  const forget = (element) => {
     drawn.get(element)?.finalize();
+    drawn.delete(element);
+  };
+
+  const draw = async (element, spec, pressed) => {
+    forget(element);
     // ast: expressions are interpreted, as the page's policy forbids code made of text.
     const options = { actions: false, ast: true, renderer: "svg", tooltip: { theme: "page" } };
     const { view } = await vegaEmbed(element, spec, options);
     drawn.set(element, view);
     if (pressed) view.addEventListener("click", (_, item) => pressed(item));
+  };
+
+  const map = (element, shown, room) => {
+    const spec = copy("heat");
+    const widest = Math.max(...shown.flatMap((key) => data.heads[key]).map((line) => line.length));
+    const level = LETTER * widest < room;
+    const sides = narrow.matches ? data.heat.narrow : data.heat.wide;
+    const heads = { name: "heads", value: level ? data.heads : data.names };
+    spec.params = [heads, { name: "labels", value: sides }];
+    const cells = data.heat.cells.filter((cell) => shown.includes(cell.column));
+    spec.data = { values: cells.map((cell) => ({ ...cell, text: narrow.matches ? cell.short : cell.text })) };
+    spec.encoding.x.scale = { domain: shown };
+    ranks(spec, data.heat.rows, narrow.matches ? 31 : 26);
+    const axis = spec.encoding.x.axis;
+    if (!level) Object.assign(axis, { labelAngle: -90, labelAlign: "left", labelLimit: 160 });
+    // The second line of a name goes towards the cells.
+    else if (shown.some((key) => data.heads[key].length > 1)) axis.labelPadding = 20;
+    return draw(element, spec, (item) => {
+      const row = item?.datum?.row ?? item?.datum?.value;
+      if (Object.hasOwn(data.workloads, row ?? "")) open(row);
+    });
   };
 
   const charts = {
@@ -53,24 +79,18 @@
       spec.layer[1].encoding.x.scale.domain = domain;
       return draw(element, spec);
     },
+    // With too many columns for the width there are several maps, one below the other.
     heat(element) {
-      const spec = copy("heat");
-      const room = (element.clientWidth - (narrow.matches ? 130 : 300)) / keys.length;
-      const level = LETTER * Math.max(...keys.map((key) => Math.max(...data.heads[key].map((line) => line.length)))) < room;
-      const sides = narrow.matches ? data.heat.narrow : data.heat.wide;
-      const heads = { name: "heads", value: level ? data.heads : data.names };
-      spec.params = [heads, { name: "labels", value: sides }];
-      spec.data = { values: data.heat.cells.map((cell) => ({ ...cell, text: narrow.matches ? cell.short : cell.text })) };
-      spec.encoding.x.scale = { domain: keys };
-      ranks(spec, data.heat.rows, narrow.matches ? 31 : 26);
-      const axis = spec.encoding.x.axis;
-      if (!level) Object.assign(axis, { labelAngle: -90, labelAlign: "left", labelLimit: 160 });
-      // The second line of a name goes towards the cells.
-      else if (keys.some((key) => data.heads[key].length > 1)) axis.labelPadding = 20;
-      return draw(element, spec, (item) => {
-        const row = item?.datum?.row ?? item?.datum?.value;
-        if (Object.hasOwn(data.workloads, row ?? "")) open(row);
-      });
+      const [side, cell] = narrow.matches ? [130, 34] : [300, 62];
+      const most = Math.max(1, Math.floor((element.clientWidth - side) / cell));
+      const parts = Math.ceil(keys.length / most), size = Math.ceil(keys.length / parts);
+      for (const part of element.children) forget(part);
+      element.replaceChildren();
+      return Promise.all(Array.from({ length: parts }, (_, part) => {
+        const place = element.appendChild(document.createElement("div"));
+        place.className = "chart";
+        return map(place, keys.slice(part * size, (part + 1) * size), (element.clientWidth - side) / size);
+      }));
     },
     strip(element, workload) {
       const spec = copy("strip");
@@ -117,7 +137,7 @@
   };
 
   const all = () => Promise.all(
-    [...document.querySelectorAll("main .chart")].map((element) => charts[element.dataset.chart](element)));
+    [...document.querySelectorAll("main .chart[data-chart]")].map((element) => charts[element.dataset.chart](element)));
 
   // On paper the charts get the width of the sheet, and are drawn anew before it is made.
   const fit = () => {
