@@ -24,7 +24,12 @@ def script(name: str) -> ModuleType:
 
 
 @pytest.mark.parametrize(
-    ("name", "page"), [("make_cli_reference", "reference/cli.md"), ("make_hooks_reference", "hooks.md")]
+    ("name", "page"),
+    [
+        ("make_cli_reference", "reference/cli.md"),
+        ("make_hooks_reference", "hooks.md"),
+        ("make_benchmark_workloads", "benchmark-workloads.md"),
+    ],
 )
 def test_a_page_is_what_the_code_says(name: str, page: str) -> None:
     assert (ROOT / "docs" / page).read_text(encoding="utf-8") == script(name).render(), f"run: python docs/{name}.py"
