@@ -32,7 +32,7 @@ lint: $(VENV)/.dev
 
 # Start times, with docker and podman where they are installed; and union filesystems. See benchmarks/README.md.
 bench: $(VENV)/.installed
-	$(BIN)/python benchmarks/start.py $(ARGS)
+	$(BIN)/pe bench start --peers $(ARGS)
 
 bench-fuse: $(VENV)/.installed
 	$(BIN)/python benchmarks/fuse.py $(ARGS)

@@ -2,8 +2,7 @@
 
 The supervisor stays outside and owns the temporary directory; the measuring process runs below `unshare` in
 new network, mount and pid namespaces. When the init of that pid namespace dies, the kernel kills every
-engine, shim and container below it, the mounts and links go with their namespaces, and only control groups
-and files are left to remove.
+process below it, the mounts and links go with their namespaces, and only files are left to remove.
 """
 
 from __future__ import annotations
@@ -15,18 +14,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-CGROUP_ROOT = Path("/sys/fs/cgroup")
 WORK_VARIABLE = "PE_BENCH_WORK"
 PREFIX = "pe-bench-"
-REMOVE_ATTEMPTS = 50
-REMOVE_PAUSE_S = 0.1
 
 # Engines look for a default route before they believe in a network. TEST-NET-2 (RFC 5737) is routed nowhere.
 UPLINK_COMMANDS = (
@@ -37,11 +32,6 @@ UPLINK_COMMANDS = (
     "ip link set uplink1 up",
     "ip route add default via 198.51.100.1",
 )
-
-
-def cgroup_parent(work: Path) -> str:
-    """Return the control group, below each hierarchy's root, that peers put their containers in."""
-    return f"/plugengine-bench/{work.name}"
 
 
 def supervise(argv: Sequence[str], directory: Path) -> int:
@@ -95,8 +85,7 @@ def sweep(directory: Path) -> None:
 
 
 def remove(work: Path) -> None:
-    """Remove the control groups and files of an ended run."""
-    remove_control_groups(work)
+    """Remove the files of an ended run."""
     remove_tree(work)
 
 
@@ -132,40 +121,6 @@ def hide_run() -> None:
     if resolver.is_relative_to("/run"):
         resolver.parent.mkdir(parents=True, exist_ok=True)
         resolver.write_text(text)
-
-
-def remove_control_groups(work: Path) -> None:
-    """Remove the groups of this run: the peers' parent, and those named after containers in pe's root."""
-    roots = [
-        CGROUP_ROOT,
-        *(entry for entry in CGROUP_ROOT.iterdir() if entry.is_dir() and not entry.is_symlink()),
-    ]
-    containers = work / "pe" / "root" / "containers"
-    ids = os.listdir(containers) if containers.is_dir() else []
-    for root in roots:
-        parent = root / cgroup_parent(work).lstrip("/")
-        for group in (parent, *(root / "plugengine" / name for name in ids)):
-            remove_group_tree(group)
-        try:
-            parent.parent.rmdir()
-        except OSError:
-            continue  # not there, or another run still uses it
-
-
-def remove_group_tree(group: Path) -> None:
-    """Remove a control group and those below; the kernel says EBUSY until the last killed process is gone."""
-    for directory, _, _ in os.walk(group, topdown=False):
-        for _ in range(REMOVE_ATTEMPTS):
-            try:
-                os.rmdir(directory)
-            except FileNotFoundError:
-                break
-            except OSError:
-                time.sleep(REMOVE_PAUSE_S)
-            else:
-                break
-        else:
-            print(f"control group {directory} could not be removed", file=sys.stderr)
 
 
 def remove_tree(work: Path) -> None:

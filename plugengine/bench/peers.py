@@ -116,7 +116,7 @@ class Podman:
         # cgroupfs: there is no systemd in the namespace.
         command = ["podman", "--cgroup-manager", "cgroupfs", "--events-backend", "file"]
         command += ["--root", f"{self._base}/root", "--network-config-dir", f"{self._base}/networks"]
-        command += ["--runroot", f"{_PODMAN_RUN}/run", "--tmpdir", f"{_PODMAN_RUN}/tmpdir"]
+        command += ["--runroot", f"{_PODMAN_RUN}/run", "--tmpdir", f"{_PODMAN_RUN}/temporary"]
         # crun refuses a host with both cgroup versions; with runc both peers share one runtime.
         self.command: Sequence[str] = [*command, "--runtime", "runc"] if shutil.which("runc") else command
         flags = ["--cgroup-parent", f"{peers_parent(shell.work)}/podman"]
