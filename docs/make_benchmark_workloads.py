@@ -46,7 +46,8 @@ Life-cycle workloads call the driver's verbs and the engine's own steps, in the 
   does four of them where it is installed; the row names it. Inside containers it doesn't: its libraries are the
   host's, and many.
 * `memory` is the proportional set size of the file server, if there is one, and what the slabs of the whole machine
-  grew by, which on a busy machine is noise.
+  grew by, which on a busy machine is noise. The server is forked from the process that measures, which is larger than
+  a monitor.
 """
 _WRITING: Final = """\
 ## More workloads

@@ -92,6 +92,8 @@ class Holder:
         return msgspec.json.decode(content, type=Said) if content else Said(error="the process that mounts has died")
 
     def _end(self) -> None:
+        if self._pidfd < 0:
+            return
         self._connection.close()
         os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
         os.close(self._pidfd)

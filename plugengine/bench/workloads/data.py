@@ -30,7 +30,7 @@ class DataFile(_Data):
     better = HIGHER
     unit = _BYTES
     full: ClassVar[Mapping[str, int]] = {"mebibytes": 64, "passes": 16, "reads": 100_000}
-    quick: ClassVar[Mapping[str, int]] = {"mebibytes": 64, "passes": 3, "reads": 20_000}
+    quick: ClassVar[Mapping[str, int]] = {"mebibytes": 32, "passes": 6, "reads": 20_000}
 
     def build(self, directory: HostPath, sizes: Mapping[str, int]) -> None:
         """Write the file."""
