@@ -1,6 +1,7 @@
 """Write the page of a benchmark and its picture: `python docs/make_benchmark_page.py RESULTS.json [DIRECTORY]`.
 
-They are docs/benchmarks/KIND.html and KIND.png. The results are those of `pe bench KIND --json`. The picture is the page's overview, taken in Chromium.
+They are docs/benchmarks/KIND.html and KIND.png. The results are those of `pe bench KIND --json`.
+The picture is the page's overview, taken in Chromium.
 """
 
 from __future__ import annotations
