@@ -56,8 +56,8 @@ def test(
 ) -> int:
     """Run the conformance kit against an installed driver; needs root.
 
-    Every case runs in a process and namespaces of its own, so that nothing of it stays. Exit codes: 0 all passed, 1 a
-    case failed, 125 the driver does not work here or could not be tested.
+    Every case runs in a process and namespaces of its own, so that nothing of it stays. Exit codes: 0 none
+    failed but as the driver declares, 1 a case failed, 125 the driver does not work here or could not be tested.
     """
     from plugengine.testing.loading import kind_of
     from plugengine.testing.runner import run
