@@ -76,7 +76,7 @@ def _column_axis(**rest: Any) -> Spec:
 
 
 def _value_axis(field: str) -> Spec:
-    axis = {"title": None, "tickCount": 4, "labelBound": True, "labelOverlap": "greedy"}
+    axis = {"title": None, "tickCount": 4, "labelBound": True, "labelOverlap": "greedy", "labelSeparation": 8}
     return {"field": field, "type": "quantitative", "axis": axis}
 
 
@@ -140,7 +140,14 @@ def _means() -> Spec:
         "field": "mean",
         "type": "quantitative",
         "scale": {"type": "log", "base": 2, "nice": False},
-        "axis": {"title": None, "format": "~r", "labelBound": True, "labelOverlap": "greedy", "tickCount": 5},
+        "axis": {
+            "title": None,
+            "format": "~r",
+            "labelBound": True,
+            "labelOverlap": "greedy",
+            "labelSeparation": 8,
+            "tickCount": 5,
+        },
     }
     return _chart(
         encoding={"y": _column_axis()},

@@ -65,13 +65,18 @@ def _heading(name: str) -> str:
 def _lead(run: Run) -> str:
     place = {"container": "in containers", "direct": "directly on the mounts"}.get(run.place, clean(run.place))
     facts = [
-        clean(run.started.replace("T", " ")),
+        _time(run.started),
         f"{run.rounds} rounds in {duration(run.duration_s)}",
         place,
         f"Linux {clean(run.machine.kernel)}",
         clean(run.machine.cpu),
     ]
     return escape(" · ".join(fact for fact in facts if fact))
+
+
+def _time(started: str) -> str:
+    """Return an ISO 8601 time in UTC as people read it."""
+    return clean(f"{started.removesuffix('Z').removesuffix('+00:00').replace('T', ' ')} UTC")
 
 
 def _warnings(figures: Figures) -> Iterator[str]:

@@ -67,7 +67,7 @@ def _body(row: Row, run: Run, width: int) -> Iterator[str]:
 def _cells(row: Row, figure: Figure, run: Run, width: int) -> str:
     if figure.state is not State.MEASURED:
         reason = f"{figure.state.mark} {figure.state.value}"
-        if figure.reason:
+        if figure.state is State.FAILED:  # why a driver is not supported stands once, below
             reason += f": <bdi>{escape(clean(figure.reason))}</bdi>"
         return f'<td colspan="{width - 1}" class="why">{reason}</td>'
     # An interval stays on one line if it can; these brackets are ours.
