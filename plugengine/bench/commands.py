@@ -27,12 +27,13 @@ class Shell(Struct, frozen=True, kw_only=True):
     """Runs commands with a small environment, so that no configuration of the caller plays a part."""
 
     work: HostPath
+    disk: HostPath  # below it, on the filesystem that is measured
 
     def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the variables of a command."""
         own = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.work), "LANG": "C.UTF-8"}
-        # Where packages are that are not installed in a usual place.
-        own.update({name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ})
+        # Where packages are that are not installed in a usual place, and which drivers the library takes too.
+        own.update({name: os.environ[name] for name in ("PYTHONPATH", "PLUGENGINE_CONFIG") if name in os.environ})
         return {**own, **(extra or {})}
 
     def seconds(self, *commands: Sequence[str], extra: Mapping[str, str] | None = None) -> float:

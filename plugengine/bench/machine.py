@@ -94,6 +94,9 @@ def noise(run: Run) -> tuple[str, ...]:
         found.append(f"the hypervisor took {machine.steal_percent:.1f} % of the processor time (steal)")
     if machine.governor in _SLOW_GOVERNORS:
         found.append(f"the processors' frequency governor is {machine.governor}, which changes speed with the load")
+    taken = max((len(cell.rounds) for cell in run.cells), default=0)
+    if 0 < taken < run.rounds and not run.partial:
+        found.append(f"there was time for {taken} of {run.rounds} rounds: --rounds takes them all, however long it is")
     return (*found, *_wide(run))
 
 

@@ -48,7 +48,7 @@ class Docker:
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
-        self._base = f"{shell.work}/docker"
+        self._base = f"{shell.disk}/docker"
         self._daemon: subprocess.Popen[bytes] | None = None
         self.command: Sequence[str] = ()
         self.flags: Sequence[str] = ()
@@ -112,7 +112,7 @@ class Podman:
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
-        self._base = f"{shell.work}/podman"
+        self._base = f"{shell.disk}/podman"
         # cgroupfs: there is no systemd in the namespace.
         command = ["podman", "--cgroup-manager", "cgroupfs", "--events-backend", "file"]
         command += ["--root", f"{self._base}/root", "--network-config-dir", f"{self._base}/networks"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
 from msgspec.structs import replace
@@ -17,9 +17,11 @@ from plugengine.bench.results import Run
 from plugengine.bench.rounds import Progress
 from plugengine.drivers import CgroupDriver, open_driver
 from plugengine.errors import NoSpaceError, NotSupportedError, PlugengineError, UsageError
-from plugengine.model import HostPath
+from plugengine.kernel.mount import MNT_DETACH, umount2
+from plugengine.model import HostPath, Mount
+from plugengine.mounting import perform
 from plugengine.plugins import Registry
-from plugengine.testing.ground import DEFAULT_DIRECTORY, prepared
+from plugengine.testing.ground import DEFAULT_DIRECTORY, loop_filesystem, prepared
 from plugengine.testing.loading import host_below
 
 PEERS_PARENT: Final = "plugengine-bench"  # control group of the peers' containers, below each hierarchy's root
@@ -27,6 +29,7 @@ OWN_PARENT: Final = "plugengine"
 _GROUPS: Final = "/sys/fs/cgroup"
 _TRIES: Final = 50
 _PAUSE_S: Final = 0.1
+_DISK_BYTES: Final = 24 << 30  # of a filesystem made for the run; sparse
 _MEGABYTE: Final = 1_000_000
 
 
@@ -70,6 +73,23 @@ def check_space(directory: str, needs_bytes: int) -> None:
             f"bench in {directory}: {free // _MEGABYTE:,} MB free, the run needs {needs_bytes // _MEGABYTE:,} MB",
             hint="choose another place with --directory, or fewer drivers",
         )
+
+
+@contextmanager
+def on_filesystem(work: HostPath, filesystem: str | None) -> Iterator[HostPath]:
+    """Give the directory to measure in, on a filesystem of its own if one is asked for."""
+    disk = HostPath(f"{work}/disk")
+    os.mkdir(disk)
+    os.chmod(disk, 0o711)  # noqa: S103 - mapped users of containers must get through
+    if filesystem is None:
+        yield disk
+        return
+    with loop_filesystem(filesystem, HostPath(f"{work}/image"), _DISK_BYTES) as device:
+        perform(Mount(fstype=filesystem, source=device, target=disk))
+        try:
+            yield disk
+        finally:
+            umount2(disk, MNT_DETACH)
 
 
 def peers_parent(work: HostPath) -> str:

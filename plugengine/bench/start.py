@@ -19,7 +19,7 @@ from plugengine.bench.commands import Shell, own_command
 from plugengine.bench.contenders import AT_ONCE, CommandLine, Contender, Floor, Library
 from plugengine.bench.machine import Watch
 from plugengine.bench.peers import PEER_IMAGE, peers
-from plugengine.bench.place import run_below
+from plugengine.bench.place import on_filesystem, run_below
 from plugengine.bench.results import Cell, Column, Run, Workload
 from plugengine.bench.rounds import Measurement, Progress, run_rounds
 from plugengine.container import ContainerSpec
@@ -70,6 +70,7 @@ class StartOptions(Struct, frozen=True, kw_only=True):
     seed: int = 0  # 0: one is drawn
     baseline: str = ""  # a column; empty: the first of the default drivers
     directory: str | None = None  # None: /var/tmp
+    filesystem: str | None = None  # made for the run: btrfs, ext4 or xfs; None: that of the directory
     command: tuple[str, ...] = ()  # how to reproduce it
 
 
@@ -106,13 +107,15 @@ class _Session:
 
     def run(self, work: HostPath) -> Run:
         """Get everybody ready, measure, describe."""
-        begun, started, watch = time.monotonic(), datetime.now(UTC), Watch(work)
+        begun, started = time.monotonic(), datetime.now(UTC)
         with ExitStack() as undo:
+            disk = undo.enter_context(on_filesystem(work, self._options.filesystem))
+            watch = Watch(disk)
             self._report(0, 1, "making the image")
-            engine = undo.enter_context(Engine(f"{work}/root", f"{work}/run", environ=self._environ))
+            engine = undo.enter_context(Engine(f"{disk}/root", f"{work}/run", environ=self._environ))
             undo.callback(_remove_containers, engine)
             engine.site.images.resolve(self._options.image)
-            contenders = self._contenders(engine, Shell(work=work), undo)
+            contenders = self._contenders(engine, Shell(work=work, disk=disk), undo)
             if not contenders:
                 why = "; ".join(f"{column.name}: {column.reason}" for column in self._missing)
                 raise NotSupportedError("bench: nothing of what is asked for works here", hint=why)
@@ -214,7 +217,7 @@ class _Session:
         )
 
     def _peers(self, engine: Engine, shell: Shell, undo: ExitStack) -> Iterator[Contender]:
-        tar = f"{shell.work}/image.tar"
+        tar = f"{shell.disk}/image.tar"
         _write_tar(engine, self._options.image, tar)
         for peer in peers(shell):
             self._report(0, 1, f"preparing {peer.name}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
@@ -16,7 +16,7 @@ from msgspec import Struct, field
 from plugengine.bench import catalog, selection
 from plugengine.bench.furnishing import furnish
 from plugengine.bench.machine import Watch
-from plugengine.bench.place import run_below
+from plugengine.bench.place import on_filesystem, run_below
 from plugengine.bench.results import Column, Run
 from plugengine.bench.results import Workload as Row
 from plugengine.bench.rounds import Measurement, Progress, run_rounds
@@ -25,16 +25,12 @@ from plugengine.bench.workload import Size, Workload
 from plugengine.drivers import StorageDriver, open_driver
 from plugengine.engine import Engine
 from plugengine.errors import NotSupportedError
-from plugengine.kernel.mount import MNT_DETACH, umount2
-from plugengine.model import HostPath, Mount
-from plugengine.mounting import perform
+from plugengine.model import HostPath
 from plugengine.plugins import Registry
-from plugengine.testing.ground import loop_filesystem
 
 PLAIN: Final = "plain"  # the column of the plain directory
 DEFAULT_IMAGE: Final = "host:python"
 _GIB: Final = 1 << 30
-_DISK_BYTES: Final = 24 * _GIB  # of a filesystem made for the run; sparse
 
 
 class Effort(Struct, frozen=True, kw_only=True):
@@ -128,7 +124,7 @@ class _Session:
         """Furnish, measure, describe."""
         begun, started = time.monotonic(), datetime.now(UTC)
         with ExitStack() as undo:
-            disk = undo.enter_context(_filesystem(work, self._options.filesystem))
+            disk = undo.enter_context(on_filesystem(work, self._options.filesystem))
             watch = Watch(disk)
             self._report(0, 1, "making the image")
             engine = undo.enter_context(Engine(f"{disk}/root", f"{work}/run", environ=self._environ))
@@ -216,20 +212,3 @@ class _Session:
             if stand.note:
                 self._notes[workload.name] = stand.note
                 stand.note = ""
-
-
-@contextmanager
-def _filesystem(work: HostPath, filesystem: str | None) -> Iterator[HostPath]:
-    """Give the directory to measure in, on a filesystem of its own if one is asked for."""
-    disk = HostPath(f"{work}/disk")
-    os.mkdir(disk)
-    os.chmod(disk, 0o711)  # noqa: S103 - mapped users of containers must get through
-    if filesystem is None:
-        yield disk
-        return
-    with loop_filesystem(filesystem, HostPath(f"{work}/image"), _DISK_BYTES) as device:
-        perform(Mount(fstype=filesystem, source=device, target=disk))
-        try:
-            yield disk
-        finally:
-            umount2(disk, MNT_DETACH)

@@ -47,7 +47,12 @@ def _common() -> tuple[click.Option, ...]:
     )
 
 
-_IMAGE: Final = "--image", "REF"
+def _filesystem() -> click.Option:
+    return option(
+        "--filesystem", metavar="TYPE", help="Make a btrfs, ext4 or xfs for the run, in a file in the directory."
+    )
+
+
 _END: Final = """
     Everything happens in namespaces and roots of the run's own, and nothing stays. Ctrl-C ends a run early: what was
     measured until then is shown, and written with a mark. Exit codes: 0; 1 when a workload failed; 130 after Ctrl-C.
@@ -57,9 +62,9 @@ _END: Final = """
 @command(
     option("--drivers", metavar="NAME,NAME", help="Storage drivers, and plain for a plain directory  [all installed]"),
     *_common(),
-    option(*_IMAGE[:1], metavar=_IMAGE[1], help="An image with python3 inside  [host:python]"),
+    option("--image", metavar="REF", help="An image with python3 inside  [host:python]"),
     switch("--direct", help="On the drivers' mounts, without containers."),
-    option("--filesystem", metavar="TYPE", help="Make a btrfs, ext4 or xfs for the run, in a file in the directory."),
+    _filesystem(),
 )
 def storage(app: App, **values: Any) -> int | None:
     """Measure storage drivers against each other, and against a plain directory; needs root."""
@@ -94,7 +99,8 @@ def storage(app: App, **values: Any) -> int | None:
     option("--network", metavar="NAME,NAME", help="Network drivers  [the default one, and none]"),
     switch("--peers", help="Measure docker and podman too, where they are installed."),
     *_common(),
-    option(*_IMAGE[:1], metavar=_IMAGE[1], help="An image with sh, sleep, true and echo inside  [host:base]"),
+    option("--image", metavar="REF", help="An image with sh, sleep, test, true and echo inside  [host:base]"),
+    _filesystem(),
 )
 def start(app: App, **values: Any) -> int | None:
     """Measure how quickly containers start, run a command and stop; needs root.
@@ -112,6 +118,7 @@ def start(app: App, **values: Any) -> int | None:
         network=given.names("network"),
         peers=values["peers"],
         image=values["image"] or DEFAULT_IMAGE,
+        filesystem=values["filesystem"],
         **given.timing,
         **given.common,
     )

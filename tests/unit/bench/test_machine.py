@@ -59,5 +59,12 @@ def test_a_quiet_machine_has_no_warning() -> None:
 
 
 def test_wide_intervals_are_warned_of() -> None:
-    (sentence,) = noise(run(cell(1.0, 2.0, 9.0, 1.0, 8.0)))
+    (sentence,) = noise(run(cell(*(1.0, 2.0, 9.0, 1.0, 8.0) * 2)))
     assert "1 of 1 intervals" in sentence
+
+
+def test_rounds_there_was_no_time_for_are_warned_of() -> None:
+    short = run(cell(1.0, 1.0))
+    (sentence,) = noise(short)
+    assert "2 of 10 rounds" in sentence
+    assert noise(replace(short, partial=True)) == (), "that is said otherwise"

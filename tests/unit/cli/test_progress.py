@@ -1,0 +1,38 @@
+"""A line about steps: how many are done, and how long the rest will take."""
+
+from __future__ import annotations
+
+import io
+
+from plugengine.cli.progress import StepsLine
+
+
+def shown(line: StepsLine, output: io.StringIO, done: int, total: int, what: str) -> str:
+    output.seek(0)
+    output.truncate()
+    line.update(done, total, what)
+    return output.getvalue()
+
+
+def test_the_rest_takes_as_long_as_what_was_done_and_the_end_erases_the_line() -> None:
+    now = [0.0]
+    output = io.StringIO()
+    line = StepsLine(output, clock=lambda: now[0])
+    assert "0 of 1" in shown(line, output, 0, 1, "making the image")
+    now[0] = 100.0
+    first = shown(line, output, 0, 10, "walk overlay")
+    assert "0 of 10" in first
+    assert "left" not in first, "nothing is known yet"
+    now[0] = 130.0
+    third = shown(line, output, 2, 10, "walk vfs")
+    assert "2 of 10, 2 minutes left  walk vfs" in third, "the preparation does not count"
+    now[0] = 130.01
+    assert shown(line, output, 3, 10, "too soon") == ""
+    assert shown(line, output, 10, 10, "") == "\r\x1b[K"
+
+
+def test_names_cannot_move_the_cursor() -> None:
+    output = io.StringIO()
+    StepsLine(output, clock=lambda: 0.0).update(0, 2, "evil\x1b[2J\nname")
+    assert output.getvalue().count("\x1b") == 1
+    assert "\n" not in output.getvalue()
