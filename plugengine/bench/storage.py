@@ -15,6 +15,7 @@ from msgspec import Struct, field
 
 from plugengine.bench import catalog, selection
 from plugengine.bench.furnishing import furnish
+from plugengine.bench.journal import WARNING, lacks_journal
 from plugengine.bench.machine import Watch
 from plugengine.bench.place import on_filesystem, run_below
 from plugengine.bench.results import Column, Run
@@ -44,7 +45,7 @@ class Effort(Struct, frozen=True, kw_only=True):
 
 
 EFFORTS: Final[Mapping[Size, Effort]] = {
-    Size.FULL: Effort(rounds=7, warmup=1, budget_s=1_680, image_bytes=_GIB, column_bytes=_GIB // 2),
+    Size.FULL: Effort(rounds=9, warmup=1, budget_s=1_620, image_bytes=_GIB, column_bytes=_GIB // 2),
     Size.QUICK: Effort(rounds=3, warmup=1, budget_s=165, image_bytes=_GIB // 2, column_bytes=_GIB // 2),
     Size.TINY: Effort(rounds=1, warmup=0, budget_s=600, image_bytes=_GIB // 4, column_bytes=_GIB // 4),
 }
@@ -156,6 +157,7 @@ class _Session:
                 budget_s=None if self._options.rounds is not None else effort.budget_s - spent,
             )
             machine = watch.machine()
+            warnings = (WARNING,) if lacks_journal(disk) else ()
         return Run(
             kind="storage",
             started=started.isoformat(timespec="seconds"),
@@ -172,6 +174,7 @@ class _Session:
             cells=cells,
             image=self._options.image,
             partial=partial_run,
+            warnings=warnings,
         )
 
     def _rows(self) -> tuple[Row, ...]:

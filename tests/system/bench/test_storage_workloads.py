@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -112,7 +113,7 @@ def test_two_runs_with_one_seed_do_the_same_in_the_same_order(tmp_path: Path) ->
     ]
 
 
-@pytest.mark.parametrize("filesystem", ["btrfs", "xfs"])
+@pytest.mark.parametrize("filesystem", ["btrfs", "ext4", "xfs"])
 def test_all_drivers_can_be_compared_on_a_filesystem_made_for_the_run(tmp_path: Path, filesystem: str) -> None:
     need_root()
     need_tool(f"mkfs.{filesystem}")
@@ -123,4 +124,21 @@ def test_all_drivers_can_be_compared_on_a_filesystem_made_for_the_run(tmp_path: 
     reasons = {column.name: column.reason for column in found.columns if column.name in (*DRIVERS, "btrfs", PLAIN)}
     assert (reasons.pop("btrfs") == "") == (filesystem == "btrfs")
     assert set(reasons.values()) == {""}
+    assert not [warning for warning in found.warnings if "journal" in warning]
     assert not [cell for cell in found.cells if cell.error and cell.column in (*DRIVERS, "btrfs", PLAIN)]
+
+
+def test_an_ext4_without_a_journal_is_warned_of(tmp_path: Path) -> None:
+    need_root()
+    tool = need_tool("mkfs.ext4")
+    image, disk = tmp_path / "image", tmp_path / "disk"
+    disk.mkdir()
+    with image.open("wb") as stream:
+        stream.truncate(2 << 30)
+    subprocess.run([tool, "-q", "-F", "-O", "^has_journal", str(image)], check=True)
+    subprocess.run(["mount", "-o", "loop", str(image), str(disk)], check=True)
+    try:
+        found = measured(disk, drivers=("overlay",), workloads=("absent",))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    assert "ext4 without a journal" in " ".join(found.warnings)
