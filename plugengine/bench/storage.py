@@ -45,7 +45,7 @@ class Effort(Struct, frozen=True, kw_only=True):
 
 
 EFFORTS: Final[Mapping[Size, Effort]] = {
-    Size.FULL: Effort(rounds=9, warmup=1, budget_s=1_620, image_bytes=_GIB, column_bytes=_GIB // 2),
+    Size.FULL: Effort(rounds=12, warmup=1, budget_s=1_620, image_bytes=_GIB, column_bytes=_GIB // 2),
     Size.QUICK: Effort(rounds=3, warmup=1, budget_s=165, image_bytes=_GIB // 2, column_bytes=_GIB // 2),
     Size.TINY: Effort(rounds=1, warmup=0, budget_s=600, image_bytes=_GIB // 4, column_bytes=_GIB // 4),
 }
