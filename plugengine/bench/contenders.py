@@ -21,6 +21,7 @@ TRUE: Final = ("true",)
 # Waits for a signal and ends at once when it comes, which a first process does not do by itself; see kill(2).
 WAITER: Final = ("sh", "-c", "trap 'exit 0' TERM; : > /pe-bench-waits; sleep 1000 & wait")
 WAITS: Final = ("test", "-e", "/pe-bench-waits")  # before that the signal would be ignored
+UNHEARD: Final = Streams(proxy_signals=False)  # an interrupt is for the run, not for what is in a container
 _READY_TRIES: Final = 100
 _READY_PAUSE_S: Final = 0.05
 COLD: Final = {"PLUGENGINE_WARM": "0"}
@@ -165,7 +166,9 @@ class Library:
         """Let a container say a word."""
         read_end, write_end = os.pipe()
         try:
-            self._engine.run(self._like(("echo", MARK), auto_remove=True), streams=Streams(stdout=write_end))
+            self._engine.run(
+                self._like(("echo", MARK), auto_remove=True), streams=Streams(stdout=write_end, proxy_signals=False)
+            )
             os.close(write_end)
             write_end = -1
             said = os.read(read_end, len(MARK) + 1).decode(errors="replace").strip()
@@ -183,7 +186,7 @@ class Library:
 
     def _run(self) -> float:
         begun = time.perf_counter()
-        outcome = self._engine.run(self._like(TRUE, auto_remove=True))
+        outcome = self._engine.run(self._like(TRUE, auto_remove=True), streams=UNHEARD)
         seconds = time.perf_counter() - begun
         if outcome.exit_code != 0:
             raise PlugengineError(f"run: exit code {outcome.exit_code}")
@@ -214,7 +217,7 @@ class Library:
         return time.perf_counter() - begun
 
     def _exec_in(self, name: str, command: tuple[str, ...]) -> None:
-        outcome = self._engine.exec(name, ExecSpec(command=command), streams=Streams())
+        outcome = self._engine.exec(name, ExecSpec(command=command), streams=UNHEARD)
         if outcome.exit_code != 0:
             raise PlugengineError(f"exec {' '.join(command)}: exit code {outcome.exit_code}")
 

@@ -102,7 +102,9 @@ class Pair:
         output = os.memfd_create("pe-bench-net")
         try:
             outcome = self._engine.exec(
-                self._client, ExecSpec(command=words), streams=Streams(stdout=output, stderr=output)
+                self._client,
+                ExecSpec(command=words),
+                streams=Streams(stdout=output, stderr=output, proxy_signals=False),
             )
             text = os.pread(output, os.fstat(output).st_size, 0).decode(errors="replace").strip()
         finally:
