@@ -43,23 +43,20 @@ def furnish(
         workloads: What will be run.
         sizes: How much of everything, by workload.
         image: The base.
-        direct: No containers.
-        host_driver: In whose containers the plain directory is shown.
+        direct: As in `Surroundings`, which has the next one, too.
+        host_driver: A driver.
         environ: Where the user's own roots are found.
 
     Raises:
         NotFoundError: There is no such image, or no Python in it.
     """
+    store = engine.site.images
     base = base_image(engine.site, image, environ)
     _check_python(base, image)
-    areas: dict[str, Build] = {}
-    for each in workloads:
-        if each.area and each.area not in areas:
-            areas[each.area] = partial(_build, each, sizes[each.name])
+    areas = _areas(workloads, sizes)
     tools = _tools if image.startswith(_HOST) else None
     agent, scripts = _agent(work, workloads)
-    needs_many = any(each.group == "life cycle" for each in workloads)
-    made = make_image(engine.site.images, base, areas, tools=tools)
+    made = make_image(store, base, areas, tools=tools)
     return Surroundings(
         engine=engine,
         work=work,
@@ -67,10 +64,19 @@ def furnish(
         scripts=scripts,
         image=made,
         areas=dict(zip(areas, made.layers[len(made.layers) - len(areas) :], strict=True)),
-        deep=make_deep_image(engine.site.images, base, DEEPEST) if needs_many else None,
+        deep=make_deep_image(store, base, DEEPEST) if any(each.deep for each in workloads) else None,
         direct=direct,
         host_driver=host_driver,
     )
+
+
+def _areas(workloads: Sequence[Workload], sizes: Mapping[str, Mapping[str, int]]) -> dict[str, Build]:
+    """Return who writes each area: the first workload that uses it."""
+    areas: dict[str, Build] = {}
+    for each in workloads:
+        if each.area and each.area not in areas:
+            areas[each.area] = partial(_build, each, sizes[each.name])
+    return areas
 
 
 def _build(workload: Workload, sizes: Mapping[str, int], directory: HostPath) -> None:

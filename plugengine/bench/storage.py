@@ -18,7 +18,7 @@ from plugengine.bench.furnishing import furnish
 from plugengine.bench.journal import WARNING, lacks_journal
 from plugengine.bench.machine import Watch
 from plugengine.bench.place import on_filesystem, run_below
-from plugengine.bench.results import Column, Run
+from plugengine.bench.results import Cell, Column, Run
 from plugengine.bench.results import Workload as Row
 from plugengine.bench.rounds import Measurement, Progress, run_rounds
 from plugengine.bench.stand import Stand, Surroundings
@@ -119,6 +119,10 @@ class _Session:
         self._environ = environ
         self._report = report
         self._notes: dict[str, str] = {}
+        self._effort = EFFORTS[options.size]
+        self._rounds = self._effort.rounds if options.rounds is None else options.rounds
+        self._warmup = self._effort.warmup if options.warmup is None else options.warmup
+        self._seed = options.seed or random.SystemRandom().randrange(1, 1 << 32)
         self._sizes = {each.name: each.sizes(options.size) for each in workloads}
 
     def run(self, work: HostPath) -> Run:
@@ -130,42 +134,24 @@ class _Session:
             self._report(0, 1, "making the image")
             engine = undo.enter_context(Engine(f"{disk}/root", f"{work}/run", environ=self._environ))
             columns, default = self._columns(engine)
-            around = furnish(
-                engine,
-                disk,
-                self._workloads,
-                self._sizes,
-                image=self._options.image,
-                direct=self._options.direct,
-                host_driver=default,
-                environ=self._environ,
-            )
-            effort = EFFORTS[self._options.size]
-            rounds = self._options.rounds if self._options.rounds is not None else effort.rounds
-            warmup = self._options.warmup if self._options.warmup is not None else effort.warmup
-            seed = self._options.seed or random.SystemRandom().randrange(1, 1 << 32)
+            around = self._furnish(engine, disk, default)
             stands = {each.name: self._stand(around, each) for each in columns if not each.reason}
             for stand in stands.values():
                 undo.callback(stand.discard)
-            spent = time.monotonic() - begun
-            cells, partial_run = run_rounds(
-                self._measurements(stands),
-                rounds=rounds,
-                warmup=warmup,
-                seed=seed,
-                progress=self._report,
-                budget_s=None if self._options.rounds is not None else effort.budget_s - spent,
-            )
+            cells, interrupted = self._measure(stands, time.monotonic() - begun)
             machine = watch.machine()
-            warnings = (WARNING,) if lacks_journal(disk) else ()
+            warnings = [WARNING] if lacks_journal(disk) else []
+        baseline = self._baseline(columns, default)
+        if self._options.baseline not in ("", baseline):
+            warnings.append(f"the baseline {self._options.baseline} cannot be measured here, {baseline} is it")
         return Run(
             kind="storage",
             started=started.isoformat(timespec="seconds"),
             duration_s=time.monotonic() - begun,
-            seed=seed,
-            rounds=rounds,
-            warmup=warmup,
-            baseline=self._baseline(columns, default),
+            seed=self._seed,
+            rounds=self._rounds,
+            warmup=self._warmup,
+            baseline=baseline,
             command=self._options.command,
             place="direct" if self._options.direct else "container",
             machine=machine,
@@ -173,8 +159,31 @@ class _Session:
             workloads=self._rows(),
             cells=cells,
             image=self._options.image,
-            partial=partial_run,
-            warnings=warnings,
+            partial=interrupted,
+            warnings=tuple(warnings),
+        )
+
+    def _furnish(self, engine: Engine, disk: HostPath, host_driver: str) -> Surroundings:
+        return furnish(
+            engine,
+            disk,
+            self._workloads,
+            self._sizes,
+            image=self._options.image,
+            direct=self._options.direct,
+            host_driver=host_driver,
+            environ=self._environ,
+        )
+
+    def _measure(self, stands: Mapping[str, Stand], spent_s: float) -> tuple[tuple[Cell, ...], bool]:
+        """Take all values, in as many rounds as were asked for or else as there is time for."""
+        return run_rounds(
+            self._measurements(stands),
+            rounds=self._rounds,
+            warmup=self._warmup,
+            seed=self._seed,
+            progress=self._report,
+            budget_s=None if self._options.rounds is not None else self._effort.budget_s - spent_s,
         )
 
     def _rows(self) -> tuple[Row, ...]:

@@ -45,6 +45,7 @@ class Workload:
         better: `results.LOWER` or `results.HIGHER`.
         cold: The filesystem is freshly mounted and the kernel's caches are dropped before each value.
         limit: The plain directory takes part, as the limit; not for what only drivers do.
+        deep: It uses `Stand.deep_chain`.
         full: The sizes of a full run, by name.
         quick: Those of a quick one.
         area: Names the files of the image that are used, /bench/AREA; workloads of one area share them, and are
@@ -59,6 +60,7 @@ class Workload:
     better: ClassVar[str] = LOWER
     cold: ClassVar[bool] = False
     limit: ClassVar[bool] = True
+    deep: ClassVar[bool] = False
     full: ClassVar[Mapping[str, int]] = {}
     quick: ClassVar[Mapping[str, int]] = {}
     area: ClassVar[str] = ""

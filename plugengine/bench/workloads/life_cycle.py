@@ -105,9 +105,10 @@ class Prepare(_LifeCycle):
         return elapsed
 
 
-class _Mount(_LifeCycle):
+class Mounting(_LifeCycle):
     """Mounting a chain, with the start of a server if there is one, and unmounting with its end."""
 
+    deep = True
     layers: ClassVar[int] = 1
 
     def take(self, stand: Stand, sizes: Mapping[str, int]) -> float:  # noqa: ARG002 - there is one of it
@@ -120,7 +121,7 @@ class _Mount(_LifeCycle):
             made.remove()
 
 
-class MountOne(_Mount):
+class MountOne(Mounting):
     """The shortest chain."""
 
     name = "mount-1"
@@ -128,7 +129,7 @@ class MountOne(_Mount):
     sentence = "mount a chain of 1 layer and unmount it, with the start and the end of a server if there is one"
 
 
-class MountTwenty(_Mount):
+class MountTwenty(Mounting):
     """A chain as images have it."""
 
     name = "mount-20"
@@ -137,7 +138,7 @@ class MountTwenty(_Mount):
     layers = 20
 
 
-class MountMany(_Mount):
+class MountMany(Mounting):
     """About the longest chain there is; docker's limit is 127."""
 
     name = "mount-120"
