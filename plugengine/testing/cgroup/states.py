@@ -10,7 +10,7 @@ from contextlib import suppress
 from plugengine import cgroupfs
 from plugengine.errors import NotSupportedError, PlugengineError
 from plugengine.model import Capability, Limits
-from plugengine.testing.cases import case, expect, expect_equal, fail
+from plugengine.testing.cases import Unsuitable, case, expect, expect_equal, fail
 from plugengine.testing.cgroup.contract import own_groups
 from plugengine.testing.cgroup.group import Group, soon
 from plugengine.testing.cgroup.processes import (
@@ -237,7 +237,9 @@ def _expect_nobody(subject: Subject, group: Group) -> None:
 def processor_time_is_counted(subject: Subject) -> None:
     """The processor time of the group grows by what its processes used, and stays with it after their end."""
     group, idle = subject.group(), subject.group()
-    before = group.stats().cpu_usage_ns or 0
+    before = group.stats().cpu_usage_ns
+    if before is None:
+        raise Unsuitable("the driver says that this host does not account for processor time")
     group.run(use_processor(0.2))
     used = (group.stats().cpu_usage_ns or 0) - before
     expect(150_000_000 < used < 1_500_000_000, f"0.2 s of processor time were used, {used / 1e9:.2f} s are counted")
@@ -248,7 +250,9 @@ def processor_time_is_counted(subject: Subject) -> None:
 def memory_is_counted(subject: Subject) -> None:
     """Memory in use is counted while it is held, about as much as it is, and not after its end."""
     group = subject.group()
-    empty = group.stats().memory_bytes or 0
+    empty = group.stats().memory_bytes
+    if empty is None:
+        raise Unsuitable("the driver says that this host does not account for memory")
     child = group.start(hold_memory(48 * MIB))
     os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
     held = (group.stats().memory_bytes or 0) - empty
