@@ -97,7 +97,7 @@ def test_an_interrupt_writes_what_there_is_and_marks_it_and_leaves_nothing(pe: P
     )
     try:
         eventually(lambda: list(work.glob("pe-*/output.0")), seconds=60)  # a command was timed
-        eventually(lambda: len(list(work.glob("pe-*/root/containers/*"))) >= 2, seconds=60)
+        eventually(lambda: len(list(work.glob("pe-*/disk/root/containers/*"))) >= 2, seconds=60)
         process.send_signal(signal.SIGINT)
         text, errors = process.communicate(timeout=60)
     finally:
@@ -121,7 +121,7 @@ def test_a_run_whose_caller_is_killed_ends_with_it(pe: Pe, work: Path) -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        eventually(lambda: list(work.glob("pe-*/root/containers/*")), seconds=60)
+        eventually(lambda: list(work.glob("pe-*/disk/root/containers/*")), seconds=60)
     finally:
         process.kill()
         process.wait()
