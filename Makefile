@@ -22,7 +22,7 @@ test: $(VENV)/.dev
 	.ci/qemu-kernel build/qemu
 	PE_DEBIAN_ROOT="$(abspath $(DEBIAN_ROOT))" PE_DEBIAN_PACKAGES="$(abspath $(DEBIAN_PACKAGES))" \
 	  PE_NODE_PACKAGES="$(abspath $(NODE_PACKAGES))" \
-	  .ci/halves "$(BIN)/python" $(ARGS)
+	  .ci/parts "$(BIN)/python" $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
