@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import select
 import signal
@@ -38,12 +39,15 @@ from plugengine.testing.protection import protect_all_but
 
 _TRACE_WAIT_S: Final = 0.5
 _SETTLE_S: Final = 0.02
-_LINKS_S: Final = 5.0  # cleanup_net() of the kernel is one worker for the machine
+_LINKS_S: Final = 20.0  # cleanup_net() of the kernel is one worker for the machine
 _READ_BYTES: Final = 1 << 16
 _LOG_BYTES: Final = 8000
 _LOG_FILES: Final = 8
 _LOG_DEPTH: Final = 4
 _GROUPS: Final = "/sys/fs/cgroup"
+
+# Looked up before the fork: to import in a forked process may fail with KeyError (_ModuleLock of Python 3.11).
+codecs.lookup("ascii")
 
 
 class _EndedError(Exception):
