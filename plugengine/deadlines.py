@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from plugengine.caching import write_quietly
 from plugengine.model import HostPath
 
 VARIABLE: Final = "PLUGENGINE_HOOK_TIMEOUT"  # seconds for every verb; 0: none
@@ -113,14 +114,13 @@ class Degraded:
 
     def add(self, note: Note) -> None:
         """Remember; what cannot be written is not worth an error of its own."""
-        path = self._path(note.kind, note.name)
+        if self._directory is None:
+            return
         try:
-            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-            with open(f"{path}.{os.getpid()}", "wb") as stream:
-                stream.write(msgspec.json.encode(note))
-            os.replace(f"{path}.{os.getpid()}", path)
+            os.makedirs(self._directory, mode=0o700, exist_ok=True)
         except OSError:
-            pass
+            return
+        write_quietly(HostPath(self._path(note.kind, note.name)), msgspec.json.encode(note))
 
     def drop(self, kind: str, name: str) -> None:
         """Forget."""
