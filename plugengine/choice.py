@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
+from plugengine.caching import write_quietly
 from plugengine.container import ContainerSpec, DriverChoice
 from plugengine.drivers import open_driver
 from plugengine.errors import NotFoundError, NotSupportedError, PlugengineError, UsageError
 from plugengine.model import Capability, Host, HostPath
+from plugengine.names import known_names
 from plugengine.plugins import Entry, Registry
 
 KINDS: Final = ("storage", "network", "cgroup", "namespace")
@@ -136,13 +137,7 @@ def survey(registry: Registry, host: Host, configured: Mapping[str, str], *, cac
         defaults={line.kind: line.name for line in lines if line.default},
         unsupported=tuple(f"{line.kind} {line.name}" for line in lines if not line.supported),
     )
-    temporary = f"{cache}.{os.getpid()}"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(msgspec.json.encode(found))
-        os.replace(temporary, cache)
-    except OSError:
-        pass
+    write_quietly(cache, msgspec.json.encode(found))
     return found
 
 
@@ -206,10 +201,7 @@ def check_options(kind: str, name: str, known: Mapping[str, str | None], given: 
     """Raise UsageError for an option the driver does not have."""
     for option in given:
         if option not in known:
-            import difflib
-
-            close = difflib.get_close_matches(option, known, n=1)
-            hint = f"options: {', '.join(known) or 'none'}" + (f"; did you mean {close[0]}?" if close else "")
+            hint = known_names("options", option, tuple(known))
             raise UsageError(f"{kind} driver {name}: no option {option}", hint=hint)
 
 

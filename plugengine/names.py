@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from plugengine.errors import UsageError
@@ -65,6 +66,12 @@ def near_miss(name: str, known: list[str]) -> str | None:
 
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]}?" if close else None
+
+
+def known_names(lead: str, name: str, known: Sequence[str]) -> str:
+    """Return a hint for a name that is not among those there are: "LEAD: a, b; did you mean b?"."""
+    near = near_miss(name, list(known))
+    return f"{lead}: {', '.join(known) or 'none'}" + (f"; {near}" if near else "")
 
 
 def _pick(words: str) -> str:

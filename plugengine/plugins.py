@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import sys
@@ -11,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from plugengine.caching import write_quietly
 from plugengine.deadlines import Deadline, Degraded, Expired, seconds
 from plugengine.errors import ConflictError, DriverLoadError, NotFoundError
 from plugengine.hookspecs import API_VERSION, PROJECT, SPECS
 from plugengine.model import Capability, DriverInfo, HostPath
+from plugengine.names import known_names
 
 if TYPE_CHECKING:
     import pluggy
@@ -81,9 +82,7 @@ class Registry:
         """
         found = [entry for entry in self.entries(group) if entry.name == name]
         if not found:
-            names = self.names(group)
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f"installed: {', '.join(names) or 'none'}" + (f"; did you mean {close[0]}?" if close else "")
+            hint = known_names("installed", name, self.names(group))
             raise NotFoundError(f"{group} driver {name}: not installed", hint=hint)
         if len(found) > 1:
             offers = " and ".join(sorted(entry.source for entry in found))
@@ -230,13 +229,7 @@ def _index_key() -> list[Any]:
 
 def _write_index(cache: HostPath, key: list[Any], entries: tuple[Entry, ...]) -> None:
     items = [{name: getattr(entry, name) for name in Entry.__struct_fields__} for entry in entries]
-    temporary = f"{cache}.{os.getpid()}"
-    try:
-        with open(temporary, "w", encoding="utf-8") as stream:
-            json.dump({"key": key, "entries": items}, stream)
-        os.replace(temporary, cache)
-    except OSError:
-        return
+    write_quietly(cache, json.dumps({"key": key, "entries": items}).encode())
 
 
 def _scan() -> tuple[Entry, ...]:

@@ -21,15 +21,12 @@ def new(app: App, kind: str, name: str, *, directory: str | None) -> None:
     It is a pip package with a small driver that works, and its tests, to be changed into yours.
     """
     from plugengine.model import HostPath, Kind
+    from plugengine.names import known_names
     from plugengine.scaffold import create_project
 
     kinds = [each.value for each in Kind]
     if kind not in kinds:
-        import difflib
-
-        close = difflib.get_close_matches(kind, kinds, n=1)
-        hint = f"kinds: {', '.join(kinds)}" + (f"; did you mean {close[0]}?" if close else "")
-        raise CommandLineError(f"kind {kind}: there is no such kind of driver", hint=hint)
+        raise CommandLineError(f"kind {kind}: there is no such kind of driver", hint=known_names("kinds", kind, kinds))
     place = directory or f"plugengine-{name.replace('_', '-')}"
     try:
         files = create_project(Kind(kind), name, HostPath(os.path.abspath(place)))
