@@ -9,6 +9,8 @@ import plugengine_net_bridge as bridge
 import pytest
 
 from plugengine.errors import ConflictError
+from plugengine.kernel import rtnetlink as rtnl
+from plugengine.kernel.netlink import NETLINK_ROUTE, NetlinkSocket
 from tests.drivers.net_bridge.world import (
     HOST,
     NETWORK,
@@ -48,6 +50,20 @@ def test_gc_of_everything_leaves_nothing(world: World) -> None:
     bridge.pe_network_gc(HOST, (), frozenset())
     assert world.links() == NOTHING
     assert world.ruleset() == ""
+
+
+def test_gc_leaves_links_that_other_network_drivers_made(world: World) -> None:
+    # macvlan marks the VLAN it made for a network in the same words; every container on it goes with it.
+    with NetlinkSocket(NETLINK_ROUTE) as route:
+        mac = bytes.fromhex("020000000002")
+        route.execute(
+            rtnl.new_veth("vlan0.50", master=0, mtu=1500, peer="eth0", peer_mac=mac, netns=world.host.fd),
+            rtnl.set_alias("vlan0.50", "plugengine network lan 203.0.113.0/24"),
+        )
+    links = world.links()
+    assert "vlan0.50" in links
+    assert list(bridge.pe_network_gc(HOST, (), frozenset())) == []
+    assert world.links() == links
 
 
 def test_engines_with_other_roots_do_not_touch_each_other(world: World) -> None:
