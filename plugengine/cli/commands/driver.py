@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Final
 from plugengine.cli.app import App
 from plugengine.cli.command import argument, command, option, options, switch
 from plugengine.cli.files import check_place, write_whole
+from plugengine.cli.parse.environment import parse_pairs
 from plugengine.cli.parse.fault import CommandLineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
+    from plugengine.model import Kind
     from plugengine.testing.outcome import Outcome
     from plugengine.testing.report import Report
 
@@ -64,7 +66,7 @@ def test(
 
     chosen = kind_of(name, kind)
     if list:
-        return _list(app, chosen.value, name, select, quick=quick)
+        return _list(app, chosen, name, select, quick=quick)
     writers = [(path, _writer(path)) for path in report]
     show = _Lines(app, quiet=quiet)
     found = run(
@@ -72,7 +74,7 @@ def test(
         name,
         select=select,
         jobs=_jobs(jobs),
-        options=_options(option),
+        options=parse_pairs("--option", option, example="size=1g"),
         quick=quick,
         directory=directory,
         filesystem=filesystem,
@@ -143,15 +145,14 @@ def describe(outcome: Outcome) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _list(app: App, kind: str, name: str, select: str | None, *, quick: bool) -> int:
-    from plugengine.model import Kind
+def _list(app: App, kind: Kind, name: str, select: str | None, *, quick: bool) -> int:
     from plugengine.testing.cases import cases
     from plugengine.testing.loading import Tested
     from plugengine.testing.selection import compile_selection
 
-    tested = Tested(Kind(kind), name)
+    tested = Tested(kind, name)
     matches = compile_selection(select) if select else None
-    for case in cases(Kind(kind)):
+    for case in cases(kind):
         if matches is None or matches(case.id):
             why = tested.why_left_out(case, quick=quick)
             app.line(f"{case.id}  {case.sentence}" + (f"  ({why})" if why else ""))
@@ -178,16 +179,6 @@ def _patience(text: str | None) -> float:
             f"--patience {text}: not between 1 and {_MOST_PATIENCE}", hint="for example: --patience 4"
         )
     return factor
-
-
-def _options(words: tuple[str, ...]) -> Mapping[str, str]:
-    found: dict[str, str] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals or not name:
-            raise CommandLineError(f"--option {word}: not NAME=VALUE", hint="for example: --option size=1g")
-        found[name] = value
-    return found
 
 
 def _writer(path: str) -> Callable[[Report], str]:
