@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from plugengine.drivers import CLASSES, Driver
 from plugengine.errors import NotFoundError, UsageError
 from plugengine.model import Deviation, Host, HostPath, Kind
+from plugengine.names import near_miss
 from plugengine.plugins import Entry, Registry, new_manager
 from plugengine.testing.cases import Case, cases
 
@@ -76,10 +77,7 @@ class Tested:
         """
         known = [case.id for case in cases(self.kind)]
         for name in sorted(set(self.deviations) - set(known)):
-            from difflib import get_close_matches
-
-            close = get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else "`pe driver test --list` shows the cases"
+            hint = near_miss(name, known) or "`pe driver test --list` shows the cases"
             raise UsageError(f"driver {self.name}: declares to deviate in {name}: no such case", hint=hint)
 
     def why_left_out(self, case: Case, *, quick: bool = False) -> str:
@@ -120,11 +118,9 @@ def kind_of(name: str, kind: str | None = None) -> Kind:
 
 
 def _near(name: str, registry: Registry) -> str:
-    from difflib import get_close_matches
-
     names = sorted({known for kind in Kind for known in registry.names(kind.value)})
-    close = get_close_matches(name, names, n=1)
-    return f"installed: {', '.join(names) or 'none'}" + (f"; did you mean {close[0]}?" if close else "")
+    close = near_miss(name, names)
+    return f"installed: {', '.join(names) or 'none'}" + (f"; {close}" if close else "")
 
 
 def host_below(scratch: HostPath) -> Host:
