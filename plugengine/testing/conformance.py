@@ -1,9 +1,11 @@
 """Classes for pytest: subclass one, say which driver it is, and each case of its kind is a test.
 
-class TestAcme(StorageConformance):
-@pytest.fixture
-def driver(self):
-return "acme_snap"
+    class TestAcme(StorageConformance):
+        @pytest.fixture
+        def driver(self):
+            return "acme_snap"
+
+Other fixtures of the class say with which options, and where.
 """
 
 from __future__ import annotations
