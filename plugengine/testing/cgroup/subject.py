@@ -14,7 +14,7 @@ from plugengine.errors import PlugengineError
 from plugengine.model import Capability, CgroupRequest, Host, HostPath
 from plugengine.testing.cases import expect_equal
 from plugengine.testing.cgroup.group import Group
-from plugengine.testing.groups import parent_of
+from plugengine.testing.groups import left_by, parent_of
 
 _ID_LENGTH = 64
 
@@ -34,7 +34,8 @@ class Subject:
         self.host: Host = host
         self.scratch: HostPath = scratch
         self.options: dict[str, str] = dict(options)
-        self.parent: str = parent_of(os.getpid())
+        self._pid = os.getpid()
+        self.parent: str = parent_of(self._pid)
         self.groups: list[Group] = []
         self._number = 0
 
@@ -64,11 +65,7 @@ class Subject:
 
     def present(self) -> list[str]:
         """Return every directory that was made for this case and is there."""
-        found: dict[str, None] = {}
-        for hierarchy in cgroupfs.hierarchies():
-            for base in {hierarchy.mount_point, hierarchy.own}:
-                found.update(dict.fromkeys(reversed(list(cgroupfs.walk(f"{base}/{self.parent}")))))
-        return [directory for directory in found if os.path.isdir(directory)]
+        return [group for parent in left_by(self._pid) for group in cgroupfs.walk(parent)]
 
     def expect_no_group(self, when: str) -> None:
         """Fail if a group is left; an empty parent may be: killed between two steps, nobody can tell whose it is."""
