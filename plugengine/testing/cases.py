@@ -7,9 +7,11 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from msgspec import Struct
 
+from plugengine import cgroupfs
 from plugengine.model import Capability, Kind
 
 CONTRACT: Final = "contract"  # the claim every driver makes by being one
+_PATIENCE_S: Final = 5.0
 
 # Importing these modules registers their cases; each kind's are imported only when asked for.
 MODULES: Final[dict[Kind, tuple[str, ...]]] = {
@@ -145,3 +147,8 @@ def expect_equal(seen: object, wanted: object, what: str) -> None:
     """Raise Failure unless both are equal; `what` names the thing compared."""
     if seen != wanted:
         raise Failure(f"{what}: {seen!r}, not {wanted!r}")
+
+
+def soon(condition: Callable[[], object]) -> bool:
+    """Tell whether a condition comes true within some seconds."""
+    return cgroupfs.until(lambda: bool(condition()), timeout_s=_PATIENCE_S)

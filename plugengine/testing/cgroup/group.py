@@ -17,8 +17,6 @@ from plugengine.testing.children import Child
 if TYPE_CHECKING:
     from plugengine.testing.cgroup.subject import Subject
 
-_PATIENCE_S = 5.0
-
 
 class Group:
     """One container's group; what runs in it is killed, and it is removed, when the case ends."""
@@ -113,8 +111,3 @@ class Group:
                     child.status()
             self.children.clear()
         self.driver.remove(self.record)
-
-
-def soon(condition: Callable[[], object]) -> bool:
-    """Tell whether a condition comes true within some seconds."""
-    return cgroupfs.until(lambda: bool(condition()), timeout_s=_PATIENCE_S)

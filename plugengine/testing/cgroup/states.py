@@ -10,9 +10,9 @@ from contextlib import suppress
 from plugengine import cgroupfs
 from plugengine.errors import NotSupportedError, PlugengineError
 from plugengine.model import Capability, Limits
-from plugengine.testing.cases import Unsuitable, case, expect, expect_equal, fail
+from plugengine.testing.cases import Unsuitable, case, expect, expect_equal, fail, soon
 from plugengine.testing.cgroup.contract import own_groups
-from plugengine.testing.cgroup.group import Group, soon
+from plugengine.testing.cgroup.group import Group
 from plugengine.testing.cgroup.processes import (
     MIB,
     count_in,

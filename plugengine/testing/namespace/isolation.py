@@ -15,7 +15,7 @@ from plugengine.kernel.mount import mount, umount2
 from plugengine.kernel.process import CLONE_NEWIPC, CLONE_NEWUTS, unshare
 from plugengine.kernel.uts import sethostname
 from plugengine.model import Capability, IdRange, NamespacePlan, UserMap
-from plugengine.testing.cases import case, expect, expect_equal
+from plugengine.testing.cases import case, expect, expect_equal, soon
 from plugengine.testing.children import in_child
 from plugengine.testing.namespace.subject import FIRST_HOST_ID, MAP, Subject, identities
 
@@ -128,7 +128,7 @@ def mounts_stay_inside(subject: Subject) -> None:
     def mount_and_look() -> list[bool]:
         mount("kit", inner, "tmpfs", 0, None)
         os.mkdir(f"{inner}/made-inside")
-        _until(lambda: os.path.exists(f"{subject.scratch}/mounted-outside"))
+        soon(lambda: os.path.exists(f"{subject.scratch}/mounted-outside"))
         return [os.path.exists(f"{inner}/made-inside"), os.path.exists(f"{outer}/made-outside")]
 
     guest = subject.start(mount_and_look, subject.plan())
@@ -140,12 +140,6 @@ def mounts_stay_inside(subject: Subject) -> None:
         expect_equal(os.listdir(inner), [], "seen outside of what was mounted inside")
     finally:
         umount2(outer)
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 5
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.01)
 
 
 # --- uts ---------------------------------------------------------------------------------------------------
