@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from plugengine.kernel.links import in_namespace
@@ -71,12 +72,13 @@ def find(wanted: NetnsId) -> int | None:
     return None
 
 
-def _places(inode: int) -> list[str]:
-    """Return where a namespace of that number is: our own descriptors first, then one process."""
+def _places(inode: int) -> Iterator[str]:
+    """Yield where a namespace of that number is: our own descriptors first, then processes, of which there are many."""
     name = f"net:[{inode}]"
-    own = [f"/proc/self/fd/{each}" for each in os.listdir("/proc/self/fd")]
-    others = [f"/proc/{each}/ns/net" for each in os.listdir("/proc") if each.isdecimal()]
-    return [path for path in (*own, *others) if _target(path) == name]
+    for directory, form in (("/proc/self/fd", "/proc/self/fd/{}"), ("/proc", "/proc/{}/ns/net")):
+        for number in filter(str.isdecimal, os.listdir(directory)):
+            if _target(path := form.format(number)) == name:
+                yield path
 
 
 def _target(path: str) -> str:
