@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Final, Self
 
+from plugengine.kernel import netns
 from plugengine.kernel.links import in_namespace
-from plugengine.kernel.process import CLONE_NEWNET, unshare
 
 PATIENCE_S: Final = 5.0
 IMPATIENCE_S: Final = 0.25  # for what must not come
@@ -23,7 +23,7 @@ class Place:
     """A network namespace kept alive by a descriptor, and by the sockets made in it."""
 
     def __init__(self, fd: int | None = None) -> None:
-        self.fd: int = _new_namespace() if fd is None else fd
+        self.fd: int = netns.make() if fd is None else fd
 
     @classmethod
     def here(cls) -> Self:
@@ -86,16 +86,6 @@ class Place:
         except OSError:
             return False
         return True
-
-
-def _new_namespace() -> int:
-    here = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        with in_namespace(here):
-            unshare(CLONE_NEWNET)
-            return os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        os.close(here)
 
 
 def _family(address: str) -> int:
