@@ -17,6 +17,7 @@ from plugengine.model import Attachment, Host, HostPath, Network, NetworkRequest
 from plugengine.testing.network.place import IMPATIENCE_S as IMPATIENCE_S
 from plugengine.testing.network.place import PATIENCE_S as PATIENCE_S
 from plugengine.testing.network.place import Place
+from plugengine.testing.network.place import talk as talk
 
 HOST_OUTSIDE = "203.0.113.1"  # RFC 5737
 NEIGHBOUR = "203.0.113.2"
@@ -36,16 +37,6 @@ def await_carrier(name: str) -> None:
                 return
             time.sleep(0.005)
     raise AssertionError(f"{name} has no carrier")
-
-
-def talk(client: socket.socket, server: socket.socket) -> str:
-    """Accept the client's connection, send bytes both ways; return the address the server saw."""
-    with closing(client), closing(server.accept()[0]) as accepted:
-        client.sendall(b"ping")
-        assert accepted.recv(16) == b"ping"
-        accepted.sendall(b"pong")
-        assert client.recv(16) == b"pong"
-        return str(accepted.getpeername()[0])
 
 
 class Guest(Namespace):
