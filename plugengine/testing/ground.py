@@ -69,19 +69,20 @@ def prepared(
 
 
 @contextmanager
-def loop_filesystem(filesystem: str, image: HostPath, size_bytes: int) -> Iterator[str]:
+def loop_filesystem(filesystem: str, image: HostPath, size_bytes: int, *options: str) -> Iterator[str]:
     """Make a filesystem in a new, sparse file and give its loop device, which goes with the last mount of it.
 
     Args:
         filesystem: One of FILESYSTEMS.
         image: The file; removing it is the caller's.
         size_bytes: Of the filesystem.
+        options: More words for the program that makes it.
 
     Raises:
         UsageError: The filesystem has no name known here.
         NotSupportedError: The program that makes it is missing or fails, or there is no loop device.
     """
-    _make_filesystem(filesystem, image, size_bytes)
+    _make_filesystem(filesystem, image, size_bytes, options)
     backing = os.open(image, os.O_RDWR | os.O_CLOEXEC)
     try:
         device, device_fd = loop_attach(backing)  # detached when this descriptor and all mounts are gone
@@ -150,7 +151,7 @@ def _remove(base: HostPath) -> None:
         remove_tree(base)
 
 
-def _make_filesystem(filesystem: str, image: HostPath, size_bytes: int) -> None:
+def _make_filesystem(filesystem: str, image: HostPath, size_bytes: int, options: tuple[str, ...]) -> None:
     if filesystem not in _MKFS:
         raise UsageError(f"--filesystem {filesystem}: not one that can be made", hint=f"one of {', '.join(_MKFS)}")
     program, *arguments = _MKFS[filesystem]
@@ -159,7 +160,7 @@ def _make_filesystem(filesystem: str, image: HostPath, size_bytes: int) -> None:
         raise NotSupportedError(f"make a {filesystem} filesystem: {program} is not installed")
     with open(image, "wb") as stream:
         os.truncate(stream.fileno(), size_bytes)
-    done = subprocess.run([found, *arguments, image], capture_output=True, text=True, check=False)
+    done = subprocess.run([found, *arguments, *options, image], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         why = " ".join((done.stderr or done.stdout).split())
         raise NotSupportedError(f"make a {filesystem} filesystem: {program}: {why}")

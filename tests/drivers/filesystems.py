@@ -15,6 +15,7 @@ from pathlib import Path
 from plugengine.images.diff import diff_layer
 from plugengine.kernel.extents import FIEMAP_EXTENT_DATA_INLINE, FIEMAP_EXTENT_SHARED, fiemap
 from plugengine.model import HostPath, StorageRequest, UserMap
+from plugengine.testing.ground import loop_filesystem
 from tests.conftest import Pe, need_root, need_tool
 from tests.system.images.archives import oci_parts, pack
 from tests.unit.images.tars import make_tar, member
@@ -29,15 +30,13 @@ CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
 def mounted(kind: str, base: Path, *, size: int = 1 << 30) -> Iterator[Path]:
     """Give the root of a new filesystem; unmounting it proves that nothing is left that uses it."""
     need_root()
+    need_tool(f"mkfs.{kind}")
     image, point = base / f"{kind}.image", base / kind
-    image.touch()
-    os.truncate(image, size)
-    quiet = ["-q", "-f"] if kind in ("btrfs", "xfs") else ["-q"]
-    subprocess.run([need_tool(f"mkfs.{kind}"), *quiet, image], check=True, capture_output=True)
     point.mkdir()
     # btrfs takes removed subvolumes apart when it has committed, every half minute otherwise.
-    options = "loop,commit=1" if kind == "btrfs" else "loop"
-    subprocess.run(["mount", "-o", options, image, point], check=True)
+    options = ["-o", "commit=1"] if kind == "btrfs" else []
+    with loop_filesystem(kind, HostPath(str(image)), size) as device:
+        subprocess.run(["mount", *options, device, point], check=True)
     try:
         yield point
     finally:

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from plugengine.kernel.loop import loop_attach
+from plugengine.errors import NotSupportedError
 from plugengine.kernel.mount import MNT_DETACH, mount, umount2
 from plugengine.model import Host, HostPath
 from plugengine.testing.cases import Unsuitable
+from plugengine.testing.ground import loop_filesystem
 from plugengine.testing.storage.subject import Subject
 
 _MIB: Final = 1 << 20
 SIZE_BYTES: Final = 48 * _MIB
-# Forms of mkfs that say nothing, with the least size each takes.
-_MKFS: Final = {
-    "ext4": (("mkfs.ext4", "-q", "-F", "-m", "0"), SIZE_BYTES),
-    "btrfs": (("mkfs.btrfs", "--quiet", "--force", "--mixed"), SIZE_BYTES),
-    "xfs": (("mkfs.xfs", "-q", "-f"), 300 * _MIB),
+# The least size each takes, and what mkfs must be told to make it so small or to leave nothing to root alone.
+_IN_A_FILE: Final[dict[str, tuple[int, tuple[str, ...]]]] = {
+    "ext4": (SIZE_BYTES, ("-m", "0")),
+    "btrfs": (SIZE_BYTES, ("--mixed",)),
+    "xfs": (300 * _MIB, ()),
 }
 
 
@@ -34,7 +33,7 @@ def small_filesystem(subject: Subject) -> Iterator[Subject]:
     """
     place = HostPath(f"{subject.scratch}/small")
     os.mkdir(place)
-    for fstype in ("tmpfs", *_MKFS):
+    for fstype in ("tmpfs", *_IN_A_FILE):
         if not _mount(fstype, f"{subject.scratch}/image.{fstype}", place):
             continue
         host = Host(root=HostPath(f"{place}/root"), run_root=HostPath(f"{place}/run"), kernel=subject.host.kernel)
@@ -75,23 +74,9 @@ def _mount(fstype: str, image: str, place: HostPath) -> bool:
         if fstype == "tmpfs":
             mount("tmpfs", place, "tmpfs", 0, f"size={SIZE_BYTES},mode=0711")
             return True
-        (program, *arguments), size = _MKFS[fstype]
-        found = shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
-        if found is None:
-            return False
-        with open(image, "wb") as stream:
-            os.truncate(stream.fileno(), size)
-            if subprocess.run([found, *arguments, image], capture_output=True, check=False).returncode != 0:
-                return False
-        backing = os.open(image, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            device, device_fd = loop_attach(backing)  # detached with the mount
-        finally:
-            os.close(backing)
-        try:
+        size, options = _IN_A_FILE[fstype]
+        with loop_filesystem(fstype, HostPath(image), size, *options) as device:
             mount(device, place, fstype, 0, None)
-        finally:
-            os.close(device_fd)
-    except OSError:
+    except (NotSupportedError, OSError):
         return False
     return True
