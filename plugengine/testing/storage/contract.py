@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 
 from plugengine.errors import PlugengineError
-from plugengine.kernel.mountinfo import parse_mountinfo
+from plugengine.kernel.mountinfo import read_mountinfo
 from plugengine.model import Capability, HostPath
 from plugengine.testing.cases import case, expect, expect_equal, fail
 from plugengine.testing.children import Stranger
@@ -301,5 +301,4 @@ def no_host_mounts(subject: Subject) -> None:
 
 
 def _mount_points() -> set[str]:
-    with open("/proc/self/mountinfo", "rb") as stream:
-        return {entry.mount_point for entry in parse_mountinfo(stream.read())}
+    return {entry.mount_point for entry in read_mountinfo()}

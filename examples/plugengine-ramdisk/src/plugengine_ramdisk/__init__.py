@@ -17,7 +17,7 @@ from plugengine import mounting, upper
 from plugengine.errors import DriverError, UsageError
 from plugengine.hookspecs import API_VERSION, hookimpl
 from plugengine.kernel.mount import MNT_DETACH, MS_RDONLY, umount2
-from plugengine.kernel.mountinfo import parse_mountinfo
+from plugengine.kernel.mountinfo import read_mountinfo
 from plugengine.model import (
     Capability,
     Change,
@@ -171,8 +171,7 @@ def _furnish(request: StorageRequest) -> None:
 
 
 def _is_mounted(place: str) -> bool:
-    with open("/proc/self/mountinfo", "rb") as stream:
-        return any(entry.mount_point == place for entry in parse_mountinfo(stream.read()))
+    return any(entry.mount_point == place for entry in read_mountinfo())
 
 
 def _unmount(place: str) -> None:
