@@ -45,10 +45,9 @@ def compare(chain: Sequence[HostPath], tree_fd: int, user_map: UserMap | None = 
 class Level:
     """What the walk knows of one directory of the tree."""
 
-    def __init__(self, below: Merged, *, path: str = "", said: bool = True) -> None:
+    def __init__(self, below: Merged, *, said: bool = True) -> None:
         self.below = below
         self.entries: dict[str, tuple[int, os.stat_result]] = below.entries()  # what the layers show there
-        self.path = path
         self.said = said  # it is a change; if not yet, then once something in it is
 
 
@@ -115,11 +114,10 @@ class Comparison:
 
     def _directory(self, name: str, above: Level, found: os.stat_result) -> Iterator[Change]:
         """Compare the directory that was just entered."""
-        path = f"{above.path}/{name}"
         before = above.entries.get(name)
         was_directory = before is not None and stat.S_ISDIR(before[1].st_mode)
         below = above.below.enter(name) if was_directory else Merged((), above.below.join(name))
-        self._levels.append(Level(below, path=path, said=False))
+        self._levels.append(Level(below, said=False))
         self.entered(name)
         if before is None or not was_directory or not self._same_directory(before, below.path, found):
             yield from self._say(below.path, "A" if before is None else "C", itself=True)
@@ -141,7 +139,7 @@ class Comparison:
         for level in self._levels[:-1] if itself else self._levels:
             if not level.said:
                 level.said = True
-                yield Change(path=GuestPath(level.path), kind="C")
+                yield Change(path=GuestPath(f"/{level.below.path}"), kind="C")
         if itself:
             self._levels[-1].said = True
         yield Change(path=GuestPath(f"/{path}"), kind=kind)
