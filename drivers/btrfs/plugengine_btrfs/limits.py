@@ -16,8 +16,8 @@ _UNITS: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1
 _LEAST_BYTES: Final = 1 << 20
 
 
-def put(subvolume: str, size: int) -> int:
-    """Limit what a subvolume takes that it does not share, and return its number, for `forget`.
+def put(subvolume: str, size: int) -> None:
+    """Limit what a subvolume takes that it does not share.
 
     The filesystem's quotas are turned on if they are not: simple ones if somebody chose them, else those every kernel
     can mount. They stay on.
@@ -25,11 +25,9 @@ def put(subvolume: str, size: int) -> int:
     fd = os.open(subvolume, _DIRECTORY)
     try:
         btrfs.enable_quota(fd)
-        number = btrfs.subvolume_id(fd)
-        btrfs.limit_exclusive(fd, number, size)
+        btrfs.limit_exclusive(fd, btrfs.subvolume_id(fd), size)
     finally:
         os.close(fd)
-    return number
 
 
 def counted(subvolume: str) -> int | None:
