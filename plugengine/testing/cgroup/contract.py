@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
+from msgspec.structs import replace
+
 from plugengine import cgroupfs
 from plugengine.errors import PlugengineError
-from plugengine.kernel.mount import MS_PRIVATE, MS_REC, mount
+from plugengine.kernel.mount import MS_PRIVATE, MS_RDONLY, MS_REC, mount
 from plugengine.kernel.process import CLONE_NEWCGROUP, CLONE_NEWNS, unshare
 from plugengine.model import HostPath, Limits, Record, Settings, decode, encode
-from plugengine.testing.cases import case, expect, expect_equal, fail
-from plugengine.testing.cgroup.group import Group, soon
+from plugengine.mounting import perform
+from plugengine.testing.cases import case, expect, expect_equal, fail, soon
+from plugengine.testing.cgroup.group import Group
 from plugengine.testing.cgroup.processes import MIB, wait
 from plugengine.testing.cgroup.subject import Subject
 from plugengine.testing.children import Stranger, all_at_once, count_steps, in_child, kill_at_step, spread
@@ -288,10 +291,9 @@ def _mount_all(subject: Subject, group: Group, target: str) -> None:
     for each in subject.driver.mounts(group.record, HostPath(target)):
         expect(each.target == target or each.target.startswith(f"{target}/"), f"{each.target} is not below {target}")
         # The engine, too, makes a mount point in a directory before it makes that read-only.
-        flags = each.flags & ~1 if each.fstype == "tmpfs" else each.flags
-        data = ",".join(key if value is None else f"{key}={value}" for key, value in each.options)
+        flags = each.flags & ~MS_RDONLY if each.fstype == "tmpfs" else each.flags
         os.makedirs(each.target, exist_ok=True)
-        mount(each.source, each.target, each.fstype, flags, data)
+        perform(replace(each, flags=flags))
 
 
 def _outside_of_root(before: list[str]) -> list[str]:
