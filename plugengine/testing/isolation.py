@@ -81,7 +81,8 @@ class Running:
         """Kill it without waiting for what it has started."""
         os.kill(self.pid, signal.SIGKILL)
         self.finish()
-        return Result(verdict=Verdict.FAILED, message="the process that watched over the case hung and was killed")
+        message = "the process that watched over the case hung and was killed"
+        return Result(verdict=Verdict.FAILED, message=message, duration_s=time.monotonic() - self.started)
 
     def end(self) -> None:
         """Have it end everything it has started, then itself."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 import select
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Final
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from plugengine.testing.attempt import Attempt, probe
 from plugengine.testing.cases import Case
@@ -95,7 +94,7 @@ class Schedule:
         ready = self._poll.poll(_POLL_MS)
         for pipe, _event in ready:
             if not self._running[pipe].running.read():
-                self._finish(pipe)
+                self._finish(pipe, Running.finish)
         if not ready:
             self._give_up_lost()
 
@@ -107,23 +106,17 @@ class Schedule:
         self._running[running.pipe] = _Job(case, running)
         self._poll.register(running.pipe, select.POLLIN)
 
-    def _finish(self, pipe: int) -> None:
+    def _finish(self, pipe: int, end: Callable[[Running], Result]) -> None:
         self._poll.unregister(pipe)
         job = self._running.pop(pipe)
-        self._done[job.case.id] = self._judged(outcome_of(job.case, job.running.finish()))
+        outcome = outcome_of(job.case, end(job.running))
+        self._done[job.case.id] = outcome.judged(self._tested.deviations.get(outcome.id))
 
     def _give_up_lost(self) -> None:
         now = time.monotonic()
         for pipe, job in list(self._running.items()):
-            lasted = now - job.running.started
-            if lasted > job.case.deadline_s * self._patience + _LOST_S:
-                self._poll.unregister(pipe)
-                del self._running[pipe]
-                result = replace(job.running.abandon(), duration_s=lasted)
-                self._done[job.case.id] = self._judged(outcome_of(job.case, result))
-
-    def _judged(self, outcome: Outcome) -> Outcome:
-        return outcome.judged(self._tested.deviations.get(outcome.id))
+            if now - job.running.started > job.case.deadline_s * self._patience + _LOST_S:
+                self._finish(pipe, Running.abandon)
 
 
 def outcome_of(case: Case, result: Result) -> Outcome:
