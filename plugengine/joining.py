@@ -24,11 +24,11 @@ _NS_TYPES: Final = {
 
 
 @contextmanager
-def joined(namespaces: NamespacePlan) -> Iterator[None]:
+def joined(namespaces: NamespacePlan) -> Iterator[int]:
     """Be in the namespaces to share while cloning, so that the child is born in them; then come back.
 
-    A new time namespace is made here too, because its offsets are written before anybody is in it: clone with the
-    plan's `clone_flags` but for CLONE_NEWTIME.
+    Yields the flags to clone with. They lack CLONE_NEWTIME: a new time namespace is made here too, because its offsets
+    are written before anybody is in it.
 
     Raises:
         DriverError: One of them cannot be entered.
@@ -47,7 +47,7 @@ def joined(namespaces: NamespacePlan) -> Iterator[None]:
             back.append((os.open("/proc/self/ns/time", os.O_RDONLY | os.O_CLOEXEC), CLONE_NEWTIME))
             process.unshare(CLONE_NEWTIME)
             _write_offsets(namespaces)
-        yield
+        yield namespaces.clone_flags & ~CLONE_NEWTIME
     except OSError as exc:
         raise DriverError(f"join namespaces: {exc}") from exc
     finally:

@@ -34,7 +34,7 @@ from plugengine.guest import (
 )
 from plugengine.joining import joined
 from plugengine.kernel import process
-from plugengine.kernel.process import CLONE_NEWTIME, ProcessId
+from plugengine.kernel.process import ProcessId
 from plugengine.model import HostPath, NamespacePlan, UserMap
 from plugengine.security import capabilities, seccomp
 from plugengine.site import Site
@@ -212,10 +212,10 @@ def clone_first(launch: Launch, live: Live) -> Child:
         _Held(plan, interactive=request.spec.interactive) as held,
         open_sources(guest) as sources,
         _entrance(live) as (cgroup_fd, tasks),
-        joined(launch.namespaces),
+        joined(launch.namespaces) as flags,
         connections_kept(),
     ):
-        pid, pidfd = process.clone3(launch.namespaces.clone_flags & ~CLONE_NEWTIME, cgroup_fd=cgroup_fd)
+        pid, pidfd = process.clone3(flags, cgroup_fd=cgroup_fd)
         if pid == 0:
             inside.become_init(
                 guest,

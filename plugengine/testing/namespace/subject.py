@@ -11,7 +11,7 @@ from plugengine.drivers import NamespaceDriver
 from plugengine.joining import joined
 from plugengine.kernel.credentials import setgroups, setresgid, setresuid
 from plugengine.kernel.mount import MS_PRIVATE, MS_REC, mount
-from plugengine.kernel.process import CLONE_NEWNS, CLONE_NEWTIME, clone3, unshare
+from plugengine.kernel.process import CLONE_NEWNS, clone3, unshare
 from plugengine.model import Capability, Host, HostPath, IdRange, NamespacePlan, NamespaceRequest, UserMap
 from plugengine.mounting import write_maps
 from plugengine.testing.children import Child
@@ -116,9 +116,8 @@ class Guest:
                 mount(None, "/", None, MS_REC | MS_PRIVATE, None)
             return act()
 
-        flags = plan.clone_flags & ~CLONE_NEWTIME
         try:
-            with joined(plan):
+            with joined(plan) as flags:
                 self.child: Child = Child(enter_and_act, fork=lambda: clone3(flags, pidfd=False)[0])
             if plan.user_map is not None:
                 write_maps(self.child.pid, plan.user_map)
