@@ -42,10 +42,11 @@ class Attempt(Struct, frozen=True):
         known = " ".join(watch.violations)
         leaks += [text for text in before.changes() if text not in known]
         leaks += [f"left the child process {_describe(pid)}" for pid in host_state.children(os.getpid())]
-        if leaks and trial.verdict is not Verdict.FAILED:
-            trial.verdict = Verdict.FAILED
         return Result(
-            verdict=trial.verdict, message=trial.message, traceback=trial.traceback, leaks=tuple(dict.fromkeys(leaks))
+            verdict=Verdict.FAILED if leaks else trial.verdict,
+            message=trial.message,
+            traceback=trial.traceback,
+            leaks=tuple(dict.fromkeys(leaks)),
         )
 
 

@@ -128,12 +128,8 @@ def waiting_in(pid: int) -> str:
 
 def is_zombie(pid: int) -> bool:
     """Tell whether a process has ended and was not waited for."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as stream:
-            content = stream.read()
-    except OSError:
-        return True
-    return content[content.rindex(b")") + 2 :].split()[0] in (b"Z", b"X")
+    fields = _stat(pid)
+    return not fields or fields[0] in (b"Z", b"X")
 
 
 def reap() -> None:
@@ -194,9 +190,15 @@ def _processes() -> list[int]:
 
 
 def _parent(pid: int) -> int:
+    fields = _stat(pid)
+    return int(fields[1]) if fields else 0
+
+
+def _stat(pid: int) -> list[bytes]:
+    """Return the fields from (3) state on; none if the process is gone or there is no /proc. See proc_pid_stat(5)."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as stream:
             content = stream.read()
     except OSError:
-        return 0
-    return int(content[content.rindex(b")") + 2 :].split()[1])
+        return []
+    return content[content.rindex(b")") + 2 :].split()
