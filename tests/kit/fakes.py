@@ -15,7 +15,7 @@ from typing import Any
 
 from plugengine.errors import DriverError
 from plugengine.hookspecs import API_VERSION, hookimpl
-from plugengine.kernel.mount import mount, umount2
+from plugengine.kernel.mount import MNT_DETACH, MS_BIND, mount, umount2
 from plugengine.kernel.process import CLONE_NEWUTS, unshare
 from plugengine.model import Capability, DriverInfo, Host, StorageRequest
 from plugengine.testing import Case, Failure, Unsuitable
@@ -136,11 +136,11 @@ def leave_a_mount(_: object) -> None:
 
 
 def leave_a_mount_in_scratch(request: StorageRequest) -> None:
-    mount("/etc", request.directory, None, 4096)  # MS_BIND: what is below it must survive the clearing up
+    mount("/etc", request.directory, None, MS_BIND)  # what is below it must survive the clearing up
 
 
 def take_a_mount_away(_: object) -> None:
-    umount2("/dev/shm", 2)  # MNT_DETACH
+    umount2("/dev/shm", MNT_DETACH)
 
 
 def change_the_directory(_: object) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import stat
 import time
 from typing import Final
 
@@ -27,11 +29,9 @@ _WATCH_S = 1.2
 _TOLERANCE = 2.0
 _PIDS = 10
 
-_CHARACTER = 0o020000
 _NULL = (1, 3)
 _ZERO = (1, 5)
 _FUSE = (10, 229)
-_EPERM = 1
 
 # One limit at a time, with the flag that sets it: whoever does not hold it must say so.
 EACH_LIMIT: Final[dict[str, Limits]] = {
@@ -226,8 +226,8 @@ def only_listed_devices_are_opened(subject: Subject) -> None:
     )
     _expect_opening(group, _NULL, os.O_RDWR, 0)
     _expect_opening(group, _ZERO, os.O_RDONLY, 0)
-    _expect_opening(group, _ZERO, os.O_WRONLY, _EPERM)
-    _expect_opening(group, _FUSE, os.O_RDWR, _EPERM)
+    _expect_opening(group, _ZERO, os.O_WRONLY, errno.EPERM)
+    _expect_opening(group, _FUSE, os.O_RDWR, errno.EPERM)
 
 
 @case("cgroup.devices.wildcard", needs=[Capability.DEVICES])
@@ -237,7 +237,7 @@ def a_rule_without_numbers_is_for_all(subject: Subject) -> None:
     group.limit(Limits(devices=(DeviceRule(type="c", major=_NULL[0], minor=None, access="rwm"),)))
     _expect_opening(group, _NULL, os.O_RDWR, 0)
     _expect_opening(group, _ZERO, os.O_RDWR, 0)
-    _expect_opening(group, _FUSE, os.O_RDWR, _EPERM)
+    _expect_opening(group, _FUSE, os.O_RDWR, errno.EPERM)
 
 
 @case("cgroup.devices.none", needs=[Capability.DEVICES])
@@ -245,7 +245,7 @@ def an_empty_list_denies_every_device(subject: Subject) -> None:
     """With an empty list no device is opened; without a list each one is, also after a list was in force."""
     group = subject.group()
     group.limit(Limits(devices=()))
-    _expect_opening(group, _NULL, os.O_RDWR, _EPERM)
+    _expect_opening(group, _NULL, os.O_RDWR, errno.EPERM)
     free = subject.group()
     free.limit(Limits(devices=None))
     _expect_opening(free, _NULL, os.O_RDWR, 0)
@@ -256,17 +256,17 @@ def the_list_is_replaced_while_it_runs(subject: Subject) -> None:
     """Another list takes the place of the first for processes that run already."""
     group = subject.group()
     group.limit(Limits(devices=(DeviceRule(type="c", major=_NULL[0], minor=_NULL[1], access="rwm"),)))
-    _expect_opening(group, _ZERO, os.O_RDONLY, _EPERM)
+    _expect_opening(group, _ZERO, os.O_RDONLY, errno.EPERM)
     group.limit(Limits(devices=(DeviceRule(type="c", major=_ZERO[0], minor=_ZERO[1], access="rwm"),)))
     _expect_opening(group, _ZERO, os.O_RDONLY, 0)
-    _expect_opening(group, _NULL, os.O_RDONLY, _EPERM)
+    _expect_opening(group, _NULL, os.O_RDONLY, errno.EPERM)
 
 
-def _expect_opening(group: Group, numbers: tuple[int, int], flags: int, errno: int) -> None:
+def _expect_opening(group: Group, numbers: tuple[int, int], flags: int, wanted: int) -> None:
     """Make a node outside of the group, open it inside."""
     path = f"{group.subject.scratch}/device-{numbers[0]}-{numbers[1]}"
     if not os.path.exists(path):
-        os.mknod(path, _CHARACTER | 0o666, os.makedev(*numbers))
+        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(*numbers))
 
     def attempt() -> int:
         try:
@@ -276,6 +276,6 @@ def _expect_opening(group: Group, numbers: tuple[int, int], flags: int, errno: i
         return 0
 
     found = group.ask(attempt)
-    if found != errno:
+    if found != wanted:
         words = "opened" if found == 0 else f"refused with {os.strerror(found) if isinstance(found, int) else found}"
         fail(f"device {numbers[0]}:{numbers[1]} was {words}, flags {flags:#o}")
