@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from msgspec import Struct
@@ -11,6 +13,7 @@ from msgspec import Struct
 RESAMPLES: Final = 2000
 _LEVEL: Final = 0.95
 _FEWEST: Final = 3  # with fewer values an interval would pretend to know something
+_COUNTS: Final = 2  # cells have as many values as there were rounds, or one fewer where the run was interrupted
 
 
 class Interval(Struct, frozen=True, kw_only=True):
@@ -51,7 +54,10 @@ def median(values: Sequence[float]) -> float:
 
 def interval(values: Sequence[float], *, seed: int = 0) -> Interval:
     """Return the median with its percentile bootstrap interval (Efron 1979), drawn with this seed."""
-    return _bootstrapped(median(values), len(values), seed, lambda draw: median([values[index] for index in draw]))
+    count, value = len(values), median(values)
+    if count < _FEWEST:
+        return Interval(value=value)
+    return _around(value, [median([values[index] for index in draw]) for draw in _draws(count, seed)])
 
 
 def paired_ratio(values: Sequence[float], baseline: Sequence[float], *, seed: int = 0) -> Interval:
@@ -78,15 +84,17 @@ def unpaired_ratio(values: Sequence[float], baseline: Sequence[float], *, seed: 
     below = median(baseline)
     if below <= 0:
         raise ValueError("a baseline that is not above 0")
-    fewest = min(len(values), len(baseline))
+    value = median(values) / below
+    if min(len(values), len(baseline)) < _FEWEST:
+        return Interval(value=value)
     generator = random.Random(seed)  # noqa: S311 - statistics, no secret
 
-    def once(_draw: Sequence[int]) -> float:
+    def once() -> float:
         mine = [generator.choice(values) for _ in values]
         theirs = [generator.choice(baseline) for _ in baseline]
         return median(mine) / (median(theirs) or below)
 
-    return _bootstrapped(median(values) / below, fewest, seed, once)
+    return _around(value, [once() for _ in range(RESAMPLES)])
 
 
 def geometric_mean(values: Sequence[float]) -> float:
@@ -102,11 +110,17 @@ def geometric_mean(values: Sequence[float]) -> float:
     return exp(sum(log(value) for value in values) / len(values))
 
 
-def _bootstrapped(value: float, count: int, seed: int, estimate: Callable[[Sequence[int]], float]) -> Interval:
-    if count < _FEWEST:
-        return Interval(value=value)
+@lru_cache(maxsize=_COUNTS)
+def _draws(count: int, seed: int) -> tuple[Sequence[int], ...]:
+    """Return which of so many values each sample consists of: the same for all cells of a run with as many values."""
     generator = random.Random(seed)  # noqa: S311 - statistics, no secret
-    found = sorted(estimate([generator.randrange(count) for _ in range(count)]) for _ in range(RESAMPLES))
+    # Arrays: with thousands of rounds lists of integers would take hundreds of megabytes.
+    return tuple(array("I", [generator.randrange(count) for _ in range(count)]) for _ in range(RESAMPLES))
+
+
+def _around(value: float, estimates: Sequence[float]) -> Interval:
+    """Return an estimate with the interval that most of those from samples are in."""
+    found = sorted(estimates)
     outside = (1 - _LEVEL) / 2
     low, high = found[int(outside * RESAMPLES)], found[int((1 - outside) * RESAMPLES) - 1]
     return Interval(value=value, low=min(low, value), high=max(high, value))
