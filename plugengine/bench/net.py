@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -20,7 +19,7 @@ from plugengine.bench.lines import IMAGE, Loopback, Pair
 from plugengine.bench.machine import Watch
 from plugengine.bench.place import run_below
 from plugengine.bench.results import HIGHER, LOWER, Cell, Column, Run, Workload
-from plugengine.bench.rounds import Measurement, Progress, run_rounds
+from plugengine.bench.rounds import Measurement, Progress, draw_seed, run_rounds
 from plugengine.drivers import open_driver
 from plugengine.engine import Engine
 from plugengine.errors import PlugengineError
@@ -131,7 +130,7 @@ class _Session:
                 self._report(0, 1, f"trying {name}")
                 pair = self._pair(engine, known[name], port, undo)
                 pairs += [pair] if pair else []
-            seed = self._options.seed or random.SystemRandom().randrange(1, 1 << 32)
+            seed = self._options.seed or draw_seed()
             cells, partial_run = run_rounds(
                 list(self._measurements([*pairs, limit])),
                 rounds=self._options.rounds,

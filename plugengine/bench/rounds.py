@@ -27,6 +27,11 @@ class Measurement(Struct, frozen=True, kw_only=True):
     take: Callable[[], float]
 
 
+def draw_seed() -> int:
+    """Return a seed for a run whose user has given none."""
+    return random.SystemRandom().randrange(1, 1 << 32)
+
+
 def run_rounds(
     measurements: Sequence[Measurement],
     *,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from plugengine.bench.machine import Watch
 from plugengine.bench.peers import PEER_IMAGE, peers
 from plugengine.bench.place import on_filesystem, run_below
 from plugengine.bench.results import Cell, Column, Run, Workload
-from plugengine.bench.rounds import Measurement, Progress, run_rounds
+from plugengine.bench.rounds import Measurement, Progress, draw_seed, run_rounds
 from plugengine.container import ContainerSpec
 from plugengine.engine import Engine
 from plugengine.errors import NotSupportedError, PlugengineError
@@ -123,7 +122,7 @@ class _Session:
             for contender in contenders:
                 self._report(0, 1, f"trying {contender.column.name}")
                 self._check(contender)
-            seed = self._options.seed or random.SystemRandom().randrange(1, 1 << 32)
+            seed = self._options.seed or draw_seed()
             cells, partial = run_rounds(
                 list(self._measurements(contenders)),
                 rounds=self._options.rounds,

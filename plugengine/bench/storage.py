@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -20,7 +19,7 @@ from plugengine.bench.machine import Watch
 from plugengine.bench.place import on_filesystem, run_below
 from plugengine.bench.results import Cell, Column, Run
 from plugengine.bench.results import Workload as Row
-from plugengine.bench.rounds import Measurement, Progress, run_rounds
+from plugengine.bench.rounds import Measurement, Progress, draw_seed, run_rounds
 from plugengine.bench.stand import Stand, Surroundings
 from plugengine.bench.workload import Size, Workload
 from plugengine.drivers import StorageDriver, open_driver
@@ -122,7 +121,7 @@ class _Session:
         self._effort = EFFORTS[options.size]
         self._rounds = self._effort.rounds if options.rounds is None else options.rounds
         self._warmup = self._effort.warmup if options.warmup is None else options.warmup
-        self._seed = options.seed or random.SystemRandom().randrange(1, 1 << 32)
+        self._seed = options.seed or draw_seed()
         self._sizes = {each.name: each.sizes(options.size) for each in workloads}
 
     def run(self, work: HostPath) -> Run:

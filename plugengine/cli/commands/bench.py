@@ -153,6 +153,7 @@ class _Given:
     """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
+        from plugengine.bench.rounds import draw_seed
         from plugengine.bench.selection import parse_options
 
         self._values = values
@@ -165,7 +166,7 @@ class _Given:
             raise CommandLineError(exc.message, hint=exc.hint) from exc
         self.rounds = self._number("rounds", 1, _MOST_ROUNDS)
         self.warmup = self._number("warmup", 0, _MOST_ROUNDS)
-        seed = self._number("seed", 1, _MOST_SEED) or _draw_seed()
+        seed = self._number("seed", 1, _MOST_SEED) or draw_seed()
         self.common: Mapping[str, Any] = {
             "workloads": self.names("workloads"),
             "options": parsed,
@@ -209,12 +210,6 @@ def _command_line() -> tuple[str, ...]:
         else:
             words += [word for each in ([value] if isinstance(value, str) else value) for word in (long, str(each))]
     return tuple(words)
-
-
-def _draw_seed() -> int:
-    import random
-
-    return random.SystemRandom().randrange(1, _MOST_SEED)
 
 
 def _list(app: App, workloads: Iterable[Workload]) -> int:
