@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from plugengine.bench.results import Column
 from plugengine.errors import NotFoundError, UsageError
+from plugengine.names import known_names
 from plugengine.plugins import Registry
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
 DriverOptions = Mapping[str, Mapping[str, str]]
 """By driver: name to value."""
-
-_NOTHING: Final = "none"
 
 
 def check_names(what: str, given: Iterable[str], known: Sequence[str]) -> tuple[str, ...]:
@@ -33,11 +32,7 @@ def check_names(what: str, given: Iterable[str], known: Sequence[str]) -> tuple[
     names = tuple(dict.fromkeys(given))
     for name in names:
         if name not in known:
-            from difflib import get_close_matches
-
-            close = get_close_matches(name, known, n=1)
-            hint = f"there are: {', '.join(known) or _NOTHING}" + (f"; did you mean {close[0]}?" if close else "")
-            raise NotFoundError(f"{what} {name}: there is none", hint=hint)
+            raise NotFoundError(f"{what} {name}: there is none", hint=known_names("there are", name, known))
     return names or tuple(known)
 
 
