@@ -18,6 +18,7 @@ import time
 
 from plugengine.errors import ConflictError, DriverError, UsageError
 from plugengine.kernel.netlink import NetlinkSocket
+from plugengine.kernel.ports import PROTOCOLS, try_bind
 from plugengine.model import Port
 
 from plugengine_net_bridge import nft, table
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
 
 ANY = "0.0.0.0"  # noqa: S104 - the notation for every address of the host
 
-_PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": socket.IPPROTO_SCTP}
-_PROTOCOL_NAMES = {number: name for name, number in _PROTOCOLS.items()}
+_PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
 _MAX_PORT = 0xFFFF
 _KEY = struct.Struct("!B3xH2x")  # registers are filled in fours: protocol, port
 _KEY_AT = struct.Struct("!B3x4sH2x")  # protocol, address, port
@@ -60,7 +60,7 @@ class Entry:
     @property
     def key(self) -> bytes:
         """The key in its map."""
-        protocol = _PROTOCOLS[self.port.protocol]
+        protocol = PROTOCOLS[self.port.protocol]
         if self.port.host_ip == ANY:
             return _KEY.pack(protocol, self.port.host_port)
         return _KEY_AT.pack(protocol, _packed(self.port.host_ip), self.port.host_port)
@@ -153,7 +153,7 @@ def _entry(protocol: int, host_ip: str, host_port: int, data: bytes, owner: str)
 
 
 def _normalised(port: Port) -> Port:
-    if port.protocol not in _PROTOCOLS:
+    if port.protocol not in PROTOCOLS:
         raise UsageError(f"publish port {port.host_port}: protocol {port.protocol!r} is not tcp, udp or sctp")
     if not 0 <= port.host_port <= _MAX_PORT or not 1 <= port.guest_port <= _MAX_PORT:
         raise UsageError(f"publish port {port.host_port}:{port.guest_port}: not within 1 to {_MAX_PORT}")
@@ -196,7 +196,7 @@ def _choose(
 def _free(port: Port, address: str, owner: str, taken: dict[tuple[str, str, int], str]) -> Entry:
     """Return an entry with a port the host picks from its ephemeral range."""
     for _ in range(_ATTEMPTS):
-        number = _probe(port.protocol, port.host_ip, 0)
+        number = try_bind(port.protocol, port.host_ip, 0)
         free = Port(host_ip=port.host_ip, host_port=number, guest_port=port.guest_port, protocol=port.protocol)
         entry = Entry(free, address, owner)
         if _holder(entry, taken) is None:
@@ -231,7 +231,7 @@ def _check_taken(entry: Entry, taken: dict[tuple[str, str, int], str]) -> None:
 
 def _check_host(entry: Entry) -> None:
     try:
-        _probe(entry.port.protocol, entry.port.host_ip, entry.port.host_port)
+        try_bind(entry.port.protocol, entry.port.host_ip, entry.port.host_port)
     except OSError as exc:
         if exc.errno == errno.EADDRINUSE:
             raise ConflictError(
@@ -239,24 +239,6 @@ def _check_host(entry: Entry) -> None:
                 hint=f"find it with: ss -lp sport = {entry.port.host_port}",
             ) from None
         raise OSError(exc.errno, os.strerror(exc.errno or 0), f"port {_name(entry.port)}") from exc
-
-
-def _probe(protocol: str, host_ip: str, number: int) -> int:
-    """bind(2) a port of the host and let it go; return its number."""
-    kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
-    try:
-        probe = socket.socket(socket.AF_INET, kind, _PROTOCOLS[protocol])
-    except OSError as exc:
-        if exc.errno != errno.EPROTONOSUPPORT:
-            raise
-        # The host has no such protocol, so no program can be using its ports; any number is as good.
-        return number or _probe("tcp", host_ip, 0)
-    with probe:
-        if protocol != "udp":
-            # Old connections in TIME_WAIT are no reason to refuse, a listener is one all the same; socket(7).
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((host_ip, number))
-        return int(probe.getsockname()[1])
 
 
 def _packed(address: str) -> bytes:

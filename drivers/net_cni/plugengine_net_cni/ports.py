@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 from plugengine.errors import ConflictError, UsageError
+from plugengine.kernel.ports import PROTOCOLS, try_bind
 from plugengine.model import Port
 
 _ANY = "0.0.0.0"  # noqa: S104 - what -p means without an address
-_PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": socket.IPPROTO_SCTP}
 
 
 def choose(wanted: Sequence[Port], taken: Iterable[Port]) -> tuple[Port, ...]:
@@ -29,7 +28,7 @@ def choose(wanted: Sequence[Port], taken: Iterable[Port]) -> tuple[Port, ...]:
     others = list(taken)
     chosen: list[Port] = []
     for port in wanted:
-        if port.protocol not in _PROTOCOLS:
+        if port.protocol not in PROTOCOLS:
             raise UsageError(f"publish port {port.guest_port}: protocol {port.protocol} is not tcp, udp or sctp")
         asked = msgspec.structs.replace(port, host_ip=port.host_ip or _ANY)
         if any(_meet(asked, other) for other in (*others, *chosen) if asked.host_port):
@@ -55,7 +54,7 @@ def _bound(port: Port, others: list[Port]) -> Port:
     """Return the port after bind(2) found it free; a 0 becomes the number bind(2) gave."""
     for _ in range(100):
         try:
-            number = _probe(port)
+            number = try_bind(port.protocol, port.host_ip, port.host_port)
         except OSError as exc:
             if exc.errno == errno.EADDRINUSE:
                 raise ConflictError(
@@ -67,24 +66,6 @@ def _bound(port: Port, others: list[Port]) -> Port:
         if not any(_meet(found, other) for other in others):
             return found
     raise ConflictError(f"publish port {port.guest_port}: no free port of the host was found")
-
-
-def _probe(port: Port) -> int:
-    kind = socket.SOCK_DGRAM if port.protocol == "udp" else socket.SOCK_STREAM
-    family = socket.AF_INET6 if ":" in port.host_ip else socket.AF_INET
-    try:
-        probe = socket.socket(family, kind, _PROTOCOLS[port.protocol])
-    except OSError as exc:
-        if exc.errno != errno.EPROTONOSUPPORT:
-            raise
-        # The host has no such protocol, so no program can be using its ports; any number is as good.
-        return port.host_port or _probe(msgspec.structs.replace(port, protocol="tcp"))
-    with probe:
-        if port.protocol != "udp":
-            # Old connections in TIME_WAIT are no reason to refuse, a listener is one all the same; socket(7).
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((port.host_ip, port.host_port))
-        return int(probe.getsockname()[1])
 
 
 def _meet(one: Port, other: Port) -> bool:
