@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from measure import quantile
+from plugengine.bench.statistics import geometric_mean, median
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,9 +59,7 @@ class Bar:
 
 def medians(samples: Samples) -> dict[str, dict[str, float]]:
     """Return the median of every row and column."""
-    return {
-        name: {union: quantile(values, 0.5) for union, values in row.items() if values} for name, row in samples.items()
-    }
+    return {name: {union: median(values) for union, values in row.items() if values} for name, row in samples.items()}
 
 
 def bars(samples: Samples) -> list[Bar]:
@@ -81,8 +78,8 @@ def bars(samples: Samples) -> list[Bar]:
             figure = row[OURS] / row[KERNEL]
             found.append(Bar(name=name, figure=figure, allowed=KERNEL_BARS[name], unit=f"of {KERNEL}"))
     if ratios:
-        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-        found.append(Bar(name="geometric mean", figure=1 / mean, allowed=1 / PEER_GEOMETRIC, unit=f"of {PEER}"))
+        figure = 1 / geometric_mean(ratios)
+        found.append(Bar(name="geometric mean", figure=figure, allowed=1 / PEER_GEOMETRIC, unit=f"of {PEER}"))
     return found
 
 

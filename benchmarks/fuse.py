@@ -8,7 +8,6 @@ import json
 import os
 import random
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -18,9 +17,13 @@ import comparison
 import isolation
 import report
 import workloads
-from measure import ORDER_SEED
 from unions import FuseUnion, Place, Plain, Union, unions
 from workloads import NS_PER_MS, Clock, Sizes
+
+from plugengine.errors import PlugengineError
+from plugengine.kernel.mount import mount
+from plugengine.model import HostPath
+from plugengine.testing.ground import loop_filesystem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 LAYER_COUNTS: Final = (1, 20, 120)
 FEWEST_ROUNDS: Final = 7
 IMAGE_BYTES: Final = 16 << 30  # sparse: only what is written takes room
+ORDER_SEED: Final = 1
 _places = itertools.count()
 
 
@@ -70,13 +74,12 @@ def own_filesystem(work: Path) -> Path:
     """
     image, point = work / "image", work / "disk"
     point.mkdir()
-    with open(image, "wb") as stream:
-        stream.truncate(IMAGE_BYTES)
-    commands = (["mkfs.ext4", "-q", "-F", str(image)], ["mount", "-o", "loop", str(image), str(point)])
-    for command in commands:
-        if subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode:
-            print(f"fuse.py: without a filesystem of its own: {command[0]} did not succeed", file=sys.stderr)
-            return work
+    try:
+        with loop_filesystem("ext4", HostPath(str(image)), IMAGE_BYTES) as device:
+            mount(device, str(point), "ext4")
+    except (PlugengineError, OSError) as exc:
+        print(f"fuse.py: without a filesystem of its own: {exc}", file=sys.stderr)
+        return work
     return point
 
 

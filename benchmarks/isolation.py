@@ -2,7 +2,7 @@
 
 The supervisor stays outside and owns the temporary directory; the measuring process runs below `unshare` in
 new network, mount and pid namespaces. When the init of that pid namespace dies, the kernel kills every
-process below it, the mounts and links go with their namespaces, and only files are left to remove.
+process below it, the mounts go with their namespace, and only files are left to remove.
 """
 
 from __future__ import annotations
@@ -22,16 +22,6 @@ if TYPE_CHECKING:
 
 WORK_VARIABLE = "PE_BENCH_WORK"
 PREFIX = "pe-bench-"
-
-# Engines look for a default route before they believe in a network. TEST-NET-2 (RFC 5737) is routed nowhere.
-UPLINK_COMMANDS = (
-    "ip link set lo up",
-    "ip link add uplink0 type veth peer name uplink1",
-    "ip address add 198.51.100.2/24 dev uplink0",
-    "ip link set uplink0 up",
-    "ip link set uplink1 up",
-    "ip route add default via 198.51.100.1",
-)
 
 
 def supervise(argv: Sequence[str], directory: Path) -> int:
@@ -85,8 +75,10 @@ def sweep(directory: Path) -> None:
 
 
 def remove(work: Path) -> None:
-    """Remove the files of an ended run."""
-    remove_tree(work)
+    """Remove the files of an ended run; its mounts went with their namespace."""
+    shutil.rmtree(work, ignore_errors=True)
+    if work.exists():
+        print(f"{work} could not be removed completely", file=sys.stderr)
 
 
 def _interrupt(_number: int, _frame: object) -> None:
@@ -99,32 +91,12 @@ def enter() -> Path:
     worker = os.fork()
     if worker != 0:
         os._exit(_reap_until(worker))
-    hide_run()
-    for command in UPLINK_COMMANDS:
-        subprocess.run(command.split(), check=True)
     return work
 
 
 def _reap_until(worker: int) -> int:
-    """Be the init of the pid namespace: collect orphans (shims, monitors) until the worker ends."""
+    """Be the init of the pid namespace: collect orphans (servers) until the worker ends."""
     while True:
         pid, status = os.wait()
         if pid == worker:
             return os.waitstatus_to_exitcode(status) & 0xFF
-
-
-def hide_run() -> None:
-    """Cover /run: netavark, runc and iptables keep state and locks there under fixed names."""
-    resolver = Path(os.path.realpath("/etc/resolv.conf"))
-    text = resolver.read_text() if resolver.is_file() else ""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"], check=True)
-    if resolver.is_relative_to("/run"):
-        resolver.parent.mkdir(parents=True, exist_ok=True)
-        resolver.write_text(text)
-
-
-def remove_tree(work: Path) -> None:
-    """Remove the working directory; its mounts went with their namespace."""
-    shutil.rmtree(work, ignore_errors=True)
-    if work.exists():
-        print(f"{work} could not be removed completely", file=sys.stderr)

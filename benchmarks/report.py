@@ -6,6 +6,9 @@ import os
 import platform
 from pathlib import Path
 
+from plugengine.model import HostPath
+from plugengine.testing.ground import filesystem_of
+
 KIB_PER_GIB = 1 << 20
 
 
@@ -18,7 +21,7 @@ def machine(work: Path) -> dict[str, str]:
         "memory": f"{memory_kib / KIB_PER_GIB:.1f} GiB",
         "kernel": platform.release(),
         "system": platform.freedesktop_os_release().get("PRETTY_NAME", platform.system()),
-        "filesystem": _filesystem(work),
+        "filesystem": filesystem_of(HostPath(str(work))),
         "python": platform.python_version(),
         "load": " ".join(f"{value:.2f}" for value in os.getloadavg()),
     }
@@ -30,13 +33,3 @@ def _field(path: str, name: str) -> str | None:
         if key.strip() == name:
             return value.strip()
     return None
-
-
-def _filesystem(path: Path) -> str:
-    """Return the type of the filesystem that holds `path`: the longest mount point above it."""
-    best, fstype = "", "unknown"
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        point, kind = line.split()[1:3]
-        if path.is_relative_to(point) and len(point) >= len(best):
-            best, fstype = point, kind
-    return fstype
