@@ -272,7 +272,7 @@ def _cut_off(union: Union, node: DirNode) -> None:
     markers.set_inode(dir_fd, name, node.ino)
     mark_impure(union, node.parent)
     markers.set_marker(fd, b".", markers.OPAQUE, markers.YES)
-    markers.remove_marker(fd, b".", markers.REDIRECT)
+    transfer.remove_xattr(fd, markers.REDIRECT)
     node.lowers = ()
     purge_whiteouts(fd)
     os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))

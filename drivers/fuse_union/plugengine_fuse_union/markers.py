@@ -56,16 +56,6 @@ def set_marker(dir_fd: int, name: bytes, attribute: str, value: bytes) -> None:
     os.setxattr(name, attribute, value, follow_symlinks=False)
 
 
-def remove_marker(dir_fd: int, name: bytes, attribute: str) -> None:
-    """Remove an xattr of an entry if it has it, see `get_marker`."""
-    os.fchdir(dir_fd)
-    try:
-        os.removexattr(name, attribute, follow_symlinks=False)
-    except OSError as exc:
-        if exc.errno not in _ABSENT:
-            raise
-
-
 def is_opaque(dir_fd: int, name: bytes) -> bool:
     """Tell whether nothing below this directory shows through."""
     return get_marker(dir_fd, name, OPAQUE) == YES
