@@ -7,7 +7,6 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 
 from plugengine_fuse_union import attributes, create, remove, xattrs
-from plugengine_fuse_union.create import Caller
 from plugengine_fuse_union.errors import refused
 from plugengine_fuse_union.lookup import child
 from plugengine_fuse_union.path_files import PathFiles
@@ -166,11 +165,6 @@ class PathOperations(PathFiles):
         """Remove a value."""
         _refuse_acl(name)
         xattrs.remove(self.union, self.paths.node(_bytes(path)), _text(name))
-
-    def caller(self) -> Caller:
-        """Return who asks; the kernel has applied their umask."""
-        uid, gid, _ = self.context()
-        return Caller(self.union, uid, gid)
 
 
 def _bytes(path: str | None) -> bytes:
