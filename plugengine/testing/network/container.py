@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from plugengine.model import Attachment, Network, NetworkRequest, Port
 from plugengine.testing.cases import expect, fail
+from plugengine.testing.network import view
 from plugengine.testing.network.place import Place
 
 if TYPE_CHECKING:
@@ -57,6 +58,14 @@ class Container(Place):
         if self.attachment is None:
             fail(f"container {self.id[:12]} is not attached")
         return self.attachment
+
+    def expect_working(self, when: str) -> None:
+        """Fail unless frames pass through every interface of the attachment; `when` ends the sentence."""
+        with self.inside():
+            links = view.links()
+        for interface in self.attached.interfaces:
+            usable = interface.name in links and links[interface.name].running
+            expect(usable, f"{interface.name} of container {self.id} does not work {when}")
 
     @property
     def addresses(self) -> tuple[str, ...]:

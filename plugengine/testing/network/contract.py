@@ -12,7 +12,7 @@ from plugengine.errors import PlugengineError
 from plugengine.kernel import rtnetlink
 from plugengine.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket, Request
 from plugengine.model import Attachment, Capability, decode, encode
-from plugengine.testing.cases import case, expect, expect_equal, fail
+from plugengine.testing.cases import case, expect_equal, fail
 from plugengine.testing.children import Stranger
 from plugengine.testing.network import view
 from plugengine.testing.network.subject import Subject
@@ -165,11 +165,7 @@ def ids_that_are_alike_are_kept_apart(subject: Subject) -> None:
     kept = [subject.container(network, name).attach() for name in ("a" * 64, "a" * 63 + "b", "b" + "a" * 63)]
     kept.pop(0).detach()
     for container in kept:
-        with container.inside():
-            links = view.links()
-        for interface in container.attached.interfaces:
-            usable = interface.name in links and links[interface.name].running
-            expect(usable, f"{interface.name} of container {container.id} does not work once {'a' * 64} is detached")
+        container.expect_working(f"once {'a' * 64} is detached")
 
 
 @case("network.names.alike", refused=Capability.HOST_NAMESPACE)
@@ -179,8 +175,4 @@ def networks_with_like_names_are_kept_apart(subject: Subject) -> None:
     subject.make(first)
     container = subject.attached(network=second)
     subject.driver.remove(first, subject.records[first.name])
-    with container.inside():
-        links = view.links()
-    for interface in container.attached.interfaces:
-        usable = interface.name in links and links[interface.name].running
-        expect(usable, f"{interface.name} does not work any more once the network of the like name is removed")
+    container.expect_working("once the network of the like name is removed")

@@ -7,7 +7,6 @@ from contextlib import closing
 from plugengine.model import Capability, Port, encode
 from plugengine.testing.cases import case, expect, expect_equal
 from plugengine.testing.children import in_child
-from plugengine.testing.network import view
 from plugengine.testing.network.container import Container
 from plugengine.testing.network.place import talk
 from plugengine.testing.network.subject import Subject, port
@@ -77,13 +76,9 @@ def a_namespace_that_is_gone_is_detached(subject: Subject) -> None:
 def detaching_one_leaves_the_others(subject: Subject) -> None:
     """Detaching one container, also twice, does not touch another of the same network."""
     one, two = subject.attached(), subject.attached()
-    before = two.attached
     one.detach()
     subject.driver.detach(one.network, one.id, None)
-    with two.inside():
-        links = view.links()
-    for interface in before.interfaces:
-        expect(interface.name in links and links[interface.name].running, f"{interface.name} of the other is gone")
+    two.expect_working(f"once container {one.id} is detached")
 
 
 @case("network.remove.twice")
@@ -127,10 +122,7 @@ def gc_keeps_what_is_in_use(subject: Subject) -> None:
     kept, lost = subject.attached(*_one_port(subject)), subject.attached()
     lines = _gc(subject, kept)
     expect(not any(kept.id in line for line in lines), f"gc says it removed what is in use: {lines}")
-    with kept.inside():
-        links = view.links()
-    for interface in kept.attached.interfaces:
-        expect(interface.name in links and links[interface.name].running, f"gc took {interface.name} of a valid one")
+    kept.expect_working("after gc, though it is valid")
     if subject.claims(Capability.PORTS):
         with closing(kept.listen(80)) as server:
             talk(subject.here.connect("127.0.0.1", _PORT), server)
