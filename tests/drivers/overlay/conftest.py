@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,9 @@ import plugengine_overlay as driver
 import pytest
 
 from plugengine import mounting
-from plugengine.model import Change, HostPath, Record, StorageRequest, UserMap
+from plugengine.model import Change, Record, StorageRequest
 from tests.conftest import need_root
+from tests.drivers.filesystems import Store
 from tests.system.kernel.conftest import in_mount_namespace as in_mount_namespace
 
 InChild = Callable[[Callable[[], Any]], Any]
@@ -23,49 +23,9 @@ def _root() -> None:
     need_root()
 
 
-class Store:
-    """A layer store and containers on it, below one directory."""
-
-    def __init__(self, base: Path) -> None:
-        self.base = base
-        (base / "layers").mkdir(parents=True)
-        os.chmod(base, 0o755)
-
-    def layer(self, name: str, files: Mapping[str, str] | None = None) -> HostPath:
-        """Make a layer with these files."""
-        path = self.base / "layers" / name
-        path.mkdir()
-        for file, text in (files or {}).items():
-            (path / file).parent.mkdir(parents=True, exist_ok=True)
-            (path / file).write_text(text)
-        return HostPath(str(path))
-
-    def request(
-        self,
-        *chain: HostPath,
-        options: Mapping[str, str] | None = None,
-        user_map: UserMap | None = None,
-        read_only: bool = False,
-        name: str = "c1",
-    ) -> StorageRequest:
-        """Return the request of one container, whose directories exist as the core makes them."""
-        directory, target = self.base / name / "overlay", self.base / name / "root"
-        directory.mkdir(parents=True, exist_ok=True)
-        target.mkdir(exist_ok=True)
-        return StorageRequest(
-            container_id=name,
-            chain=chain,
-            directory=HostPath(str(directory)),
-            target=HostPath(str(target)),
-            options=options or {},
-            user_map=user_map,
-            read_only=read_only,
-        )
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
+    return Store(tmp_path / "store", "overlay")
 
 
 def mount(request: StorageRequest, record: Record) -> Path:

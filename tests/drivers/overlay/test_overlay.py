@@ -16,7 +16,8 @@ from plugengine.errors import DriverError, UsageError
 from plugengine.kernel import mount as kernel_mount
 from plugengine.model import Host, HostPath, IdRange, StorageRequest, UserMap
 from tests.conftest import need
-from tests.drivers.overlay.conftest import InChild, Store, changes, mount
+from tests.drivers.filesystems import Store
+from tests.drivers.overlay.conftest import InChild, changes, mount
 
 MAPPED = UserMap(
     uids=(IdRange(guest=0, host=100_000, size=65_536),), gids=(IdRange(guest=0, host=200_000, size=65_536),)
@@ -92,7 +93,7 @@ def test_a_root_with_any_name_works(
 ) -> None:
     if not appends:
         monkeypatch.setattr(support, "appends_layers", lambda: False)
-    store = Store(tmp_path / name)
+    store = Store(tmp_path / name, "overlay")
     request = store.request(store.layer("l:1,x", {"f": "1"}), store.layer("l\\2", {"g": "2"}))
     record = driver.pe_storage_prepare(request)
 
@@ -385,7 +386,7 @@ def test_an_unusual_root_is_tried(tmp_path: Path, in_mount_namespace: InChild, k
             kernel_mount.mount("overlay", str(place), "overlay", 0, data)
         reasons = driver.pe_storage_probe(host(place))
         left = names(place)
-        store = Store(place / "store")
+        store = Store(place / "store", "overlay")
         request = store.request(store.layer("l", {"d/x": "1"}))
         record = driver.pe_storage_prepare(request)
         try:
