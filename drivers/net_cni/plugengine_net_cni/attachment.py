@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -239,14 +239,11 @@ def _begin(connection: Connection, network: str, wanted: tuple[Port, ...]) -> le
     return kept
 
 
-def _taken(container_id: str, network: str) -> list[Port]:
-    """Return the ports of all other connections."""
-    return [
-        port
-        for kept in ledger.load_all()
-        if (kept.connection.container_id, kept.network) != (container_id, network) and kept.ours()
-        for port in kept.ports
-    ]
+def _taken(container_id: str, network: str) -> Iterator[Port]:
+    """Yield the ports of all other connections; reads every entry of the host."""
+    for kept in ledger.load_all():
+        if (kept.connection.container_id, kept.network) != (container_id, network) and kept.ours():
+            yield from kept.ports
 
 
 def _still_there(connection: Connection, path: str) -> bool:

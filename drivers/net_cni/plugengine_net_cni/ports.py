@@ -20,12 +20,12 @@ def choose(wanted: Sequence[Port], taken: Iterable[Port]) -> tuple[Port, ...]:
 
     Args:
         wanted: As asked for.
-        taken: Those of other containers.
+        taken: Those of other containers; not looked at when none is wanted.
 
     Raises:
         ConflictError: One is taken; the message names it.
     """
-    others = list(taken)
+    others = list(taken) if wanted else []
     chosen: list[Port] = []
     for port in wanted:
         if port.protocol not in PROTOCOLS:
