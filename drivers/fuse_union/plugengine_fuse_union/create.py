@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _CREATE_FLAGS: Final = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
 _SETID: Final = stat.S_ISUID | stat.S_ISGID
-_TYPE_SHIFT: Final = 12
 
 # Makes an entry, given the directory's descriptor and the name; returns a descriptor of it where it has one, else None.
 Maker = Callable[[int, bytes], "int | None"]
@@ -171,7 +170,7 @@ def _prepare(union: Union, parent: DirNode, caller: Caller) -> None:
 
 def _entered(union: Union, parent: DirNode, name: bytes, node: Node) -> None:
     parent.children[name] = node
-    entered(parent, (name, node.kind >> _TYPE_SHIFT, node.ino))
+    entered(parent, name, node)
 
 
 def _require_whiteout(dir_fd: int, name: bytes) -> None:

@@ -16,12 +16,13 @@ from plugengine_fuse_union.markers import is_whiteout
 from plugengine_fuse_union.nodes import MISSES_BORNE, DirNode
 
 if TYPE_CHECKING:
+    from plugengine_fuse_union.nodes import Node
     from plugengine_fuse_union.union import Union
 
 DT_DIR: Final = 4
 DT_REG: Final = 8
 DT_LNK: Final = 10
-_TYPE_SHIFT: Final = 12  # IFTODT of dirent.h
+TYPE_SHIFT: Final = 12  # IFTODT and DTTOIF of dirent.h
 
 # Positions 1 and 2 are "." and ".."; the kernel takes 63 bits.
 FIRST_COOKIE: Final = 3
@@ -105,15 +106,15 @@ def listing(union: Union, node: DirNode) -> Listing:
     return made
 
 
-def entered(node: DirNode, item: Item) -> None:
+def entered(parent: DirNode, name: bytes, node: Node) -> None:
     """Add an entry to a directory's listing, if there is one."""
-    made = node.listing
+    made = parent.listing
     if made is None:
         return
     if made.read or len(made.items) < MOST_NAMES:
-        made.add(item)
+        made.add((name, node.kind >> TYPE_SHIFT, node.ino))
     else:
-        node.listing = None
+        parent.listing = None
 
 
 def missed(union: Union, node: DirNode) -> None:
@@ -203,6 +204,6 @@ def _scan(fd: int, seen: set[bytes], device: int, union: Union, *, marked: bool 
                 status = entry.stat(follow_symlinks=False)
                 if is_whiteout(status):
                     continue
-                kind = stat.S_IFMT(status.st_mode) >> _TYPE_SHIFT
+                kind = stat.S_IFMT(status.st_mode) >> TYPE_SHIFT
             yield name, kind, union.number(entry.inode(), device)
     seen.update(removed)

@@ -11,7 +11,7 @@ from plugengine_fuse_union import attributes, create
 from plugengine_fuse_union.copyup import copy_up
 from plugengine_fuse_union.create import Caller
 from plugengine_fuse_union.errors import refused
-from plugengine_fuse_union.listing import DT_DIR, listing
+from plugengine_fuse_union.listing import DT_DIR, TYPE_SHIFT, listing
 from plugengine_fuse_union.nodes import DirNode, Node
 from plugengine_fuse_union.opened import Opened
 from plugengine_fuse_union.paths import Paths
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from plugengine_fuse_union.union import Union
 
 _WRITES: Final = os.O_ACCMODE | os.O_TRUNC
-_TYPE_SHIFT: Final = 12  # DTTOIF of dirent.h
 _MODE: Final = 0o7777
 
 
@@ -142,4 +141,4 @@ class PathFiles:
 
 def _entry(name: bytes, kind: int, ino: int) -> tuple[str, dict[str, int], int]:
     # Position 0 makes libfuse take the whole listing at once; fusepy does not pass on where to go on.
-    return name.decode("latin-1"), {"st_ino": ino, "st_mode": kind << _TYPE_SHIFT}, 0
+    return name.decode("latin-1"), {"st_ino": ino, "st_mode": kind << TYPE_SHIFT}, 0

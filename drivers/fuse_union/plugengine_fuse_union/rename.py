@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from plugengine.kernel.files import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, renameat2
 
 from plugengine_fuse_union import markers
 from plugengine_fuse_union.copyup import copy_up, copy_up_tree, mark_impure, purge_whiteouts
 from plugengine_fuse_union.errors import refused
-from plugengine_fuse_union.listing import is_empty
+from plugengine_fuse_union.listing import entered, is_empty
 from plugengine_fuse_union.lookup import child, existing, shows_through
 from plugengine_fuse_union.nodes import DirNode, Node
 from plugengine_fuse_union.remove import left
@@ -19,8 +19,6 @@ from plugengine_fuse_union.stage import remove_quietly
 
 if TYPE_CHECKING:
     from plugengine_fuse_union.union import Union
-
-_TYPE_SHIFT: Final = 12
 
 
 def rename(
@@ -161,8 +159,7 @@ def _entered(
         node.parent, node.name = new_parent, new_name
     if union.status(node).st_ino != node.ino:
         mark_impure(union, new_parent)
-    if new_parent.listing is not None:
-        new_parent.listing.add((new_name, node.kind >> _TYPE_SHIFT, node.ino))
+    entered(new_parent, new_name, node)
     if node.lookups <= 0:
         union.drop(node)
 
