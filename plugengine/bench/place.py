@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 from msgspec.structs import replace
 
+from plugengine import cgroupfs
 from plugengine.bench.isolation import measure_apart
 from plugengine.bench.machine import noise
 from plugengine.bench.results import Run
 from plugengine.bench.rounds import Progress
 from plugengine.drivers import CgroupDriver, open_driver
-from plugengine.errors import NoSpaceError, NotSupportedError, PlugengineError, UsageError
+from plugengine.errors import DriverError, NoSpaceError, NotSupportedError, PlugengineError, UsageError
 from plugengine.kernel.mount import MNT_DETACH, umount2
 from plugengine.model import HostPath, Mount
 from plugengine.mounting import perform
@@ -26,9 +26,7 @@ from plugengine.testing.loading import host_below
 
 PEERS_PARENT: Final = "plugengine-bench"  # control group of the peers' containers, below each hierarchy's root
 OWN_PARENT: Final = "plugengine"
-_GROUPS: Final = "/sys/fs/cgroup"
-_TRIES: Final = 50
-_PAUSE_S: Final = 0.1
+_BUSY_S: Final = 5.0  # until the kernel has let go of the groups of killed processes
 _DISK_BYTES: Final = 24 << 30  # of a filesystem made for the run; sparse
 _MEGABYTE: Final = 1_000_000
 
@@ -108,27 +106,10 @@ def _remove_groups(work: HostPath) -> None:
                 driver.gc(host, OWN_PARENT, frozenset())
         except PlugengineError:
             continue  # a stranger's driver must not keep the rest from being removed
-    hierarchies = [_GROUPS, *(entry.path for entry in os.scandir(_GROUPS) if entry.is_dir(follow_symlinks=False))]
-    for hierarchy in hierarchies:
-        group = f"{hierarchy}{peers_parent(work)}"
+    for hierarchy in cgroupfs.hierarchies():
+        group = f"{hierarchy.mount_point}{peers_parent(work)}"
         if os.path.isdir(group):
-            _remove_group(group)
-            _remove_directory(os.path.dirname(group))
-
-
-def _remove_group(group: str) -> None:
-    for directory, _, _ in os.walk(group, topdown=False):
-        for _ in range(_TRIES):  # EBUSY until the last killed process is gone
-            if _remove_directory(directory):
-                break
-            time.sleep(_PAUSE_S)
-
-
-def _remove_directory(path: str) -> bool:
-    try:
-        os.rmdir(path)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True
+            with suppress(DriverError, OSError):
+                cgroupfs.remove(group, timeout_s=_BUSY_S)
+            with suppress(OSError):  # another run's groups are there too
+                os.rmdir(os.path.dirname(group))
