@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from plugengine.bench.results import LOWER, NOT_MEASURED, Cell, Column, Run, Workload
+from plugengine.bench.results import LOWER, Column, Run, Workload
 from plugengine.bench.statistics import Interval, unpaired_ratio
 from plugengine.errors import UsageError
 
@@ -72,7 +72,7 @@ def compare(before: Run, after: Run) -> Comparison:
 
 def _change(before: Run, after: Run, workload: Workload, column: Column) -> Change | None:
     was, now = before.cell(workload.name, column.name), after.cell(workload.name, column.name)
-    if _absent(was) or _absent(now):
+    if was.absent or now.absent:
         return None
     if was.error or now.error:
         verdict = FAILING if was.error and now.error else (BROKEN if now.error else MENDED)
@@ -86,11 +86,6 @@ def _change(before: Run, after: Run, workload: Workload, column: Column) -> Chan
     return Change(
         workload=workload.name, column=column.name, verdict=_verdict(ratio, slower), ratio=ratio, slower=slower
     )
-
-
-def _absent(cell: Cell) -> bool:
-    """A cell that does not apply, or was never come to."""
-    return not cell.values and (not cell.error or cell.error == NOT_MEASURED)
 
 
 def _verdict(ratio: Interval, slower: float) -> str:

@@ -76,6 +76,11 @@ class Cell(Struct, frozen=True, kw_only=True):
     rounds: tuple[int, ...] = ()
     error: str = ""  # why values are missing; a failed workload is shown as failed, never left out
 
+    @property
+    def absent(self) -> bool:
+        """Whether there is nothing to show: it does not apply, or was never come to."""
+        return not self.values and self.error in ("", NOT_MEASURED)
+
 
 class Run(Struct, frozen=True, kw_only=True):
     """One run of `pe bench`."""

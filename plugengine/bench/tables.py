@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from plugengine.bench.comparing import BETTER, BROKEN, SAME, UNSURE, WORSE, Change, Comparison
-from plugengine.bench.results import NOT_MEASURED, Column, Run, Workload
+from plugengine.bench.results import Column, Run, Workload
 from plugengine.bench.statistics import Interval, interval, median, paired_ratio
 from plugengine.bench.units import Scale, number, scale
 
@@ -62,10 +62,10 @@ class _Row:
 
 def _cell(run: Run, workload: Workload, column: Column, unit: Scale) -> str:
     cell = run.cell(workload.name, column.name)
-    if cell.error and cell.error != NOT_MEASURED:
-        return _FAILED
-    if not cell.values:
+    if cell.absent:
         return _NO_SENSE
+    if cell.error:
+        return _FAILED
     found = interval(cell.values, seed=run.seed)
     text = f"{number(found.value / unit.factor)}{_spread(found, unit)}"
     ratio = "" if column.name == run.baseline else ratio_text(run, workload, column)

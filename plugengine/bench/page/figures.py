@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from plugengine.bench.results import HIGHER, NOT_MEASURED, Column, Run, Workload
+from plugengine.bench.results import HIGHER, Column, Run, Workload
 from plugengine.bench.statistics import Interval, geometric_mean, interval, paired_ratio
 from plugengine.bench.units import DIGITS, Scale, number, scale
 
@@ -120,7 +120,7 @@ def _figure(run: Run, workload: Workload, column: Column) -> Figure:
     cell = run.cell(workload.name, column.name)
     if column.reason and not cell.values:
         return Figure(column=column, state=State.UNSUPPORTED, reason=column.reason)
-    if not cell.values and cell.error in ("", NOT_MEASURED):
+    if cell.absent:
         return Figure(column=column, state=State.ABSENT)
     if cell.error:
         return Figure(column=column, state=State.FAILED, reason=cell.error, values=cell.values, rounds=cell.rounds)
