@@ -12,8 +12,9 @@ from random import Random
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from plugengine import viewing
+from plugengine.bench.image import HOME, WORK
 from plugengine.bench.results import HIGHER, LOWER
-from plugengine.bench.workload import Inside, Workload
+from plugengine.bench.workload import Workload
 from plugengine.bench.workloads.content import FILE_BYTES, FILES_PER_DIRECTORY
 from plugengine.bench.workloads.data import DataFile
 from plugengine.errors import PlugengineError
@@ -172,7 +173,7 @@ class Diff(_LifeCycle):
         row = engine.create(stand.spec())
         try:
             with viewing.root_filesystem(engine.site, row) as root:
-                _change(f"/proc/self/fd/{root}/bench/{self.area}", sizes["files"])
+                _change(f"/proc/self/fd/{root}{HOME}/{self.area}", sizes["files"])
             stand.settle()
             begin = time.perf_counter()
             with viewing.overlay_form(engine.site, row) as upper:
@@ -204,7 +205,7 @@ class Remove(_LifeCycle):
         try:
             holder = made.hold()
             try:
-                _change(f"{holder.root}/bench/work", sizes["files"])
+                _change(f"{holder.root}{WORK}", sizes["files"])
             finally:
                 holder.release()
             stand.settle()
@@ -252,7 +253,7 @@ class Memory(_LifeCycle):
             return used / sizes["mounts"]
 
     def _walk(self, root: HostPath) -> None:
-        with os.scandir(f"{root}/bench/{self.area}") as entries:
+        with os.scandir(f"{root}{HOME}/{self.area}") as entries:
             for entry in entries:
                 entry.stat(follow_symlinks=False)
 
@@ -287,7 +288,10 @@ class SharedRead(DataFile):
 
     def take(self, stand: Stand, sizes: Mapping[str, int]) -> float:
         """Read in the first, then in the second; for the plain directory both are the same."""
-        return _second(self, stand, sizes)
+        first, second = stand.place(self.name), _other(stand)
+        stand.drop_caches()
+        first.run(self, sizes)
+        return second.run(self, sizes)
 
 
 class SharedPages(DataFile):
@@ -308,16 +312,9 @@ class SharedPages(DataFile):
         first, second = stand.place(self.name), _other(stand)
         stand.drop_caches()
         first.run(self, sizes)
-        with second.open(f"/bench/{self.area}/data") as fd:
+        with second.open(f"{HOME}/{self.area}/data") as fd:
             there, size = resident_bytes(fd)
         return 100 * there / size
-
-
-def _second(workload: Inside, stand: Stand, sizes: Mapping[str, int]) -> float:
-    first, second = stand.place(workload.name), _other(stand)
-    stand.drop_caches()
-    first.run(workload, sizes)
-    return second.run(workload, sizes)
 
 
 def _other(stand: Stand) -> Place:
