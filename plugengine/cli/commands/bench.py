@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -220,21 +221,19 @@ def _list(app: App, workloads: Iterable[Workload]) -> int:
     return 0
 
 
-class _progress:  # noqa: N801 - used like a function
+@contextmanager
+def _progress() -> Iterator[Progress]:
     """A line on the terminal while a run lasts, erased however it ends."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total, _what: None
+        return
+    from plugengine.cli.progress import StepsLine
 
-    def __enter__(self) -> Progress:
-        if not sys.stderr.isatty():
-            return lambda _done, _total, _what: None
-        from plugengine.cli.progress import StepsLine
-
-        self._line: Callable[[int, int, str], None] | None = StepsLine(sys.stderr).update
-        return self._line
-
-    def __exit__(self, *_exc: object) -> None:
-        line = getattr(self, "_line", None)
-        if line is not None:
-            line(1, 1, "")
+    line = StepsLine(sys.stderr)
+    try:
+        yield line.update
+    finally:
+        line.update(1, 1, "")
 
 
 for _each in (storage, start, net):
