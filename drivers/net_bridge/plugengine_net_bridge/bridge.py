@@ -87,7 +87,7 @@ def remove(network: Network, record: Record) -> None:
     try:
         with NetlinkSocket(NETLINK_ROUTE) as rtnetlink:
             link = rtnl.find(rtnetlink, bridge)
-            if link is not None and marked_network(link.alias) != label(network):
+            if link is not None and marked_network(link) != label(network):
                 return  # never ours: another engine's, or someone else's
             _remove_rules(bridge, network.subnet)
             rtnl.delete(rtnetlink, bridge)
@@ -127,14 +127,14 @@ def _ensure_bridge(rtnetlink: NetlinkSocket, plan: Plan) -> bool:
 
 def _is_left_over(rtnetlink: NetlinkSocket, link: Link, plan: Plan) -> bool:
     """Tell whether a bridge is of a network of the same name that had another subnet, and nobody uses it."""
-    whose = marked_network(link.alias)
+    whose = marked_network(link)
     if whose is None or whose == plan.label or whose.partition(" ")[0] != plan.name:
         return False
     return not links.in_use(rtnetlink, link, rtnl.find_all(rtnetlink))
 
 
 def _check_ours(link: Link, plan: Plan) -> None:
-    whose = marked_network(link.alias)
+    whose = marked_network(link)
     # The alias comes a moment after the link; for one that is being made the hardware address tells.
     if link.kind == "bridge" and (whose == plan.label or (not link.alias and link.mac == plan.mac)):
         return

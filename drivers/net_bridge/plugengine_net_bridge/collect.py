@@ -84,8 +84,7 @@ def _collect_bridges(rtnetlink: NetlinkSocket, known: _Known) -> list[str]:
     everything = rtnl.find_all(rtnetlink)
     removed = []
     for link in everything:
-        # By the alias alone it could also be the VLAN that the driver macvlan made for a network.
-        network = marked_network(link.alias) if link.kind == "bridge" else None
+        network = marked_network(link)
         if network is None or network in known.labels or links.in_use(rtnetlink, link, everything):
             continue
         rtnl.delete(rtnetlink, link.name)

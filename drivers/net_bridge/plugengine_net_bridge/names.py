@@ -6,6 +6,7 @@ import zlib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from plugengine.kernel.rtnetlink import Link
     from plugengine.model import Network
 
 IFNAMSIZ = 16  # include/uapi/linux/if.h, with the terminator
@@ -49,9 +50,13 @@ def network_mark(network_label: str) -> str:
     return _NETWORK_MARK + network_label
 
 
-def marked_network(alias: str) -> str | None:
-    """Return the label of the network a bridge with this alias belongs to; None: not ours."""
-    return alias.removeprefix(_NETWORK_MARK) if alias.startswith(_NETWORK_MARK) else None
+def marked_network(link: Link) -> str | None:
+    """Return the label of the network a bridge belongs to; None: not ours.
+
+    A link of another kind may have the mark too: the driver macvlan marks the VLAN it made for a network.
+    """
+    ours = link.kind == "bridge" and link.alias.startswith(_NETWORK_MARK)
+    return link.alias.removeprefix(_NETWORK_MARK) if ours else None
 
 
 def container_mark(container_id: str, network_label: str) -> str:
