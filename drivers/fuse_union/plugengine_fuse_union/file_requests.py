@@ -16,6 +16,7 @@ from plugengine_fuse_union.counters import KNOWN, PASSED_OPENS, READ_BYTES, WRIT
 from plugengine_fuse_union.create import Caller
 from plugengine_fuse_union.errors import refused
 from plugengine_fuse_union.nodes import Node
+from plugengine_fuse_union.opened import WRITES
 from plugengine_fuse_union.protocol import BODY, Opcode
 from plugengine_fuse_union.replies import NOTHING, Replies
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from plugengine_fuse_union.connection import Connection, Handler
     from plugengine_fuse_union.handles import Handles
 
-_WRITES: Final = os.O_ACCMODE | os.O_TRUNC
 _CREATE_MODE: Final = 0o7777
 _LONGEST_COPY: Final = 1 << 30  # the answer has 32 bits, and other requests wait
 
@@ -58,7 +58,7 @@ class FileRequests:
         flags, open_flags = protocol.OPEN_IN.unpack_from(self._connection.buffer, BODY)
         node = self._union.nodes.get(nodeid) or self._union.get(nodeid)
         opened = node.opened
-        if opened is not None and opened.answer and not flags & _WRITES:
+        if opened is not None and opened.answer and not flags & WRITES:
             opened.count += 1
             counters = self._connection.counters
             counters[KNOWN] += 1
@@ -66,7 +66,7 @@ class FileRequests:
             return opened.answer
         if node.successor is not None:
             raise refused(errno.ESTALE)  # the kernel looks the name up again and finds the successor
-        if flags & _WRITES and not node.whole:
+        if flags & WRITES and not node.whole:
             copy_up(self._union, node, size=0 if flags & os.O_TRUNC else None)
         if flags & os.O_TRUNC:
             kill = bool(open_flags & protocol.FUSE_OPEN_KILL_SUIDGID)

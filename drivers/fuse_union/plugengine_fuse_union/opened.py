@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from plugengine_fuse_union.nodes import Node
     from plugengine_fuse_union.union import Union
+
+WRITES: Final = os.O_ACCMODE | os.O_TRUNC  # flags of open(2) of which any may change the file
 
 
 class Opened:

@@ -13,13 +13,12 @@ from plugengine_fuse_union.create import Caller
 from plugengine_fuse_union.errors import refused
 from plugengine_fuse_union.listing import DT_DIR, TYPE_SHIFT, listing
 from plugengine_fuse_union.nodes import DirNode, Node
-from plugengine_fuse_union.opened import Opened
+from plugengine_fuse_union.opened import WRITES, Opened
 from plugengine_fuse_union.paths import Paths
 
 if TYPE_CHECKING:
     from plugengine_fuse_union.union import Union
 
-_WRITES: Final = os.O_ACCMODE | os.O_TRUNC
 _MODE: Final = 0o7777
 
 
@@ -58,7 +57,7 @@ class PathFiles:
         """Open a file; one of a layer that is opened for writing is copied up first."""
         node = self.paths.node(path.encode("latin-1"))
         flags = fi.flags
-        if flags & _WRITES and not node.whole:
+        if flags & WRITES and not node.whole:
             copy_up(self.union, node, size=0 if flags & os.O_TRUNC else None)
         if flags & os.O_TRUNC:
             attributes.set_size(self.union, node, 0, kill_privileges=self.context()[0] != 0)

@@ -15,6 +15,7 @@ from plugengine_fuse_union import protocol
 from plugengine_fuse_union.errors import refused
 from plugengine_fuse_union.lookup import child
 from plugengine_fuse_union.nodes import DirNode
+from plugengine_fuse_union.opened import WRITES
 from plugengine_fuse_union.protocol import BODY, Opcode
 from plugengine_fuse_union.quota import BLOCK
 from plugengine_fuse_union.settling import Settler
@@ -55,7 +56,6 @@ _GROWS: Final = (
 )
 _PATIENCE_MS: Final = 5
 _NODEID_BYTES: Final = 8
-_WRITES: Final = os.O_ACCMODE | os.O_TRUNC
 _FILLS_A_BLOCK: Final = frozenset({Opcode.MKDIR, Opcode.SYMLINK})
 _CHANGES: Final = (Opcode.SETATTR, Opcode.REMOVEXATTR, Opcode.IOCTL)
 
@@ -167,7 +167,7 @@ class QuotaRequests:
 
         def opened(nodeid: int, end: int) -> Answer:
             flags, _ = protocol.OPEN_IN.unpack_from(self._connection.buffer, BODY)
-            return (changed if flags & _WRITES else inner)(nodeid, end)
+            return (changed if flags & WRITES else inner)(nodeid, end)
 
         return opened
 

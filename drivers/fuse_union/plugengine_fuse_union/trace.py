@@ -16,13 +16,13 @@ from plugengine_fuse_union import protocol
 from plugengine_fuse_union.errors import refused
 from plugengine_fuse_union.layers import root_of
 from plugengine_fuse_union.nodes import path_of
+from plugengine_fuse_union.opened import WRITES
 from plugengine_fuse_union.protocol import BODY, IN_HEADER, Opcode
 
 if TYPE_CHECKING:
     from plugengine_fuse_union.connection import Answer, Connection, Handler
 
 _FMODE_EXEC: Final = 0x20  # include/linux/fs.h: the kernel opens what execve(2) runs with it
-_WRITES: Final = os.O_ACCMODE | os.O_TRUNC
 _PID_INDEX: Final = 6  # in IN_HEADER
 _DELAY_S: Final = 0.5  # that a line may wait for others
 _MOST_WAITING: Final = 4096
@@ -108,4 +108,4 @@ def install_trace(connection: Connection, trace: Trace) -> None:
 def _operation(flags: int) -> str:
     if flags & _FMODE_EXEC:
         return "exec"
-    return "write" if flags & _WRITES else "open"
+    return "write" if flags & WRITES else "open"
