@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.drivers.fuse_union.operations import OPERATIONS, attempt, fill
-from tests.drivers.fuse_union.pictures import picture
+from tests.drivers.fuse_union.attempts import attempt
+from tests.drivers.fuse_union.operations import OPERATIONS, outcomes
 from tests.drivers.fuse_union.world import World
 
 # There overlayfs has no O_TMPFILE yet, and FUSE no time of birth (protocol 7.39).
@@ -22,22 +23,11 @@ UNLIKE = {
 def test_operations_end_as_on_overlayfs() -> None:
     assert tuple(map(int, os.uname().release.split(".")[:2])) < (6, 9), "this kernel has passthrough"
     base = Path(tempfile.mkdtemp())
+    tried = {name: partial(attempt, act) for name, act in OPERATIONS.items()}
     found: list[dict[str, Any]] = []
     for number in range(2):
         world = World(base / str(number), layers=3)
-        for name in OPERATIONS:
-            for layer in world.layers:
-                (layer / name).mkdir()
-            fill([layer / name for layer in world.layers])
-        if number:
-            world.mount()
-        else:
-            world.mount_overlay()
-        results = {name: attempt(act, world.root / name) for name, act in OPERATIONS.items()}
-        before = picture(str(world.root))
-        world.remount()
-        assert picture(str(world.root)) == before
-        found.append({name: (result, picture(str(world.root / name))) for name, result in results.items()})
+        found.append(outcomes(world, world.mount if number else world.mount_overlay, tried))
         world.unmount()
         assert world.complaints == ""
     differing = [name for name in OPERATIONS if found[0][name] != found[1][name]]

@@ -1,4 +1,4 @@
-"""Operations a union filesystem must do as overlayfs does them, each a function of a mounted tree; see `fill`."""
+"""Operations a union must do as overlayfs does them, each a function of a mounted tree; see `operated_layers`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import mmap
 import os
 import socket
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,84 +20,16 @@ from plugengine.kernel.files import (
     link_fd,
     renameat2,
 )
-from tests.drivers.fuse_union.pictures import OLD_NS, shown
+from tests.drivers.fuse_union.attempts import as_user, attempt, entry, opened
+from tests.drivers.fuse_union.operated_layers import CAPABILITY, fill
+from tests.drivers.fuse_union.pictures import picture, shown
+from tests.drivers.fuse_union.world import World
 
 Operation = Callable[[Path], Any]
-CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")  # cap_net_bind_service=ep
-ACL = bytes.fromhex(
-    "0200000001000700ffffffff020006006400000004000500ffffffff10000700ffffffff20000400ffffffff"
-)  # user::rwx user:100:rw- group::r-x mask::rwx other::r--
 # include/uapi/linux/falloc.h
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 1, 2, 16
 USER = 1234
 OPERATIONS: dict[str, Operation] = {}
-
-
-def fill(layers: Sequence[Path]) -> None:
-    """Make three layers with what the operations want, old enough that the times are kept times."""
-    low, middle, top = layers
-    for directory in ("d/sub", "e", "sticky", "acl", "names"):
-        (low / directory).mkdir(parents=True)
-    (low / "d" / "sub" / "deep").write_text("deep")
-    (low / "d" / "file").write_text("file of the lowest\n" * 100)
-    (low / "e" / "one").write_text("linked")
-    os.link(low / "e" / "one", low / "e" / "two")
-    (low / "large").write_bytes(bytes(range(256)) * 1024)
-    for name in ("setuid", "capable"):
-        (low / name).write_text("program")
-        (low / name).chmod(0o666)
-    (low / "setuid").chmod(0o6777)
-    os.setxattr(low / "capable", "security.capability", CAPABILITY)
-    (low / "link").symlink_to("d/file")
-    (low / "sticky").chmod(0o1777)
-    (low / "sticky" / "of-root").touch()
-    os.setxattr(low / "acl", "system.posix_acl_default", ACL)
-    (low / "names" / ("n" * 255)).write_text("long")
-    (low / "names" / "\udcff\udcfe").write_text("no text")
-    os.mkfifo(low / "fifo")
-    (middle / "d").mkdir()
-    (middle / "d" / "other").write_text("of the middle")
-    (middle / "exchanged").write_text("of the middle")
-    (top / "d").mkdir()
-    (top / "d" / "file").write_text("file of the topmost\n" * 10)
-    os.mknod(top / "e", stat.S_IFCHR)
-    (top / "gone").mkdir()
-    os.setxattr(top / "gone", "trusted.overlay.opaque", b"y")
-    (low / "gone").mkdir()
-    (low / "gone" / "hidden").touch()
-    (low / "e2").mkdir()
-    (low / "e2" / "one").write_text("linked")
-    os.link(low / "e2" / "one", low / "e2" / "two")
-    for layer in layers:
-        for place, names, files in os.walk(layer, topdown=False):
-            for name in (*names, *files):
-                os.utime(Path(place, name), ns=(OLD_NS // 2, OLD_NS // 2 + 123_456_789), follow_symlinks=False)
-
-
-def attempt(call: Callable[..., Any], *arguments: Any) -> Any:
-    """Return the result of a call, or the name of the error."""
-    try:
-        return call(*arguments)
-    except OSError as exc:
-        return os.strerror(exc.errno or 0)
-
-
-def as_user(uid: int, call: Callable[[], Any]) -> Any:
-    """Return what `attempt` returns to an ordinary user."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setgroups([])
-            os.setresgid(uid, uid, uid)
-            os.setresuid(uid, uid, uid)
-            os.write(writer, repr(attempt(call)).encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    os.waitpid(pid, 0)
-    with open(reader, "rb") as stream:
-        return stream.read()
 
 
 def operation(function: Operation) -> Operation:
@@ -106,18 +38,20 @@ def operation(function: Operation) -> Operation:
     return function
 
 
-def opened(path: Path | str, flags: int, act: Callable[[int], Any], mode: int = 0o644) -> Any:
-    """Return what is done with an open file."""
-    fd = os.open(path, flags | os.O_CLOEXEC, mode)
-    try:
-        return act(fd)
-    finally:
-        os.close(fd)
-
-
-def entry(path: Path) -> Any:
-    """Return what is visible of a path."""
-    return attempt(lambda: shown(os.lstat(path)))
+def outcomes(
+    world: World, mount: Callable[[], object], operations: Mapping[str, Operation] = OPERATIONS
+) -> dict[str, tuple[Any, Any]]:
+    """Return the result of each operation and the tree it leaves after a remount, each in a directory of its own."""
+    for name in operations:
+        for layer in world.layers:
+            (layer / name).mkdir()
+        fill([layer / name for layer in world.layers])
+    mount()
+    results = {name: act(world.root / name) for name, act in operations.items()}
+    before = picture(str(world.root))
+    world.remount()
+    assert picture(str(world.root)) == before
+    return {name: (result, picture(str(world.root / name))) for name, result in results.items()}
 
 
 @operation

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ import pytest
 from plugengine_fuse_union import protocol
 
 from tests.drivers.fuse_union.conftest import MakeWorld
-from tests.drivers.fuse_union.operations import OPERATIONS, fill
-from tests.drivers.fuse_union.pictures import picture
+from tests.drivers.fuse_union.operated_layers import fill
+from tests.drivers.fuse_union.operations import OPERATIONS, outcomes
 from tests.drivers.fuse_union.world import World
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -30,20 +30,6 @@ WAYS: dict[str, dict[str, Any]] = {
     "7.37": {"minor": 37},
     "7.40": {"minor": 40},
 }
-
-
-def outcomes(world: World, mount: Callable[[], object]) -> dict[str, tuple[Any, Any]]:
-    """Return the result of each operation and the tree it leaves after a remount, each in a directory of its own."""
-    for name in OPERATIONS:
-        for layer in world.layers:
-            (layer / name).mkdir()
-        fill([layer / name for layer in world.layers])
-    mount()
-    results = {name: act(world.root / name) for name, act in OPERATIONS.items()}
-    before = picture(str(world.root))
-    world.remount()
-    assert picture(str(world.root)) == before
-    return {name: (result, picture(str(world.root / name))) for name, result in results.items()}
 
 
 @pytest.fixture(scope="module")
