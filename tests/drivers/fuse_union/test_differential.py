@@ -6,6 +6,8 @@ import os
 import random
 import shutil
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,52 +65,87 @@ def fill(world: World) -> None:
         os.utime(layer, ns=(OLD_NS // 2, OLD_NS // 2))
 
 
+class Pair:
+    """Two worlds with the same layers, one mounted by fuse_union and one by overlayfs, and who acts on each."""
+
+    def __init__(self, ours: World, theirs: World) -> None:
+        self.ours, self.theirs = ours, theirs
+        self.actors = [Actor(str(world.root)) for world in (ours, theirs)]
+
+    def mount(self) -> None:
+        self.ours.mount()
+        self.theirs.mount_overlay()
+
+    def unmount(self) -> None:
+        self.let_go()
+        self.ours.unmount()
+        self.theirs.unmount()
+
+    def let_go(self) -> None:
+        """Close what is held open."""
+        for actor in self.actors:
+            actor.close()
+
+    def exchange(self) -> None:
+        """Let each go on with the directories that the other has written."""
+        self.unmount()
+        self.ours, self.theirs, self.actors = self.theirs, self.ours, self.actors[::-1]
+        self.mount()
+
+    def do(self, step: Step, *, elsewhere: bool = False) -> None:
+        """Do a step on both, with the same result."""
+        if step.call == "remount":
+            self.let_go()
+            self.ours.remount()
+            self.theirs.remount()
+        else:
+            results = [actor.do_elsewhere(step) if elsewhere else actor.do(step) for actor in self.actors]
+            assert results[0] == results[1], step
+
+    def assert_same(self, when: str) -> None:
+        assert picture(str(self.ours.root)) == picture(str(self.theirs.root)), when
+
+    def assert_same_under_overlayfs(self) -> None:
+        """Compare once more with our upper directory mounted by overlayfs, and look for complaints."""
+        self.let_go()
+        self.ours.unmount()
+        self.ours.mount_overlay()
+        self.assert_same("our upper under overlayfs")
+        assert self.ours.complaints == ""
+
+
+@contextmanager
+def mounted_pair(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[Pair]:
+    """Fill and mount a pair, of worlds made with these arguments."""
+    base = Path(tempfile.mkdtemp(prefix="pe-fu-"))
+    pair = Pair(World(base / "f", layers=3, **ours), World(base / "o", layers=3, **theirs))
+    try:
+        for world in (pair.ours, pair.theirs):
+            fill(world)
+        pair.mount()
+        yield pair
+    finally:
+        pair.unmount()
+        shutil.rmtree(base)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=st.lists(st.tuples(STEPS, PLACES), min_size=5, max_size=40))
 def test_results_and_trees_are_those_of_overlayfs(variant: dict[str, Any], steps: list[tuple[Step, str]]) -> None:
-    base = Path(tempfile.mkdtemp(prefix="pe-fu-"))
     exchanged = "redirect_dir" in variant.get("options", {})
-    ours = World(base / "f", layers=3, **variant)
-    theirs = World(base / "o", layers=3, **variant)
-    actors = [Actor(str(world.root)) for world in (ours, theirs)]
-    try:
-        for world in (ours, theirs):
-            fill(world)
-        ours.mount()
-        theirs.mount_overlay()
+    with mounted_pair(variant, variant) as pair:
         for step, place in steps:
-            if step.call == "remount" and exchanged and place == "other process":
-                # Each goes on with the directories that the other has written.
-                for actor in actors:
-                    actor.close()
-                ours.unmount()
-                theirs.unmount()
-                ours, theirs, actors = theirs, ours, actors[::-1]
-                ours.mount()
-                theirs.mount_overlay()
-            elif step.call == "remount":
-                for actor in actors:
-                    actor.close()
-                ours.remount()
-                theirs.remount()
+            elsewhere = place == "other process"
+            if step.call == "remount" and exchanged and elsewhere:
+                pair.exchange()
             else:
-                results = [actor.do_elsewhere(step) if place == "other process" else actor.do(step) for actor in actors]
-                assert results[0] == results[1], step
-        assert picture(str(ours.root)) == picture(str(theirs.root))
-        for actor in actors:
-            actor.close()
-        ours.remount()
-        assert picture(str(ours.root)) == picture(str(theirs.root)), "after a remount"
-        ours.unmount()
-        assert picture(str(ours.mount_overlay().root)) == picture(str(theirs.root)), "our upper under overlayfs"
-        assert ours.complaints == ""
-    finally:
-        for actor in actors:
-            actor.close()
-        ours.unmount()
-        theirs.unmount()
-        shutil.rmtree(base)
+                pair.do(step, elsewhere=elsewhere)
+        pair.assert_same("before a remount")
+        pair.let_go()
+        pair.ours.remount()
+        pair.assert_same("after a remount")
+        pair.assert_same_under_overlayfs()
 
 
 def test_what_many_processes_did_at_once_is_the_same_after_a_remount(make_world: MakeWorld) -> None:

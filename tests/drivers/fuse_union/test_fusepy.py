@@ -10,10 +10,8 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import plugengine_fuse_union as driver
@@ -33,7 +31,7 @@ from tests.conftest import Pe, need
 from tests.drivers.fuse_union.conftest import MakeWorld, as_user
 from tests.drivers.fuse_union.pictures import picture
 from tests.drivers.fuse_union.steps import STEPS, Actor, Step
-from tests.drivers.fuse_union.test_differential import fill
+from tests.drivers.fuse_union.test_differential import mounted_pair
 from tests.drivers.fuse_union.world import World
 
 EXAMPLES = int(os.environ.get("PE_EXAMPLES", "15"))  # more are tried by hand
@@ -152,35 +150,11 @@ CARRIED = STEPS.filter(lambda step: not (step.call == "rename" and step.argument
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=st.lists(CARRIED, min_size=5, max_size=40))
 def test_results_and_trees_are_those_of_overlayfs(steps: list[Step]) -> None:
-    base = Path(tempfile.mkdtemp(prefix="pe-fu-"))
-    ours, theirs = World(base / "f", layers=3, options=FUSEPY), World(base / "o", layers=3)
-    actors = [Actor(str(world.root)) for world in (ours, theirs)]
-    try:
-        for world in (ours, theirs):
-            fill(world)
-        ours.mount()
-        theirs.mount_overlay()
+    with mounted_pair({"options": FUSEPY}, {}) as pair:
         for step in steps:
-            if step.call == "remount":
-                for actor in actors:
-                    actor.close()
-                ours.remount()
-                theirs.remount()
-            else:
-                results = [actor.do(step) for actor in actors]
-                assert results[0] == results[1], step
-        assert picture(str(ours.root)) == picture(str(theirs.root))
-        for actor in actors:
-            actor.close()
-        ours.unmount()
-        assert picture(str(ours.mount_overlay().root)) == picture(str(theirs.root)), "our upper under overlayfs"
-        assert ours.complaints == ""
-    finally:
-        for actor in actors:
-            actor.close()
-        ours.unmount()
-        theirs.unmount()
-        shutil.rmtree(base)
+            pair.do(step)
+        pair.assert_same("before it is unmounted")
+        pair.assert_same_under_overlayfs()
 
 
 # --- what is peculiar
