@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from plugengine.caching import write_quietly
 from plugengine.container import ContainerSpec, DriverChoice
-from plugengine.drivers import open_driver
+from plugengine.drivers import Driver, open_driver
 from plugengine.errors import NotFoundError, NotSupportedError, PlugengineError, UsageError
 from plugengine.model import Capability, Host, HostPath
 from plugengine.names import known_names
@@ -197,12 +197,13 @@ def _none(registry: Registry, host: Host, kind: str) -> str:
     raise NotSupportedError(f"{kind} driver: none works on this host", hint=reasons or "none is installed")
 
 
-def check_options(kind: str, name: str, known: Mapping[str, str | None], given: Mapping[str, str]) -> None:
+def check_options(driver: Driver, given: Mapping[str, str]) -> None:
     """Raise UsageError for an option the driver does not have."""
+    known = [option.name for option in driver.info.options]
     for option in given:
         if option not in known:
-            hint = known_names("options", option, tuple(known))
-            raise UsageError(f"{kind} driver {name}: no option {option}", hint=hint)
+            hint = known_names("options", option, known)
+            raise UsageError(f"{driver.group} driver {driver.name}: no option {option}", hint=hint)
 
 
 def explain_missing(capability: Capability, kind: str, name: str, flag: str) -> NotSupportedError:

@@ -97,7 +97,7 @@ def check_spec(drivers: DriverSet, chosen: DriverChoice, spec: ContainerSpec) ->
         (drivers.storage, chosen.storage_options),
         (drivers.network, chosen.network_options),
     ):
-        check_options(driver.group, driver.name, {option.name: option.default for option in driver.info.options}, given)
+        check_options(driver, given)
     joined = spec.modes.get("net", "").startswith("container:")
     if (spec.ports or spec.publish_all) and not joined:
         _need(drivers.network, Capability.PORTS, "--publish")

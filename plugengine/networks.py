@@ -18,7 +18,7 @@ from plugengine.container_rows import LIVE, ContainerRow
 from plugengine.drivers import NetworkDriver, open_driver
 from plugengine.errors import ConflictError, NotFoundError, PlugengineError
 from plugengine.ipam import NetworkRow
-from plugengine.model import Attachment, Capability, HostPath, Network, Record, encode
+from plugengine.model import Attachment, Capability, Network, Record, encode
 from plugengine.names import near_miss
 from plugengine.site import Site
 
@@ -74,8 +74,7 @@ def create(
     if name in site.registry.names("network") or name == "default":
         raise ConflictError(f"network {name}: is what the driver's own network is called", hint="choose another name")
     driver = _open(site, driver_name or _default_driver(site))
-    known = {option.name: option.default for option in driver.info.options}
-    check_options(driver.group, driver.name, known, options or {})
+    check_options(driver, options or {})
     network = Network(
         name=name,
         driver=driver.name,
@@ -102,8 +101,7 @@ def _address_flags(network: Network) -> tuple[tuple[str, str | None], ...]:
 
 
 def _default_driver(site: Site) -> str:
-    cache = HostPath(f"{site.locations.run_root}/defaults.json")
-    found = survey(site.registry, site.host, site.configured, cache=cache).defaults.get("network")
+    found = survey(site.registry, site.host, site.configured, cache=site.survey_cache).defaults.get("network")
     if found is None:
         raise NotFoundError("network driver: none works on this host", hint="see: pe drivers")
     return found

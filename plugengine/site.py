@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from plugengine.monitor.spare import Spare
 
 
+def host_at(root: HostPath, run_root: HostPath) -> Host:
+    """Return this host as drivers' probes see it, for an engine with these roots."""
+    major, minor = os.uname().release.split(".")[:2]
+    digits = "".join(character for character in minor if character.isdigit())
+    return Host(root=root, run_root=run_root, kernel=(int(major), int(digits or "0")))
+
+
 class Site:
     """One pair of roots and what belongs to it; cheap to make, everything heavy is opened at first use."""
 
@@ -37,14 +44,17 @@ class Site:
     @cached_property
     def host(self) -> Host:
         """The host as drivers' probes see it."""
-        major, minor = os.uname().release.split(".")[:2]
-        digits = "".join(character for character in minor if character.isdigit())
-        return Host(root=self.locations.root, run_root=self.locations.run_root, kernel=(int(major), int(digits or "0")))
+        return host_at(self.locations.root, self.locations.run_root)
 
     @cached_property
     def configured(self) -> dict[str, str]:
         """The drivers named in the configuration file."""
         return choice.read_config(self.environ)
+
+    @property
+    def survey_cache(self) -> HostPath:
+        """Where what probing all drivers found is kept; see `choice.survey`."""
+        return HostPath(f"{self.locations.run_root}/defaults.json")
 
     @cached_property
     def images(self) -> ImageStore:
@@ -55,8 +65,7 @@ class Site:
 
     def choose(self, spec: ContainerSpec) -> DriverChoice:
         """Return the drivers of a new container."""
-        cache = HostPath(f"{self.locations.run_root}/defaults.json")
-        return choice.choose(self.registry, self.host, spec, self.configured, cache=cache)
+        return choice.choose(self.registry, self.host, spec, self.configured, cache=self.survey_cache)
 
     def drop_spare(self) -> None:
         """Let the monitor that was forked ahead go, if there is one."""

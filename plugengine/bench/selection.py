@@ -54,8 +54,7 @@ def check_options(registry: Registry, kinds: Sequence[str], options: DriverOptio
         if kind is None:
             check_names("--option: driver", [name], [known for kind in kinds for known in registry.names(kind)])
             continue
-        info = open_driver(registry, kind, name).info
-        check(kind, name, {option.name: option.default for option in info.options}, given)
+        check(open_driver(registry, kind, name), given)
 
 
 def parse_options(words: Iterable[str]) -> dict[str, dict[str, str]]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from plugengine.drivers import CLASSES, Driver
 from plugengine.errors import NotFoundError, UsageError
 from plugengine.model import Deviation, Host, HostPath, Kind
-from plugengine.names import near_miss
+from plugengine.names import known_names, near_miss
 from plugengine.plugins import Entry, Registry, new_manager
+from plugengine.site import host_at
 from plugengine.testing.cases import Case, cases
 
 if TYPE_CHECKING:
@@ -119,8 +120,7 @@ def kind_of(name: str, kind: str | None = None) -> Kind:
 
 def _near(name: str, registry: Registry) -> str:
     names = sorted({known for kind in Kind for known in registry.names(kind.value)})
-    close = near_miss(name, names)
-    return f"installed: {', '.join(names) or 'none'}" + (f"; {close}" if close else "")
+    return known_names("installed", name, names)
 
 
 def host_below(scratch: HostPath) -> Host:
@@ -128,6 +128,4 @@ def host_below(scratch: HostPath) -> Host:
     root, run_root = HostPath(f"{scratch}/root"), HostPath(f"{scratch}/run")
     for directory in (root, run_root):
         os.makedirs(directory, mode=0o711, exist_ok=True)
-    major, minor = os.uname().release.split(".")[:2]
-    digits = "".join(character for character in minor if character.isdigit())
-    return Host(root=root, run_root=run_root, kernel=(int(major), int(digits or "0")))
+    return host_at(root, run_root)
