@@ -24,6 +24,9 @@ _FIELDS: Final = {
     "SigIgn": "the ignored signals",
     "NoNewPrivs": "no_new_privs",
 }
+_SIGNALS: Final = ("SigBlk", "SigIgn")
+# nptl(7): 32 and 33 belong to the C library, which takes them into use with the first thread
+_OF_THE_LIBRARY: Final = 1 << 31 | 1 << 32
 _LINKS: Final = {"cwd": "the working directory", "root": "the root directory"}
 _NAMESPACES: Final = ("mnt", "net", "uts", "ipc", "pid_for_children", "cgroup", "user", "time_for_children")
 _BOARD_BYTES: Final = 256
@@ -51,7 +54,9 @@ class ProcessState(Struct, frozen=True):
         with open("/proc/self/status", encoding="utf-8", errors="replace") as stream:
             for line in stream:
                 name, _, value = line.partition(":")
-                if name in _FIELDS:
+                if name in _SIGNALS:
+                    facts[_FIELDS[name]] = f"{int(value, 16) & ~_OF_THE_LIBRARY:016x}"
+                elif name in _FIELDS:
                     facts[_FIELDS[name]] = value.strip()
                 elif name == "Threads":
                     threads = int(value)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -135,3 +137,31 @@ def test_nothing_of_a_run_stays_on_disk_whatever_the_driver_did(tmp_path: Path) 
         report = run("storage", fakes.Bad(act), chosen=cases, directory=str(tmp_path))
         assert len(report.failures) == 3
     assert list(tmp_path.iterdir()) == []
+
+
+# rt_sigaction(2): SIG_IGN for signal 33, as a parent may leave it; the C library takes it with the first thread.
+WITH_A_SIGNAL_OF_THE_LIBRARY_IGNORED = """
+import ctypes, os, sys, threading
+libc = ctypes.CDLL(None, use_errno=True)
+number = {"x86_64": 13, "aarch64": 134}[os.uname().machine]
+if len(sys.argv) == 1:
+    action = (ctypes.c_ulong * 4)(1, 0, 0, 0)
+    if libc.syscall(number, 33, action, None, 8):
+        raise OSError(ctypes.get_errno(), "rt_sigaction")
+    os.execv(sys.executable, [sys.executable, "-c", sys.orig_argv[2], "once more"])
+from plugengine.testing.leaks import ProcessState
+ignored = lambda: [line for line in open("/proc/self/status") if line.startswith("SigIgn")]
+raw, before = ignored(), ProcessState.read()
+thread = threading.Thread(target=int)
+thread.start()
+thread.join()
+assert ignored() != raw, "nothing to see"
+print(before.changes())
+"""
+
+
+def test_what_the_c_library_does_with_its_signals_is_not_the_hooks_doing() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITH_A_SIGNAL_OF_THE_LIBRARY_IGNORED], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("[]\n", "")

@@ -164,8 +164,11 @@ def test_nothing_to_check_is_0_and_a_reset_asks_first(tmp_path: Path) -> None:
 
 
 AS_NOBODY = """
-import os
-import plugengine.cli.commands.ps, plugengine.engine
+import importlib, os, pkgutil
+import plugengine
+for each in pkgutil.walk_packages(plugengine.__path__, "plugengine."):
+    if each.name.startswith(("plugengine.cli", "plugengine.engine")):
+        importlib.import_module(each.name)
 from plugengine.cli import main
 os.setresuid(65534, 65534, 65534)
 raise SystemExit(main(["ps"]))
@@ -173,7 +176,7 @@ raise SystemExit(main(["ps"]))
 
 
 def test_who_is_not_root_is_told() -> None:
-    # Imported first: the interpreter of a test machine may lie in root's home.
+    # Imported first: the interpreter and the checkout of a test machine may lie in root's home.
     done = subprocess.run([sys.executable, "-c", AS_NOBODY], capture_output=True, text=True, check=False)
     assert done.returncode == 125
     assert done.stderr == "pe: engine: needs root\nhint: run it as root, for example with sudo\n"
