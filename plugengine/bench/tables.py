@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from plugengine.bench.comparing import BETTER, BROKEN, SAME, UNSURE, WORSE, Change, Comparison
+from plugengine.bench.costs import cost
 from plugengine.bench.results import Column, Run, Workload
-from plugengine.bench.statistics import Interval, interval, median, paired_ratio
+from plugengine.bench.statistics import Interval, interval, median
 from plugengine.bench.units import Scale, number, scale
 
 Write = Callable[[str], object]
@@ -68,8 +69,7 @@ def _cell(run: Run, workload: Workload, column: Column, unit: Scale) -> str:
         return _FAILED
     found = interval(cell.values, seed=run.seed)
     text = f"{number(found.value / unit.factor)}{_spread(found, unit)}"
-    ratio = "" if column.name == run.baseline else ratio_text(run, workload, column)
-    return f"{text} {ratio}".rstrip()
+    return f"{text} {_cost_text(run, workload, column)}".rstrip()
 
 
 def _spread(found: Interval, unit: Scale) -> str:
@@ -79,15 +79,14 @@ def _spread(found: Interval, unit: Scale) -> str:
     return f" ±{number(half / unit.factor)}"
 
 
-def ratio_text(run: Run, workload: Workload, column: Column) -> str:
-    """Return the ratio to the baseline, pair by pair: "1.23x", "no difference", "1.23x?"; empty if there is none."""
-    mine, theirs = run.pairs(workload.name, column.name, run.baseline)
-    if not mine or min(theirs) <= 0:
+def _cost_text(run: Run, workload: Workload, column: Column) -> str:
+    """Return the cost: "1.23x", "no difference", "1.23x?"; empty if there is none."""
+    found = cost(run, workload, column)
+    if found is None:
         return ""
-    ratio = paired_ratio(mine, theirs, seed=run.seed)
-    if not ratio.known:
-        return f"{number(ratio.value)}x{_UNSURE_MARK}"
-    return SAME if ratio.holds(1.0) else f"{number(ratio.value)}x"
+    if not found.known:
+        return f"{number(found.value)}x{_UNSURE_MARK}"
+    return SAME if found.holds(1.0) else f"{number(found.value)}x"
 
 
 def _parts(run: Run, columns: Sequence[Column], rows: Sequence[_Row], width: int) -> Iterator[list[Column]]:
@@ -136,7 +135,7 @@ def _legend(run: Run) -> Iterator[str]:
     taken = f"{least} to {most}" if least != most else str(most)
     of = "" if least == run.rounds else f" of {run.rounds}"
     word = "round" if run.rounds == 1 else "rounds"
-    yield f"medians of {taken}{of} {word} with 95 % intervals (±); x: ratio to {run.baseline}, pair by pair"
+    yield f"medians of {taken}{of} {word} with 95 % intervals (±); x: times what {run.baseline} costs"
     if any(0 < len(cell.values) < _KNOWN_FROM for cell in run.cells):
         yield f"{_UNSURE_MARK}: fewer than {_KNOWN_FROM} values, so the interval is unknown"
     memory = f"{machine.memory_bytes / _BINARY_GIB:.1f} GiB"

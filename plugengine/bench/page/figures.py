@@ -8,8 +8,9 @@ from typing import Final
 
 from msgspec import Struct
 
-from plugengine.bench.results import HIGHER, Column, Run, Workload
-from plugengine.bench.statistics import Interval, geometric_mean, interval, paired_ratio
+from plugengine.bench.costs import cost
+from plugengine.bench.results import Column, Run, Workload
+from plugengine.bench.statistics import Interval, geometric_mean, interval
 from plugengine.bench.units import DIGITS, Scale, number, scale
 
 SAME: Final = "="
@@ -40,7 +41,7 @@ class Figure(Struct, frozen=True, kw_only=True):
     values: tuple[float, ...] = ()
     rounds: tuple[int, ...] = ()
     median: Interval | None = None
-    cost: Interval | None = None  # relative to the baseline, see `_cost`
+    cost: Interval | None = None  # relative to the baseline, see `costs.cost`
     reason: str = ""
 
     def verdict(self, digits: int = DIGITS) -> str:
@@ -106,7 +107,7 @@ def means(rows: Sequence[Row], columns: Sequence[Column]) -> tuple[Mean, ...]:
 
 def _mean(rows: Sequence[Row], index: int, column: Column) -> Mean:
     costs = [row.figures[index].cost for row in rows]
-    known = [cost.value for cost in costs if cost is not None]
+    known = [each.value for each in costs if each is not None]
     return Mean(column=column, value=geometric_mean(known) if known else None, count=len(known))
 
 
@@ -130,20 +131,5 @@ def _figure(run: Run, workload: Workload, column: Column) -> Figure:
         values=cell.values,
         rounds=cell.rounds,
         median=interval(cell.values, seed=run.seed),
-        cost=_cost(run, workload, column),
+        cost=cost(run, workload, column),
     )
-
-
-def _cost(run: Run, workload: Workload, column: Column) -> Interval | None:
-    """Return how many times the baseline's cost this is: above 1 is worse, whichever way the unit counts.
-
-    Throughput is turned over, so that half of it is a cost of 2. None: the two have no round in common, or a value of
-    0, which no ratio can be made with; or the baseline's measurement failed.
-    """
-    if column.name == run.baseline or run.cell(workload.name, run.baseline).error:
-        return None
-    mine, theirs = run.pairs(workload.name, column.name, run.baseline)
-    above, below = (theirs, mine) if workload.better == HIGHER else (mine, theirs)
-    if min(mine, default=0) <= 0 or min(theirs, default=0) <= 0:
-        return None
-    return paired_ratio(above, below, seed=run.seed)

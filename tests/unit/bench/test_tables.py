@@ -1,11 +1,11 @@
-"""A run in a terminal: units, intervals, ratios, and nothing that failed left out."""
+"""A run in a terminal: units, intervals, costs, and nothing that failed left out."""
 
 from __future__ import annotations
 
 import pytest
 from msgspec.structs import replace
 
-from plugengine.bench.results import Cell, Column, Run
+from plugengine.bench.results import HIGHER, Cell, Column, Run
 from plugengine.bench.tables import run_lines, write_run
 from tests.unit.bench.test_comparing import around, cell, run
 
@@ -16,7 +16,7 @@ def text_of(shown: Run, width: int = 200) -> str:
     return "\n".join(run_lines(shown, width=width))
 
 
-def test_a_cell_has_its_median_its_interval_and_its_ratio_to_the_baseline() -> None:
+def test_a_cell_has_its_median_its_interval_and_its_cost_against_the_baseline() -> None:
     shown = run(cell(*around(0.001, 3)), cell(*SLOW, column="slow"))
     text = text_of(shown)
     assert "w [ms]" in text
@@ -25,11 +25,16 @@ def test_a_cell_has_its_median_its_interval_and_its_ratio_to_the_baseline() -> N
     assert "10 rounds" in text
 
 
+def test_half_the_throughput_costs_twice_as_much() -> None:
+    half = tuple(value / 2 for value in around(100.0))
+    assert "2.00x" in text_of(run(cell(*around(100.0)), cell(*half, column="slow"), better=HIGHER))
+
+
 def test_a_difference_within_its_interval_is_no_difference() -> None:
     assert "no difference" in text_of(run(cell(*around(1.0)), cell(*around(1.0, 1), column="other")))
 
 
-def test_with_fewer_than_three_values_there_is_no_interval_and_the_ratio_is_marked() -> None:
+def test_with_fewer_than_three_values_there_is_no_interval_and_the_cost_is_marked() -> None:
     text = text_of(run(cell(1.0, 1.0), cell(2.0, 2.0, column="other")))
     assert "2.00x?" in text
     assert "±" not in text.partition("medians")[0]
