@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from plugengine.bench.results import Machine, Run
 from plugengine.bench.statistics import interval
-from plugengine.kernel.mountinfo import MountEntry, read_mountinfo
+from plugengine.kernel.mountinfo import MountEntry, mount_of
 
 _DROP_CACHES: Final = "/proc/sys/vm/drop_caches"
 _EVERYTHING: Final = "3\n"  # page cache, dentries and inodes; see proc_sys_vm(5)
@@ -129,9 +129,7 @@ def drop_caches() -> str:
 
 def filesystem(directory: str) -> str:
     """Return the type of the filesystem that holds a directory, and the options it is mounted with."""
-    path = f"{os.path.realpath(directory)}/"
-    over = [entry for entry in read_mountinfo() if path.startswith(f"{entry.mount_point.rstrip('/')}/")]
-    entry = max(over, key=lambda each: len(each.mount_point), default=None)
+    entry = mount_of(directory)
     return "unknown" if entry is None else f"{entry.fstype} ({', '.join(_options(entry))})"
 
 

@@ -10,6 +10,7 @@ from plugengine.bench.costs import cost
 from plugengine.bench.results import Column, Run, Workload
 from plugengine.bench.statistics import Interval, interval, median
 from plugengine.bench.units import Scale, number, scale
+from plugengine.cli.humane import one_line
 
 Write = Callable[[str], object]
 
@@ -32,7 +33,7 @@ def write_run(write: Write, run: Run, *, width: int) -> None:
         width: Of the terminal, in characters.
     """
     for line in run_lines(run, width=width):
-        write(f"{line.translate(_BLANKS).rstrip()}\n")
+        write(f"{one_line(line).rstrip()}\n")
 
 
 def run_lines(run: Run, *, width: int) -> Iterator[str]:
@@ -200,7 +201,3 @@ def _summary(found: Comparison) -> str:
         f"{counts[verdict]} {verdict}" for verdict in sorted(counts, key=lambda each: _RANKS.get(each, 9))
     )
     return f"{len(found.changes)} cells compared: {words or 'none is in both'}"
-
-
-# A driver's words must not move the cursor, or rewrite what stands on the terminal.
-_BLANKS: Final = dict.fromkeys([*range(32), 127], " ")

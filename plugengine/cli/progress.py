@@ -6,12 +6,11 @@ import time
 from collections.abc import Callable
 from typing import Final, TextIO
 
-from plugengine.cli.humane import decimal_size, duration, shorten
+from plugengine.cli.humane import decimal_size, duration, one_line, shorten
 
 _INTERVAL_S: Final = 0.1
 _WIDTH: Final = 30
 _WORDS: Final = 30
-_BLANKS: Final = dict.fromkeys([*range(32), 127], " ")  # names must not move the cursor
 _ERASE: Final = "\r\033[K"  # console_codes(4): erase to the end of the line
 
 
@@ -56,7 +55,7 @@ class StepsLine:
             return
         self._shown_at = now
         text = f"{_filled(done, total)} {done} of {total}{self._rest(done, total, now)}  {shorten(what, _WORDS)}"
-        self._output.write(_ERASE if done >= total else f"{_ERASE}{text.translate(_BLANKS)}")
+        self._output.write(_ERASE if done >= total else f"{_ERASE}{one_line(text)}")
         self._output.flush()
 
     def _rest(self, done: int, total: int, now: float) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from plugengine.cli.humane import one_line
+
 _GAP: Final = 3
 _NARROWEST: Final = 10
 
@@ -17,7 +19,7 @@ def write_table(write: Callable[[str], object], headings: Sequence[str], rows: I
         headings: One for each column; none of them for no heading line.
         rows: Cells; a tab or newline inside becomes a blank, so that no name can forge a row.
     """
-    lines = [[cell.translate(_BLANKS) for cell in row] for row in rows]
+    lines = [[one_line(cell) for cell in row] for row in rows]
     if any(headings):
         lines.insert(0, list(headings))
     widths = [max(_NARROWEST, *(len(cell) + _GAP for cell in column)) for column in zip(*lines, strict=True)]
@@ -25,7 +27,3 @@ def write_table(write: Callable[[str], object], headings: Sequence[str], rows: I
         *padded, last = line
         cells = [cell.ljust(width) for cell, width in zip(padded, widths, strict=False)]
         write(f"{''.join(cells)}{last}\n")
-
-
-# Control characters could move the cursor, or rewrite what stands on the terminal.
-_BLANKS: Final = dict.fromkeys([*range(32), 127], " ")

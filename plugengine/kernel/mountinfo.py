@@ -6,6 +6,9 @@ import os
 import re
 from dataclasses import dataclass
 
+from plugengine.kernel.attributes import statx
+from plugengine.kernel.files import AT_FDCWD
+
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 _READ_BYTES = 1 << 16
 
@@ -57,6 +60,16 @@ def mounts_at_or_below(entries: list[MountEntry], path: str) -> list[MountEntry]
     """Return the mounts on a directory or deeper, the last mounted first: the order to unmount in."""
     prefix = path.rstrip("/") + "/"
     return [entry for entry in reversed(entries) if f"{entry.mount_point}/".startswith(prefix)]
+
+
+def mount_of(path: str | bytes) -> MountEntry | None:
+    """Return the mount a file or directory lies on; None if this namespace's list does not show it.
+
+    Raises:
+        OSError: There is no such file.
+    """
+    _, number, _ = statx(AT_FDCWD, path, 0)
+    return next((entry for entry in read_mountinfo() if entry.mount_id == number), None)
 
 
 def _parse_line(line: bytes) -> MountEntry:

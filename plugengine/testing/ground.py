@@ -14,7 +14,7 @@ from typing import Final
 
 from plugengine.errors import NotSupportedError, StateError, UsageError
 from plugengine.kernel.loop import loop_attach
-from plugengine.kernel.mountinfo import read_mountinfo
+from plugengine.kernel.mountinfo import mount_of
 from plugengine.model import HostPath
 from plugengine.removing import remove_tree
 from plugengine.testing.host_state import detach_below
@@ -98,16 +98,7 @@ def loop_filesystem(filesystem: str, image: HostPath, size_bytes: int, *options:
 
 def filesystem_of(directory: HostPath) -> str:
     """Return the type of the filesystem a directory lies on."""
-    device = os.stat(directory).st_dev
-    numbers = (os.major(device), os.minor(device))
-    path = os.path.realpath(directory)
-    over = [
-        entry
-        for entry in read_mountinfo()
-        if f"{path}/".startswith(entry.mount_point.rstrip("/") + "/") or entry.major_minor == numbers
-    ]
-    exact = [entry for entry in over if entry.major_minor == numbers]
-    found = max(exact or over, key=lambda entry: len(entry.mount_point), default=None)
+    found = mount_of(directory)
     return found.fstype if found is not None else "unknown"
 
 

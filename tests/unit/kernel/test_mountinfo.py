@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugengine.kernel.mountinfo import MountEntry, mounts_at_or_below, parse_mountinfo
+from plugengine.kernel.mountinfo import MountEntry, mount_of, mounts_at_or_below, parse_mountinfo
 
 PLAIN = b"36 35 98:0 /mnt1 /mnt2 rw,noatime - ext3 /dev/root rw,errors=continue\n"
 
@@ -89,3 +89,11 @@ def test_any_name_the_kernel_can_escape_comes_back(name: bytes) -> None:
     escaped = b"".join(b"\\%03o" % byte if byte in b" \t\n\\#" else bytes([byte]) for byte in name)
     (entry,) = parse_mountinfo(PLAIN.replace(b"/mnt2", escaped))
     assert os.fsencode(entry.mount_point) == name
+
+
+def test_a_file_lies_on_the_last_mount_over_it() -> None:
+    found = mount_of("/proc/self/status")
+    assert found is not None
+    assert (found.fstype, found.mount_point) == ("proc", "/proc")
+    with pytest.raises(FileNotFoundError):
+        mount_of("/proc/nothing here")
