@@ -15,7 +15,7 @@ from msgspec import Struct, field
 from plugengine.copying import TreeCopy, inverse
 from plugengine.descent import DIRECTORY
 from plugengine.errors import ConflictError, NotFoundError, StateError, UsageError
-from plugengine.kernel.files import open_in_root
+from plugengine.kernel.files import names_in, open_in_root
 from plugengine.locate import directory_error
 from plugengine.model import HostPath, UserMap
 from plugengine.names import ID_LENGTH, check_name, near_miss, new_id
@@ -283,8 +283,8 @@ def _repair(
 def _fill_locked(source_fd: int, volume_fd: int, data: str, owners: UserMap | None) -> None:
     data_fd = os.open(data, DIRECTORY)
     try:
-        interrupted = _FILLING in os.listdir(volume_fd)
-        if os.listdir(data_fd):
+        interrupted = _FILLING in names_in(volume_fd)
+        if names_in(data_fd):
             if not interrupted:
                 return
             _empty(data, data_fd)
@@ -301,7 +301,7 @@ def _fill_locked(source_fd: int, volume_fd: int, data: str, owners: UserMap | No
 
 
 def _empty(data: str, data_fd: int) -> None:
-    for name in os.listdir(data_fd):
+    for name in names_in(data_fd):
         remove_tree(f"{data}/{name}")
 
 

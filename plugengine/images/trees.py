@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import stat
 
+from plugengine.kernel.files import names_in
+
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -63,7 +65,7 @@ def remove_path(path: str) -> None:
 def _remove_files(fd: int) -> list[str]:
     """Remove what is no directory; return the names of the directories."""
     directories = []
-    for name in os.listdir(fd):
+    for name in names_in(fd):
         try:
             os.unlink(name, dir_fd=fd)
         except IsADirectoryError:

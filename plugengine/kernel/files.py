@@ -348,6 +348,16 @@ def _close_one_by_one(first: int, last: int, flags: int) -> None:
                 raise
 
 
+def names_in(directory_fd: int) -> list[str]:
+    """Return the names of the entries there are now, whenever the directory was opened.
+
+    os.listdir begins where the descriptor stands; and Btrfs reads up to the entry that was the last when it was opened
+    or set back to the beginning (commits 9b378f6ad48c, e60aa5da14d0).
+    """
+    os.lseek(directory_fd, 0, os.SEEK_SET)
+    return os.listdir(directory_fd)
+
+
 def fstatfs_type(fd: int) -> int:
     """fstatfs(2): return f_type, one of the *_MAGIC numbers; O_PATH descriptors will do."""
     result = StatFs()
