@@ -88,7 +88,7 @@ class Handles:
                 return opened.answer
             if fd < 0:
                 fd = self._union.open_data(node, os.O_RDWR if writes else os.O_RDONLY)
-            opened.descriptors.add(fd)
+            opened.serve(fd)
             handle, fd = fd, -1
             return OPEN_OUT.pack(handle, self._cached_flags, 0)
         finally:
@@ -154,7 +154,7 @@ class Handles:
             return
         opened.count -= 1
         if handle:
-            opened.descriptors.discard(handle)
+            opened.part_with(handle)
             os.close(handle)
         if opened.count == 0 and (node.gone or not opened.backing):
             self._close(node, opened)

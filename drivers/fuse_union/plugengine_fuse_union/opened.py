@@ -6,6 +6,8 @@ import os
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from plugengine_fuse_union.nodes import Node
     from plugengine_fuse_union.union import Union
 
@@ -15,7 +17,7 @@ WRITES: Final = os.O_ACCMODE | os.O_TRUNC  # flags of open(2) of which any may c
 class Opened:
     """The open state of one node; kept while there are open handles."""
 
-    __slots__ = ("answer", "backing", "count", "descriptors", "no_capability", "upper")
+    __slots__ = ("_descriptors", "answer", "backing", "count", "no_capability", "upper")
 
     def __init__(self, *, upper: bool) -> None:
         self.count = 0
@@ -23,7 +25,24 @@ class Opened:
         self.answer = b""  # to one more open for reading, while there is a backing file that shows what is shown
         self.no_capability = False  # known to have no security.capability, which the kernel asks for at the first write
         self.upper = upper  # where the backing file is
-        self.descriptors: set[int] = set()  # of the handles that are served here
+        self._descriptors: set[int] | None = None  # of the handles that are served here; few files have some
+
+    @property
+    def descriptors(self) -> Collection[int]:
+        """The descriptors of the handles that are served here."""
+        return self._descriptors or ()
+
+    def serve(self, fd: int) -> None:
+        """Take the descriptor of one more handle that is served here."""
+        if self._descriptors is None:
+            self._descriptors = {fd}
+        else:
+            self._descriptors.add(fd)
+
+    def part_with(self, fd: int) -> None:
+        """Forget a descriptor; it stays open."""
+        if self._descriptors is not None:
+            self._descriptors.discard(fd)
 
 
 def follow_copy_up(union: Union, node: Node) -> None:

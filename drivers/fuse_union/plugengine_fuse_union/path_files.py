@@ -75,7 +75,7 @@ class PathFiles:
         if node.opened is None:
             node.opened = Opened(upper=node.whole)
         node.opened.count += 1
-        node.opened.descriptors.add(fd)
+        node.opened.serve(fd)
         self.union.remember(node)
         self._files[fd] = node
         return fd
@@ -86,7 +86,7 @@ class PathFiles:
         del self._files[fi.fh]
         os.close(fi.fh)
         if node.opened is not None:
-            node.opened.descriptors.discard(fi.fh)
+            node.opened.part_with(fi.fh)
             node.opened.count -= 1
             if node.opened.count == 0:
                 node.opened = None

@@ -36,7 +36,7 @@ _SUBTYPE: Final = "fuse_union"
 _DIRECTORY_SHARE: Final = 4
 _MOST_DIRECTORIES: Final = 1024
 _MOST_NODES: Final = 11_264  # of 400 bytes each: the table stays below 5 MB
-_MOST_BACKED: Final = 4096
+_MOST_BACKED: Final = _MOST_NODES  # what is read over and over in turns finds its file only if all have room
 _GRACE_S: Final = 2  # for processes that still use a mount that was told to end
 
 

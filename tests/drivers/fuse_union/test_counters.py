@@ -55,6 +55,19 @@ def test_opens_passed_through_and_answers_at_hand_are_counted(world: World) -> N
     assert found["read_bytes"] == 0
 
 
+def test_a_tree_read_over_and_over_is_at_hand_as_long_as_its_files_are_known(world: World) -> None:
+    names = [f"many/{number}" for number in range(6_000)]
+    (world.layers[0] / "many").mkdir()
+    for name in names:
+        (world.layers[0] / name).touch()
+    world.mount()
+    for turn in range(2):
+        before = stats(world)
+        for name in names:
+            os.close(os.open(world.root / name, os.O_RDONLY))
+        assert (stats(world)["cache_hits"] - before["cache_hits"] >= len(names)) == bool(turn)
+
+
 def test_bytes_served_are_counted_without_passthrough(make_world: MakeWorld) -> None:
     world = make_world(options={"passthrough": "off"})
     (world.layers[0] / "file").write_bytes(bytes(MIB))
