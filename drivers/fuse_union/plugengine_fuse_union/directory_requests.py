@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from typing import TYPE_CHECKING, Final
 
 from plugengine_fuse_union import protocol
@@ -59,7 +60,7 @@ class DirectoryRequests:
         return self._read(nodeid, plus=False)
 
     def readdirplus(self, nodeid: int, _end: int) -> bytes:
-        """READDIRPLUS: every entry but the dots counts as a LOOKUP."""
+        """READDIRPLUS: every entry with attributes counts as a LOOKUP; the dots have none."""
         return self._read(nodeid, plus=True)
 
     def _read(self, nodeid: int, *, plus: bool) -> bytes:
@@ -85,6 +86,10 @@ class DirectoryRequests:
         return b"".join(parts)
 
     def _entry(self, parent: DirNode, name: bytes) -> bytes:
+        known = parent.children.get(name)
+        # The kernel has the attributes of a layer's file already, unless reading has changed the time of access.
+        if known is not None and not known.upper and known.opened is None and known.kind != stat.S_IFDIR:
+            return _NO_ENTRY
         try:
             found = look_up(self._union, parent, name)
             return _NO_ENTRY if found is None else self._replies.entry(*found)

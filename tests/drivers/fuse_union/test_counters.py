@@ -68,6 +68,25 @@ def test_a_tree_read_over_and_over_is_at_hand_as_long_as_its_files_are_known(wor
         assert (stats(world)["cache_hits"] - before["cache_hits"] >= len(names)) == bool(turn)
 
 
+def test_a_listing_after_a_look_at_each_file_leaves_nothing_to_ask(world: World) -> None:
+    names = [f"many/{number}" for number in range(200)]
+    (world.layers[0] / "many").mkdir()
+    for name in names:
+        (world.layers[0] / name).write_text(name)
+    world.mount()
+    found = {name: (world.root / name).stat() for name in names}
+    (world.root / names[0]).read_text()  # changes its time of access, as far as the kernel can tell
+    with os.scandir(world.root / "many") as entries:
+        assert sorted(entry.inode() for entry in entries) == sorted(each.st_ino for each in found.values())
+    before = stats(world)
+    assert before["requests_readdirplus"] > 0
+    for name, expected in found.items():
+        seen = (world.root / name).stat()
+        assert (seen.st_ino, seen.st_size) == (expected.st_ino, expected.st_size)
+    assert stats(world).get("requests_getattr", 0) == before.get("requests_getattr", 0)
+    assert stats(world)["requests_lookup"] == before["requests_lookup"]
+
+
 def test_bytes_served_are_counted_without_passthrough(make_world: MakeWorld) -> None:
     world = make_world(options={"passthrough": "off"})
     (world.layers[0] / "file").write_bytes(bytes(MIB))
