@@ -100,6 +100,9 @@ def _unfit_filesystem(root: HostPath) -> list[str]:
 @hookimpl
 def pe_storage_prepare(request: StorageRequest) -> Record:
     """Make the upper and the work directory."""
+    # For a process that starts many: servers are forked from its children, and would import it anew each.
+    import plugengine_fuse_union.server  # noqa: F401
+
     options = _validated(request.options)
     if options["transport"] == "fusepy":
         from plugengine_fuse_union.libfuse import load, require_carried
