@@ -1,4 +1,4 @@
-"""Names and ids of containers: what is allowed, and what is invented when none is given."""
+"""Names and ids of containers: what is allowed, what is invented when none is given; and text kept in one line."""
 
 from __future__ import annotations
 
@@ -81,3 +81,11 @@ def _pick(words: str) -> str:
 
 def _number() -> int:
     return int.from_bytes(os.urandom(4), "little")
+
+
+def one_line(text: str) -> str:
+    """Return text with blanks for control characters, which could move the cursor or forge a row."""
+    return text.translate(_BLANKS)
+
+
+_BLANKS: Final = dict.fromkeys([*range(32), 127], " ")

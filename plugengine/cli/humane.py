@@ -14,7 +14,6 @@ _DAY: Final = 24 * _HOUR
 _WEEK: Final = 7 * _DAY
 _MONTH: Final = 30 * _DAY
 _YEAR: Final = 365 * _DAY
-_BLANKS: Final = dict.fromkeys([*range(32), 127], " ")
 SECOND_NS: Final = 1_000_000_000
 
 
@@ -75,11 +74,6 @@ def ago(then_ns: int, now_ns: int) -> str:
 def shorten(text: str, length: int) -> str:
     """Return at most `length` characters, the last one an ellipsis when something was cut off."""
     return text if len(text) <= length else f"{text[: length - 1]}{ELLIPSIS}"
-
-
-def one_line(text: str) -> str:
-    """Return text with blanks for control characters, which could move the cursor or forge a row."""
-    return text.translate(_BLANKS)
 
 
 def short_id(identifier: str) -> str:

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Final, TextIO
 
-from plugengine.cli.humane import decimal_size, duration, one_line, shorten
+from plugengine.cli.humane import decimal_size, duration, shorten
+from plugengine.names import one_line
 
 _INTERVAL_S: Final = 0.1
 _WIDTH: Final = 30

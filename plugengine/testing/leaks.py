@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from msgspec import Struct
@@ -30,6 +31,7 @@ _OF_THE_LIBRARY: Final = 1 << 31 | 1 << 32
 _LINKS: Final = {"cwd": "the working directory", "root": "the root directory"}
 _NAMESPACES: Final = ("mnt", "net", "uts", "ipc", "pid_for_children", "cgroup", "user", "time_for_children")
 _BOARD_BYTES: Final = 256
+_PATIENCE_S: Final = 0.5
 
 
 class ProcessState(Struct, frozen=True):
@@ -83,11 +85,20 @@ class ProcessState(Struct, frozen=True):
         changed = [name for name in names if self.environment.get(name) != after.environment.get(name)]
         if changed:
             found.append(f"changed the environment: {', '.join(changed)}")
-        if after.threads > self.threads:
-            found.append(f"left {after.threads - self.threads} thread(s) running")
+        more = self._threads_left(after.threads)
+        if more > 0:
+            found.append(f"left {more} thread(s) running")
         if descriptors:
             found += self._descriptor_changes(after)
         return found
+
+    def _threads_left(self, now: int) -> int:
+        """Return how many threads there are more; one that was waited for may take a moment to be gone."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while now > self.threads and time.monotonic() < deadline:
+            time.sleep(0.001)
+            now = len(os.listdir("/proc/self/task"))
+        return now - self.threads
 
     def _descriptor_changes(self, after: ProcessState) -> list[str]:
         opened = after.descriptors.items() - self.descriptors.items()

@@ -235,7 +235,8 @@ def test_what_is_counted_is_what_is_on_the_disk_after_many_changes(small: World)
         except OSError as exc:
             if exc.errno not in EXPECTED:
                 raise
-        assert step % 100 or used(small) <= SIZE + BLOCK  # a directory may grow by a rename
+        # A rename is never refused for the block by which it makes a directory grow; all names here fit in four.
+        assert step % 100 or used(small) <= SIZE + 4 * BLOCK
     assert settled(small)
     with os.scandir(small.root / "dir") as entries:
         for entry in entries:
