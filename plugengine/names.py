@@ -14,6 +14,7 @@ SHORT_ID_LENGTH: Final = 12
 
 _NAME: Final = "[a-zA-Z0-9][a-zA-Z0-9_.-]+"
 _LONGEST_NAME = 255  # NAME_MAX: volumes become directories
+_BLANKS: Final = dict.fromkeys([*range(32), 127], " ")
 
 _ADJECTIVES: Final = (
     "agile amber ample awake balmy brave breezy bright brisk calm candid cheery clear clever cosy crisp curious "
@@ -86,6 +87,3 @@ def _number() -> int:
 def one_line(text: str) -> str:
     """Return text with blanks for control characters, which could move the cursor or forge a row."""
     return text.translate(_BLANKS)
-
-
-_BLANKS: Final = dict.fromkeys([*range(32), 127], " ")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from msgspec import Struct
+
+from plugengine import cgroupfs
 
 if TYPE_CHECKING:
     import mmap
@@ -52,7 +53,6 @@ class ProcessState(Struct, frozen=True):
                 facts[f"the {name} namespace"] = os.readlink(f"/proc/self/ns/{name}")
             except FileNotFoundError:  # a kernel without it
                 continue
-        threads = 1
         with open("/proc/self/status", encoding="utf-8", errors="replace") as stream:
             for line in stream:
                 name, _, value = line.partition(":")
@@ -60,10 +60,8 @@ class ProcessState(Struct, frozen=True):
                     facts[_FIELDS[name]] = f"{int(value, 16) & ~_OF_THE_LIBRARY:016x}"
                 elif name in _FIELDS:
                     facts[_FIELDS[name]] = value.strip()
-                elif name == "Threads":
-                    threads = int(value)
         handlers = tuple(signal.getsignal(number) for number in range(1, signal.SIGRTMIN))
-        return cls(facts, open_descriptors(), dict(os.environ), handlers, threads)
+        return cls(facts, open_descriptors(), dict(os.environ), handlers, _threads())
 
     def changes(self, *, descriptors: bool = True) -> list[str]:
         """Say what is different now, each a sentence without its subject."""
@@ -85,20 +83,17 @@ class ProcessState(Struct, frozen=True):
         changed = [name for name in names if self.environment.get(name) != after.environment.get(name)]
         if changed:
             found.append(f"changed the environment: {', '.join(changed)}")
-        more = self._threads_left(after.threads)
+        more = self._threads_left()
         if more > 0:
             found.append(f"left {more} thread(s) running")
         if descriptors:
             found += self._descriptor_changes(after)
         return found
 
-    def _threads_left(self, now: int) -> int:
+    def _threads_left(self) -> int:
         """Return how many threads there are more; one that was waited for may take a moment to be gone."""
-        deadline = time.monotonic() + _PATIENCE_S
-        while now > self.threads and time.monotonic() < deadline:
-            time.sleep(0.001)
-            now = len(os.listdir("/proc/self/task"))
-        return now - self.threads
+        cgroupfs.until(lambda: _threads() <= self.threads, timeout_s=_PATIENCE_S)
+        return _threads() - self.threads
 
     def _descriptor_changes(self, after: ProcessState) -> list[str]:
         opened = after.descriptors.items() - self.descriptors.items()
@@ -107,6 +102,10 @@ class ProcessState(Struct, frozen=True):
             *(f"left descriptor {number} open ({target})" for number, target in sorted(opened)),
             *(f"closed descriptor {number} ({self.descriptors[number]}), not its own" for number in sorted(closed)),
         ]
+
+
+def _threads() -> int:
+    return len(os.listdir("/proc/self/task"))
 
 
 def open_descriptors() -> dict[int, str]:

@@ -59,7 +59,6 @@ _WANTED: Final = (
 _ENTRIES: Final = frozenset(
     {Opcode.LOOKUP, Opcode.SYMLINK, Opcode.MKNOD, Opcode.MKDIR, Opcode.LINK, Opcode.CREATE, Opcode.TMPFILE}
 )
-# Ends a read for a reason that concerns one request only; see fuse(4).
 # Answers that mean trouble on this side, not a mistake of the caller.
 _WORTH_A_LINE: Final = frozenset({errno.EIO, errno.EBADF, errno.EMFILE, errno.ENFILE, errno.EFAULT})
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _LOOKS: Final = range(50)  # of a microsecond
 _MOST_ASLEEP: Final = 256
-# ENOENT: the request was interrupted before it was read.
+# Ends a read for a reason that concerns one request only, such as that it was interrupted before; see fuse(4).
 _AGAIN: Final = frozenset({errno.EINTR, errno.EAGAIN, errno.ENOENT})
 
 
