@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from plugengine.errors import ImageError
 
-PREFIX = "sha256:"
+ALGORITHM = "sha256"
+PREFIX = f"{ALGORITHM}:"
 HEX_LENGTH = 64
 _HEX = frozenset("0123456789abcdef")
 
@@ -22,6 +23,11 @@ def is_digest(text: object) -> bool:
         and len(text) == len(PREFIX) + HEX_LENGTH
         and is_hex(text[len(PREFIX) :])
     )
+
+
+def is_full_id(text: str) -> bool:
+    """Tell whether the text is a whole id of an image, which is never a name; its "sha256:" may be left out."""
+    return is_digest(text) or is_digest(PREFIX + text)
 
 
 def hex_of(digest: object, what: str = "digest") -> str:

@@ -8,7 +8,7 @@ from functools import cache
 from msgspec import Struct
 
 from plugengine.errors import UsageError
-from plugengine.images.digest import HEX_LENGTH, is_digest, is_hex
+from plugengine.images.digest import ALGORITHM, HEX_LENGTH, PREFIX, is_digest, is_hex
 
 DEFAULT_TAG = "latest"
 _NAME_BYTES = 255
@@ -46,8 +46,6 @@ def parse(text: str) -> Reference:
     Raises:
         UsageError: It does not follow the grammar; says which part.
     """
-    if len(text) == HEX_LENGTH and is_hex(text):
-        raise _bad(text, "64 hexadecimal digits are an id, not a name")
     rest, at, digest = text.partition("@")
     if at and not is_digest(digest):
         raise _bad(text, "the digest is not sha256: and 64 hexadecimal digits")
@@ -62,6 +60,8 @@ def parse(text: str) -> Reference:
         raise _bad(text, f"longer than {_NAME_BYTES} characters")
     if host in _DOCKER_HOSTS:
         host, path = "", path.removeprefix(_OFFICIAL) if path.count("/") == 1 else path
+    if not host:
+        _check_no_id(text, path)
     if tag is None and not at:
         tag = DEFAULT_TAG
     return Reference(f"{host}/{path}" if host else path, tag, digest or None)
@@ -69,7 +69,7 @@ def parse(text: str) -> Reference:
 
 def is_id_prefix(text: str) -> bool:
     """Tell whether the text may be the beginning of an image id."""
-    return is_hex(text.removeprefix("sha256:")) and len(text.removeprefix("sha256:")) <= HEX_LENGTH
+    return is_hex(text.removeprefix(PREFIX)) and len(text.removeprefix(PREFIX)) <= HEX_LENGTH
 
 
 def _split_tag(text: str) -> tuple[str, str | None]:
@@ -96,6 +96,14 @@ def _check_path(text: str, path: str) -> None:
     if not path:
         raise _bad(text, "the repository name is empty")
     raise _bad(text, "a repository name is made of a-z, 0-9 and single '.', '_', '__' or '-' between them")
+
+
+def _check_no_id(text: str, path: str) -> None:
+    """What is shown must not read as an id, or `sha256:…` and 64 digits would mean two images."""
+    if len(path) == HEX_LENGTH and is_hex(path):
+        raise _bad(text, "64 hexadecimal digits are an id, not a name")
+    if path == ALGORITHM:
+        raise _bad(text, f"{ALGORITHM}: begins an id, not a name")
 
 
 def _bad(text: str, why: str) -> UsageError:

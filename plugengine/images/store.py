@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from plugengine.errors import NotFoundError, PlugengineError, UsageError
 from plugengine.images.catalog import Catalog, Complete
+from plugengine.images.digest import is_full_id
 from plugengine.images.files import StoreFiles
 from plugengine.images.sources import BUNDLED, load_source, scheme_of
 
@@ -58,9 +59,10 @@ class ImageStore:
 
     def id_of(self, reference: str) -> str:
         """Return the id of an image, be it whole or damaged. Raises: as `get`."""
-        image_id = self.catalog.id_named(reference) or self.catalog.id_named(f"{reference}:latest")
-        if image_id is not None:
-            return image_id
+        if not is_full_id(reference):  # a row of an older engine may call another image by these digits
+            image_id = self.catalog.id_named(reference) or self.catalog.id_named(f"{reference}:latest")
+            if image_id is not None:
+                return image_id
         from plugengine.images import lookup
 
         return lookup.find_id(self.catalog, reference)

@@ -51,6 +51,24 @@ def test_a_name_that_looks_like_an_id_is_a_name_first(store: ImageStore) -> None
     assert store.get(other.id[7:11]) == named
 
 
+@pytest.mark.parametrize("disguise", ["sha256:{0}", "docker.io/library/{0}", "index.docker.io/library/{0}:latest"])
+def test_an_archive_cannot_pass_its_image_off_as_another_by_that_ones_id(store: ImageStore, disguise: str) -> None:
+    victim = load(store, a.HIGH, tags=["x:1"])
+    with pytest.raises(UsageError, match="an id, not a name"):
+        load(store, a.LOW, tags=[disguise.format(victim.id[7:])])
+    with pytest.raises(UsageError, match="an id, not a name"):
+        store.tag("x:1", disguise.format("0" * 64))
+    assert store.list() == [victim]
+
+
+@pytest.mark.parametrize("row", ["sha256:{0}", "{0}:latest"])
+def test_a_whole_id_is_never_looked_for_among_the_names(store: ImageStore, row: str) -> None:
+    victim, other = load(store, a.HIGH, tags=["x:1"]), load(store, a.LOW, tags=["y:1"])
+    digits = victim.id[7:]
+    store.catalog.set_name(row.format(digits), other.id)  # as engines did that did not refuse such names
+    assert store.get(victim.id) == store.get(digits) == store.resolve(victim.id, pull="never") == victim
+
+
 def test_a_beginning_that_fits_several_images_is_refused_with_longer_ones(store: ImageStore) -> None:
     for number in range(40):
         store.import_rootfs(io.BytesIO(ROOTFS), f"x:{number}", changes=[f"LABEL n={number}"])

@@ -34,6 +34,8 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
         ("web@" + DIGEST, "web@" + DIGEST),
         ("web:v1@" + DIGEST, "web:v1@" + DIGEST),
         ("a" * 255, "a" * 255 + ":latest"),
+        ("localhost/" + "a" * 64, "localhost/" + "a" * 64 + ":latest"),
+        ("me/sha256:1", "me/sha256:1"),
         ("a---b/c", "a---b/c:latest"),
     ],
 )
@@ -71,6 +73,12 @@ def test_a_name_is_shown_short_and_with_its_tag(text: str, shown: str) -> None:
         ("web@" + DIGEST + "/../../x", "digest"),
         ("web@", "digest"),
         ("0123456789abcdef" * 4, "are an id"),
+        ("0123456789abcdef" * 4 + ":v1", "are an id"),
+        ("docker.io/library/" + "0123456789abcdef" * 4, "are an id"),
+        ("index.docker.io/" + "a" * 64 + ":v1", "are an id"),
+        (DIGEST, "begins an id"),
+        ("sha256", "begins an id"),
+        ("docker.io/library/sha256:abc", "begins an id"),
         ("a" * 256, "longer than"),
     ],
 )
