@@ -42,6 +42,7 @@ class PlacedMount(Struct, frozen=True, kw_only=True):
     target: GuestPath
     source: HostPath = HostPath("")  # empty for tmpfs
     name: str = ""  # of the volume
+    subpath: str = ""  # in the volume; looked up at each start
     anonymous: bool = False
     read_only: bool = False
     propagation: str = "rprivate"
@@ -198,14 +199,17 @@ def _place(site: Site, container_id: str, mount: VolumeMount, *, imagine: bool) 
         return PlacedMount(**common, source=_bind_source(mount, imagine=imagine))
     if mount.type != "volume":
         raise UsageError(f"mount type {mount.type}: not bind, volume or tmpfs")
-    placed = PlacedMount(**common, anonymous=not mount.source, fill=not mount.no_copy and not mount.subpath)
+    subpath = volumes.check_subpath(mount.source, mount.subpath) if mount.subpath else ""
+    placed = PlacedMount(
+        **common, subpath=subpath, anonymous=not mount.source, fill=not mount.no_copy and not mount.subpath
+    )
     if imagine:
-        data = site.locations.volume_data(check_name(mount.source, what="volume") if mount.source else container_id)
-        return msgspec.structs.replace(placed, source=HostPath(os.path.normpath(f"{data}/{mount.subpath}")))
-    name = volumes.create(
-        site.state, site.locations, mount.source or None, anonymous=not mount.source, user=container_id
-    ).name
-    return msgspec.structs.replace(placed, name=name, source=volumes.path(site.locations, name, mount.subpath))
+        name = check_name(mount.source, what="volume") if mount.source else container_id
+    else:
+        name = volumes.create(
+            site.state, site.locations, mount.source or None, anonymous=not mount.source, user=container_id
+        ).name
+    return msgspec.structs.replace(placed, name=name, source=site.locations.volume_data(name))
 
 
 def _bind_source(mount: VolumeMount, *, imagine: bool) -> HostPath:

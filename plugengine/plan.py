@@ -280,6 +280,7 @@ def _resolved(mount: PlacedMount) -> ResolvedMount:
         read_only=mount.read_only,
         recursive=mount.recursive,
         propagation=mount.propagation,
-        mapped=mount.type == "volume",
+        volume=mount.name,
+        subpath=mount.subpath,
         options=mount.options,
     )

@@ -17,7 +17,7 @@ from plugengine.descent import DIRECTORY
 from plugengine.errors import ConflictError, NotFoundError, StateError, UsageError
 from plugengine.kernel.files import names_in, open_in_root
 from plugengine.locate import directory_error
-from plugengine.model import HostPath, UserMap
+from plugengine.model import UserMap
 from plugengine.names import ID_LENGTH, check_name, near_miss, new_id
 from plugengine.removing import remove_tree
 
@@ -182,33 +182,19 @@ def users(state: State, name: str) -> list[str]:
     return [row["container_id"] for row in rows]
 
 
-def path(locations: Locations, name: str, subpath: str = "") -> HostPath:
-    """Return what to mount: the volume's data, or a directory or file in it.
+def check_subpath(name: str, subpath: str) -> str:
+    """Return the path of a directory or file in a volume, if it can be one; it need not exist yet.
 
-    A path in the volume is followed as if the volume were the root; what it leads to now is returned, without
-    symbolic links in it.
+    Where it leads is looked up by `guest.sources` at each start, below the volume's descriptor: whoever can write the
+    volume decides what is there, and may change it at any time.
 
     Raises:
-        NotFoundError: The path does not exist in the volume.
-        UsageError: The path leads outside by "..".
+        UsageError: It is absolute, leads out of the volume by words alone, or is no path.
     """
-    data = locations.volume_data(name)
-    if not subpath:
-        return data
-    if ".." in subpath.split("/"):
-        raise UsageError(f"volume {name}: path {subpath} in it: .. is not allowed")
-    try:
-        root_fd = os.open(data, DIRECTORY)
-        try:
-            fd = open_in_root(root_fd, subpath, os.O_PATH)
-        finally:
-            os.close(root_fd)
-    except OSError as exc:
-        raise NotFoundError(f"volume {name}: path {subpath} in it: {os.strerror(exc.errno or 0).lower()}") from exc
-    try:
-        return HostPath(os.readlink(f"/proc/self/fd/{fd}"))
-    finally:
-        os.close(fd)
+    normal = os.path.normpath(subpath)
+    if normal.startswith(("/", "../")) or normal == ".." or "\0" in subpath:
+        raise UsageError(f"volume {name}: path {subpath!r} in it: not a relative path that stays in the volume")
+    return subpath
 
 
 def fill(rootfs: str, guest: str, data: str, user_map: UserMap | None = None) -> None:

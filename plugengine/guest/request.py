@@ -18,7 +18,8 @@ class ResolvedMount(Struct, frozen=True, kw_only=True):
     read_only: bool = False
     recursive: bool = True  # with the mounts below the source
     propagation: str = "rprivate"
-    mapped: bool = False  # with a user namespace: its ids on disk are those inside; for what the engine owns
+    volume: str = ""  # its name; with a user namespace its ids on disk are those inside
+    subpath: str = ""  # of a volume only: what to mount of it
     options: tuple[tuple[str, str | None], ...] = ()  # tmpfs: size, mode, noexec …
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -13,7 +14,16 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from plugengine.errors import DriverError, NotFoundError
 from plugengine.guest.layout import GuestPlan
 from plugengine.guest.steps import AttachRoot, CopyDevices, MountTree, Node
-from plugengine.kernel.files import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE, RESOLVE_NO_SYMLINKS, open_in_root
+from plugengine.kernel.files import (
+    AT_EMPTY_PATH,
+    AT_FDCWD,
+    AT_RECURSIVE,
+    RESOLVE_BENEATH,
+    RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS,
+    open_in_root,
+    openat2,
+)
 from plugengine.kernel.mount import (
     MOUNT_ATTR_IDMAP,
     MS_PRIVATE,
@@ -128,7 +138,10 @@ def _bind(step: MountTree, maps: _Maps) -> int:
     found = _IN_ANOTHER_CONTAINER.match(step.source)
     if found is not None:
         return _foreign_tree(int(found[1]), found[2], step)
-    tree = _tree(step.source, attributes=step.attributes, propagation=step.propagation, recursive=step.recursive)
+    if step.subpath:
+        tree = _tree_of_volume(step)
+    else:
+        tree = _tree(step.source, attributes=step.attributes, propagation=step.propagation, recursive=step.recursive)
     if step.mapped:
         try:
             maps.apply(tree, step.source)
@@ -139,18 +152,48 @@ def _bind(step: MountTree, maps: _Maps) -> int:
 
 
 def _tree(source: bytes, *, attributes: int = 0, propagation: int = 0, recursive: bool = False) -> int:
-    depth = AT_RECURSIVE if recursive else 0
-    fd = -1
     try:
-        fd = open_tree(AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | depth)
-        mount_setattr(fd, b"", AT_EMPTY_PATH | depth, attr_set=attributes, propagation=propagation)
+        return _clone_tree(AT_FDCWD, source, attributes=attributes, propagation=propagation, recursive=recursive)
     except OSError as exc:
-        if fd >= 0:
-            os.close(fd)
         name = os.fsdecode(source)
         if isinstance(exc, FileNotFoundError):
             raise NotFoundError(f"bind {name}: no such file or directory on the host") from exc
         raise DriverError(f"bind {name}: {exc.strerror}") from exc
+
+
+def _tree_of_volume(step: MountTree) -> int:
+    """Copy the mount of a directory or file in a volume; what was opened below the volume is what gets mounted.
+
+    Whoever writes the volume may put links there and swap them while we look, so no path is made of it that would be
+    followed once more: kubernetes CVE-2017-1002101, CVE-2021-25741.
+    """
+    what = f"volume {os.fsdecode(step.volume)}: path {os.fsdecode(step.subpath)} in it"
+    try:
+        top = os.open(step.source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            flags, resolve = os.O_PATH | os.O_CLOEXEC, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS
+            part = openat2(top, step.subpath, flags, resolve=resolve)
+        finally:
+            os.close(top)
+        try:
+            return _clone_tree(
+                part, b"", attributes=step.attributes, propagation=step.propagation, recursive=step.recursive
+            )
+        finally:
+            os.close(part)
+    except OSError as exc:
+        reason = "leads out of the volume" if exc.errno == errno.EXDEV else os.strerror(exc.errno or 0).lower()
+        raise NotFoundError(f"{what}: {reason}") from exc
+
+
+def _clone_tree(directory: int, path: bytes, *, attributes: int, propagation: int, recursive: bool) -> int:
+    depth = AT_RECURSIVE if recursive else 0
+    fd = open_tree(directory, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | depth)
+    try:
+        mount_setattr(fd, b"", AT_EMPTY_PATH | depth, attr_set=attributes, propagation=propagation)
+    except OSError:
+        os.close(fd)
+        raise
     return fd
 
 

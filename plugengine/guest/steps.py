@@ -74,10 +74,13 @@ class MountTree(Struct, frozen=True, kw_only=True):
     create_source: bool = False  # the engine's own files, written after the child is born
     inside_proc: bool = False  # the target is one of the few files of procfs that may be covered
     mapped: bool = False  # id-mapped, where there is a user namespace
+    volume: bytes = b""  # name of the volume the source is
+    subpath: bytes = b""  # in that volume; the mount begins there
 
     def describe(self) -> str:
         """Say it."""
-        return f"bind {os.fsdecode(self.source)} on {os.fsdecode(self.target)}{_mode(self.attributes)}"
+        part = f", path {os.fsdecode(self.subpath)} in it," if self.subpath else ""
+        return f"bind {os.fsdecode(self.source)}{part} on {os.fsdecode(self.target)}{_mode(self.attributes)}"
 
 
 class Node(Struct, frozen=True):

@@ -109,7 +109,9 @@ def _plan_mount(each: ResolvedMount, target: str) -> GuestStep:
         propagation=_propagation(each.propagation, target),
         recursive=each.recursive,
         inside_proc=inside_proc,
-        mapped=each.mapped,
+        mapped=bool(each.volume),
+        volume=os.fsencode(each.volume),
+        subpath=os.fsencode(each.subpath),
     )
 
 

@@ -61,3 +61,15 @@ def test_the_same_volume_serves_containers_with_and_without_a_user_namespace(pe:
         assert (pe.root / "volumes/both/_data/words").read_text() == "one\ntwo\nthree\n"
     finally:
         pe("volume", "rm", "both")
+
+
+def test_a_part_of_a_volume_has_the_owners_inside_too(pe: Pe) -> None:
+    flags = ("run", "--rm", "--net", "none", "--userns", "auto")
+    try:
+        pe(*flags, "-v", "parts:/v", "host:base", "mkdir", "/v/part", check=True)
+        mount = "type=volume,source=parts,target=/x,volume-subpath=part"
+        script = "touch /x/mine; stat -c %u:%g /x /x/mine"
+        assert pe(*flags, "--mount", mount, "host:base", "sh", "-c", script, check=True).stdout == "0:0\n0:0\n"
+        assert (pe.root / "volumes/parts/_data/part/mine").stat().st_uid == 0
+    finally:
+        pe("volume", "rm", "parts")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Pe
-from tests.system.conftest import Start
+from tests.system.conftest import Start, eventually
 
 NONE = ("--net", "none")
 RUN = ("run", "--rm", *NONE)
@@ -187,6 +187,93 @@ def test_two_running_containers_share_a_volume(pe: Pe, volume: str, start: Start
     two = start(*NONE, "--storage", "fuse_union", "-v", f"{volume}:/v", "host:base", "sleep", "1000")
     pe("exec", one, "sh", "-c", "echo shared > /v/file", check=True)
     assert pe("exec", two, "cat", "/v/file", check=True).stdout == "shared\n"
+
+
+def subpath(volume: str, path: str, target: str = "/x") -> tuple[str, str]:
+    """Return the flag that mounts a part of a volume."""
+    return ("--mount", f"type=volume,source={volume},target={target},volume-subpath={path}")
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """A directory of the host that no container was given."""
+    (tmp_path / "host").mkdir()
+    (tmp_path / "host/secret").write_text("of the host\n")
+    return tmp_path / "host"
+
+
+def test_a_directory_and_a_file_of_a_volume_can_be_mounted(pe: Pe, volume: str) -> None:
+    script = "mkdir -p /v/a/b; echo deep > /v/a/b/file; ln -s a/b /v/link"
+    pe(*RUN, "-v", f"{volume}:/v", "host:base", "sh", "-c", script, check=True)
+    assert pe(*RUN, *subpath(volume, "a/b"), "host:base", "cat", "/x/file", check=True).stdout == "deep\n"
+    assert pe(*RUN, *subpath(volume, "a/b/file"), "host:base", "cat", "/x", check=True).stdout == "deep\n"
+    assert pe(*RUN, *subpath(volume, "link"), "host:base", "cat", "/x/file", check=True).stdout == "deep\n"
+
+
+def test_a_path_in_a_volume_is_looked_up_at_each_start(pe: Pe, volume: str) -> None:
+    """It need not exist when the container is made, as with docker."""
+    pe("create", *NONE, "--name", "later", *subpath(volume, "a"), "host:base", "cat", "/x/file", check=True)
+    try:
+        missing = pe("start", "-a", "later")
+        assert missing.returncode != 0
+        assert f"volume {volume}: path a in it: no such file or directory" in missing.stderr
+        for content in ("first", "second"):
+            script = f"mkdir /v/new; echo {content} > /v/new/file; mv -T /v/a /v/old-{content}; mv -T /v/new /v/a"
+            pe(*RUN, "-v", f"{volume}:/v", "host:base", "sh", "-c", script, check=True)
+            assert pe("start", "-a", "later", check=True).stdout == f"{content}\n"
+    finally:
+        pe("rm", "later", check=True)
+
+
+@pytest.mark.parametrize("part", ["a", "a/b", "a/b/secret"], ids=["above", "directory", "file"])
+def test_a_link_put_into_a_volume_after_create_leads_nowhere(
+    pe: Pe, volume: str, secret: Path, tmp_path: Path, part: str
+) -> None:
+    script = "mkdir -p /v/a/b; echo of the volume > /v/a/b/secret"
+    pe(*RUN, "-v", f"{volume}:/v", "host:base", "sh", "-c", script, check=True)
+    path = "a/b/secret" if part.endswith("secret") else "a/b"
+    flags = subpath(volume, path)
+    (tmp_path / "b").symlink_to(secret)
+    (tmp_path / "upwards").symlink_to(secret / "secret")
+    outside = {"a": tmp_path, "a/b": secret, "a/b/secret": secret / "secret"}[part]
+    pe("create", *NONE, "--name", "later", *flags, "host:base", "sh", "-c", "cat /x /x/secret", check=True)
+    try:
+        for target in (outside, "/".join([".."] * 20) + str(outside)):
+            script = f"rm -rf /v/{part} && ln -s {target} /v/{part}"
+            pe(*RUN, "-v", f"{volume}:/v", "host:base", "sh", "-c", script, check=True)
+            started = pe("start", "-a", "later")
+            assert "of the host" not in started.stdout
+            assert started.returncode != 0
+            assert f"volume {volume}: path {path} in it: leads out of the volume" in started.stderr
+    finally:
+        pe("rm", "later", check=True)
+
+
+def test_who_swaps_links_in_a_volume_never_shows_a_container_the_host(
+    pe: Pe, volume: str, secret: Path, start: Start
+) -> None:
+    swap = f"""
+        mkdir -p /v/a/b; echo of the volume > /v/a/b/secret; ln -s {secret} /v/a/link
+        touch /v/ready
+        while :; do mv -T /v/a/b /v/a/kept; mv -T /v/a/link /v/a/b; mv -T /v/a/b /v/a/link; mv -T /v/a/kept /v/a/b; done
+    """
+    start(*NONE, "-v", f"{volume}:/v", "host:base", "sh", "-c", swap)
+    eventually((data_of(pe, volume) / "ready").exists)
+    seen = set()
+    for _ in range(40):
+        done = pe(*RUN, *subpath(volume, "a/b"), "host:base", "cat", "/x/secret")
+        seen.add(done.stdout)
+        if done.returncode:
+            assert f"volume {volume}: path a/b in it: " in done.stderr
+    assert seen <= {"", "of the volume\n"}
+
+
+@pytest.mark.parametrize("path", ["../b", "a/../../b", "/a"])
+def test_a_path_in_a_volume_is_relative_and_has_no_way_back(pe: Pe, path: str) -> None:
+    refused = pe("create", *NONE, *subpath("unmade", path), "host:base", "true")
+    assert refused.returncode == 125
+    assert f"path {path!r} in it" in refused.stderr
+    assert pe("volume", "ls", "-q", check=True).stdout == ""
 
 
 def test_inspect_lists_the_mounts(pe: Pe, volume: str, start: Start, tmp_path: Path) -> None:

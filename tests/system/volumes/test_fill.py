@@ -22,7 +22,7 @@ from tests.system.upper.conftest import InChild
 @pytest.fixture
 def data(state: State, locations: Locations) -> Path:
     volumes.create(state, locations, "data")
-    return Path(volumes.path(locations, "data"))
+    return Path(locations.volume_data("data"))
 
 
 def fill(rootfs: Path, guest: str, data: Path) -> None:

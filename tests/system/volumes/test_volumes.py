@@ -37,7 +37,7 @@ def test_a_new_volume_is_an_empty_directory_that_only_root_reaches(state: State,
     made = volumes.create(state, locations, "data", labels={"a": "b"}, options={"o": "p"})
     assert volumes.get(state, "data") == made
     assert (made.labels, made.options, made.anonymous) == ({"a": "b"}, {"o": "p"}, False)
-    data = volumes.path(locations, "data")
+    data = locations.volume_data("data")
     assert os.listdir(data) == []
     assert stat.S_IMODE(os.stat(data).st_mode) == 0o755
     assert stat.S_IMODE(os.stat(os.path.dirname(data)).st_mode) == 0o700
@@ -45,10 +45,10 @@ def test_a_new_volume_is_an_empty_directory_that_only_root_reaches(state: State,
 
 def test_making_a_volume_again_keeps_it(state: State, locations: Locations) -> None:
     first = volumes.create(state, locations, "data", labels={"a": "b"})
-    Path(volumes.path(locations, "data"), "f").touch()
+    Path(locations.volume_data("data"), "f").touch()
     assert volumes.create(state, locations, "data") == first
     assert volumes.ensure(state, locations, "data") == first
-    assert os.listdir(volumes.path(locations, "data")) == ["f"]
+    assert os.listdir(locations.volume_data("data")) == ["f"]
 
 
 def test_anonymous_volumes_have_names_of_their_own(state: State, locations: Locations) -> None:
@@ -74,7 +74,7 @@ def test_a_volume_in_use_stays_and_the_error_names_its_users(state: State, locat
     assert sorted(volumes.users(state, "data")) == sorted((web, db))
     with pytest.raises(ConflictError, match="volume data: in use by container db, web"):
         volumes.remove(state, locations, "data")
-    assert os.path.isdir(volumes.path(locations, "data"))
+    assert os.path.isdir(locations.volume_data("data"))
     container_rows.delete(state, web)
     container_rows.delete(state, db)
     volumes.remove(state, locations, "data")
@@ -113,32 +113,14 @@ def test_unused_volumes_can_be_listed_for_pruning(state: State, locations: Locat
     assert [volume.name for volume in volumes.unused(state, anonymous_only=True)] == [unnamed]
 
 
-def test_a_path_in_a_volume_stays_in_it(state: State, locations: Locations, tmp_path: Path) -> None:
-    volumes.create(state, locations, "data")
-    data = Path(volumes.path(locations, "data"))
-    (data / "d").mkdir()
-    (data / "etc").mkdir()
-    (data / "up").symlink_to("../../../../etc")
-    (data / "abs").symlink_to("/d")
-    (data / "out").symlink_to(tmp_path)
-    assert volumes.path(locations, "data", "d") == str(data / "d")
-    assert volumes.path(locations, "data", "abs") == str(data / "d")
-    assert volumes.path(locations, "data", "up") == str(data / "etc")
-    for missing in ("x", "out", "d/x"):
-        with pytest.raises(NotFoundError, match=f"path {missing}"):
-            volumes.path(locations, "data", missing)
-    with pytest.raises(UsageError):
-        volumes.path(locations, "data", "../x")
-
-
 def test_repair_loses_no_data(state: State, locations: Locations) -> None:
     volumes.create(state, locations, "kept")
     volumes.use(state, "kept", "f" * 64)
-    lost_row = Path(volumes.path(locations, "kept")).parent.parent / "stray" / "_data"
+    lost_row = Path(locations.volume_data("kept")).parent.parent / "stray" / "_data"
     lost_row.mkdir(parents=True)
     (lost_row / "precious").touch()
     volumes.create(state, locations, "bare")
-    os.rmdir(volumes.path(locations, "bare"))
+    os.rmdir(locations.volume_data("bare"))
     Path(locations.tmp, "volume-abc").mkdir()
     Path(locations.tmp, "of others").mkdir()
     expected = [
@@ -151,7 +133,7 @@ def test_repair_loses_no_data(state: State, locations: Locations) -> None:
     assert volumes.check(state, locations, repair=True) == expected
     assert volumes.check(state, locations, repair=True) == []
     assert [volume.name for volume in volumes.list_all(state)] == ["bare", "kept", "stray"]
-    assert os.listdir(volumes.path(locations, "stray")) == ["precious"]
+    assert os.listdir(locations.volume_data("stray")) == ["precious"]
     assert os.listdir(locations.tmp) == ["of others"]
 
 
