@@ -37,7 +37,9 @@ never called; a capability or a parameter it does not know is named in the error
 
 A hook that does not return in time is ended with an error, and its driver is shown as degraded by `pe drivers`: it is
 no default until the same verb has returned, but can still be named. Seconds: {deadlines}. `PLUGENGINE_HOOK_TIMEOUT`
-sets one number for all, 0 none. A call into C that neither returns nor is interrupted by signals is not ended.
+sets one number for all, 0 none. It holds in every thread: in the main one a signal interrupts the hook; elsewhere the
+hook runs in a thread of its own, which is left behind and ends at its next line of Python. A call into C that neither
+returns nor is interrupted by signals is not ended.
 """
 _TITLES: Final = {
     "storage": (

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+from collections.abc import Callable
+from functools import partial
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -14,6 +17,7 @@ from plugengine.caching import write_quietly
 from plugengine.model import HostPath
 
 VARIABLE: Final = "PLUGENGINE_HOOK_TIMEOUT"  # seconds for every verb; 0: none
+T = TypeVar("T")
 _PURE_S: Final = 20.0
 _CHANGING_S: Final = 60.0
 # Verbs that copy, remove or walk a container's files take as long as there are files.
@@ -46,37 +50,96 @@ def table() -> tuple[tuple[float, str], ...]:
     return ((_PURE_S, pure), (_CHANGING_S, "all others"), (_BULK_S, f"{bulk} of storage"))
 
 
-class Deadline:
-    """A context in which `Expired` is raised when the time is over, and again each time it is over once more.
+def within(limit_s: float, call: Callable[[], T]) -> T:
+    """Return what `call` returns, in any thread; a limit of 0 or less is none.
 
-    It needs the process' main thread and a SIGALRM nobody else handles (setitimer(2)); without them there is no
-    deadline. A call into C that neither returns nor is interrupted by signals is not ended by it.
+    In the main thread a timer interrupts the call where it is (setitimer(2)), again each time the limit is over once
+    more. Elsewhere, and where the program handles SIGALRM itself, the call runs in a thread of its own that is waited
+    for. One that overruns is left behind, to end as soon as it next executes a line of Python: `Expired` is raised
+    there too. A call into C that neither returns nor is interrupted by signals goes on in both.
+
+    Raises:
+        Expired: It took too long.
     """
+    if limit_s <= 0:
+        return call()
+    try:
+        before = _take_alarm()
+    except ValueError:
+        return _in_thread(limit_s, call)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, limit_s, limit_s)
+        return call()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
-    def __init__(self, limit_s: float) -> None:
-        self._limit_s = limit_s
-        self._before: Any = None
-        self._armed = False
 
-    def __enter__(self) -> Deadline:
-        if self._limit_s > 0 and signal.getsignal(signal.SIGALRM) in (signal.SIG_DFL, signal.SIG_IGN):
-            try:
-                self._before = signal.signal(signal.SIGALRM, _expire)
-            except ValueError:
-                return self  # another thread than the main one
-            self._armed = True
-            signal.setitimer(signal.ITIMER_REAL, self._limit_s, self._limit_s)
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        if self._armed:
-            self._armed = False
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, self._before)
+def _take_alarm() -> Any:
+    """Handle SIGALRM from now on, and return who did before. Raises: ValueError: it is not for us to take."""
+    if signal.getsignal(signal.SIGALRM) not in (signal.SIG_DFL, signal.SIG_IGN):
+        raise ValueError("SIGALRM is handled by the program")
+    return signal.signal(signal.SIGALRM, _expire)  # ValueError in another thread than the main one
 
 
 def _expire(_number: int, _frame: FrameType | None) -> None:
     raise Expired
+
+
+def _in_thread(limit_s: float, call: Callable[[], T]) -> T:
+    import contextvars
+
+    worker = _Worker(partial(contextvars.copy_context().run, call))
+    worker.start()
+    try:
+        worker.join(limit_s)
+    except BaseException:
+        worker.give_up()
+        raise
+    found: T = worker.result()
+    return found
+
+
+class _Worker(threading.Thread):
+    """A thread for one call."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        super().__init__(name="pe-hook", daemon=True)
+        self._call = call
+        self._gate = threading.Lock()
+        self._answer: tuple[Any, BaseException | None] | None = None
+
+    def run(self) -> None:
+        """Make the call and keep what comes of it."""
+        answer: tuple[Any, BaseException | None]
+        try:
+            try:
+                answer = (self._call(), None)
+            except BaseException as exc:  # noqa: BLE001 - raised again by who waits
+                answer = (None, exc)
+            with self._gate:
+                self._answer = answer
+        except Expired:
+            pass  # nobody waits any more
+
+    def result(self) -> Any:
+        """Return or raise what the call did. Raises: Expired: It has not ended, and is given up."""
+        answer = self._answer or self.give_up()
+        if answer is None:
+            raise Expired
+        value, error = answer
+        if error is not None:
+            raise error
+        return value
+
+    def give_up(self) -> tuple[Any, BaseException | None] | None:
+        """Let the call end as soon as it can; return what came of it if it has ended by itself."""
+        from plugengine.kernel.threads import raise_in_thread
+
+        with self._gate:
+            if self._answer is None:
+                raise_in_thread(self.ident or 0, Expired)
+            return self._answer
 
 
 class Note(Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from plugengine.deadlines import Deadline, Degraded, Expired, Note, seconds
+from plugengine.deadlines import Degraded, Expired, Note, seconds, within
 from plugengine.errors import (
     ConflictError,
     DriverError,
@@ -76,11 +76,14 @@ class Driver:
         hook: Callable[..., Any] = getattr(self._hook, f"pe_{self.group}_{verb}")
         where = f"{self.group} driver {self.name}: {verb}"
         limit_s = seconds(self.group, verb)
+
+        def call() -> Any:
+            found = hook(**arguments)
+            # What a generator does counts, too.
+            return tuple(found) if expected is Iterable and found is not None else found
+
         try:
-            with Deadline(limit_s):
-                result = hook(**arguments)
-                if expected is Iterable and result is not None:  # what a generator does counts, too
-                    result = tuple(result)
+            result = within(limit_s, call)
         except PlugengineError:
             raise
         except Expired as exc:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
-from plugengine.deadlines import Deadline, Expired
+from plugengine.deadlines import Expired, within
 from plugengine.model import Event
 
 _PATIENCE_S: Final = 5.0  # an observer is told while the container waits
@@ -39,8 +40,7 @@ class Teller:
             return
         event = Event(container_id=self._container_id, action=action, time_ns=time.time_ns(), detail=detail)
         try:
-            with Deadline(_PATIENCE_S):
-                self._observe(event=event)
+            within(_PATIENCE_S, partial(self._observe, event=event))
         except (Exception, Expired) as exc:  # noqa: BLE001 - an observer must not end a container
             if self._complain is not None:
                 self._complain(f"observer: {action}: {type(exc).__name__}: {exc}\n")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from plugengine.caching import write_quietly
-from plugengine.deadlines import Deadline, Degraded, Expired, seconds
+from plugengine.deadlines import Degraded, Expired, seconds, within
 from plugengine.errors import ConflictError, DriverLoadError, NotFoundError
 from plugengine.hookspecs import API_VERSION, PROJECT, SPECS
 from plugengine.model import Capability, DriverInfo, HostPath
@@ -99,13 +99,9 @@ class Registry:
             DriverLoadError: The import failed; the message names the distribution.
         """
         entry = self.find(group, name)
-        module_name, _, attribute = entry.value.partition(":")
         limit_s = seconds(group, "info")
         try:
-            with Deadline(limit_s):
-                module: Any = __import__(module_name, fromlist=["__name__"])
-                for part in filter(None, attribute.split(".")):
-                    module = getattr(module, part)
+            return within(limit_s, lambda: _import(entry.value))
         except (Exception, SystemExit, Expired) as exc:
             reason = f"{type(exc).__name__}: {exc}"
             if isinstance(exc, Expired):
@@ -114,7 +110,14 @@ class Registry:
                 f"{group} driver {name} of {entry.source}: import: {reason}",
                 hint=f"reinstall or remove {entry.distribution}; --debug shows where it failed",
             ) from exc
-        return module
+
+
+def _import(value: str) -> Any:
+    module_name, _, attribute = value.partition(":")
+    found: Any = __import__(module_name, fromlist=["__name__"])
+    for part in filter(None, attribute.split(".")):
+        found = getattr(found, part)
+    return found
 
 
 def new_manager(registry: Registry, plugins: Iterable[tuple[str, str]]) -> pluggy.PluginManager:
@@ -179,8 +182,7 @@ def _version(plugin: Any, group: str, name: str, source: str) -> tuple[int, int]
     what = f"{group} driver {name} of {source}"
     hook = getattr(plugin, f"pe_{group}_info", None)
     try:
-        with Deadline(seconds(group, "info")):
-            info = hook() if hook is not None else None
+        info = None if hook is None else within(seconds(group, "info"), hook)
     except (Exception, Expired) as exc:
         reason = f"did not return within {seconds(group, 'info'):g} s" if isinstance(exc, Expired) else repr(exc)
         hint = None
