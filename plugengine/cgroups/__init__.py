@@ -1,0 +1,1 @@
+"""Control group filesystems and what limits mean in them. Public to drivers."""

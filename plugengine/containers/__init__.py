@@ -1,0 +1,1 @@
+"""One container: its plan, its steps, how it is made and removed."""

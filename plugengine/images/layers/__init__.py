@@ -1,0 +1,1 @@
+"""Layers: unpacked from tar to directories of the store, and written back."""

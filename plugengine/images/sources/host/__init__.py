@@ -1,0 +1,1 @@
+"""Images made of the host's own programs and their libraries."""

@@ -1,0 +1,1 @@
+"""Networks and addresses, and the files of /etc that follow from them."""

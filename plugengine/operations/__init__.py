@@ -1,0 +1,1 @@
+"""What the verbs of `Engine` do, built from the rooms below."""

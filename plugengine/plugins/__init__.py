@@ -1,0 +1,1 @@
+"""Drivers: found without being imported, chosen, held to the contract and to deadlines."""

@@ -1,0 +1,1 @@
+"""The first process of a container: what clones, holds, starts and joins it."""
