@@ -11,7 +11,8 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any, Final
 
-from plugengine import deadlines, hookspecs, model
+from plugengine import hookspecs, model
+from plugengine.plugins import deadlines
 
 TARGET: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hooks.md")
 _WIDTH: Final = 110

@@ -9,15 +9,6 @@ TYPE_CHECKING = False  # typing costs as much as the interpreter's own start
 if TYPE_CHECKING:
     from typing import Any
 
-    from plugengine.container import (
-        ContainerSpec,
-        Device,
-        ExecSpec,
-        Image,
-        ImageConfig,
-        Rlimit,
-        VolumeMount,
-    )
     from plugengine.engine import Engine
     from plugengine.errors import (
         CommandError,
@@ -69,7 +60,8 @@ if TYPE_CHECKING:
         Usage,
         UserMap,
     )
-    from plugengine.session import Outcome, Streams
+    from plugengine.spec import ContainerSpec, Device, ExecSpec, Image, ImageConfig, Rlimit, VolumeMount
+    from plugengine.streams.attach_client import Outcome, Streams
 
 __all__ = [
     "API_VERSION",
@@ -133,10 +125,10 @@ __all__ = [
 ]
 
 _HOMES = {
-    "plugengine.container": ("ContainerSpec", "Device", "ExecSpec", "Image", "ImageConfig", "Rlimit", "VolumeMount"),
+    "plugengine.spec": ("ContainerSpec", "Device", "ExecSpec", "Image", "ImageConfig", "Rlimit", "VolumeMount"),
     "plugengine.engine": ("Engine",),
     "plugengine.hookspecs": ("API_VERSION", "hookimpl", "hookspec"),
-    "plugengine.session": ("Outcome", "Streams"),
+    "plugengine.streams.attach_client": ("Outcome", "Streams"),
 }
 
 

@@ -6,24 +6,24 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from plugengine import container_rows
-from plugengine.choice import DriverStatus, status
-from plugengine.container import ContainerSpec, ExecSpec, Image
-from plugengine.container_rows import ContainerRow
-from plugengine.database import is_damage
 from plugengine.errors import NotSupportedError, StateError
-from plugengine.locate import Locations
-from plugengine.logs import LogLine
 from plugengine.model import CgroupStats, Change, Network, NetworkStats, Port, Usage
-from plugengine.session import Outcome, Streams
+from plugengine.plugins.choice import DriverStatus, status
 from plugengine.site import Site
+from plugengine.spec import ContainerSpec, ExecSpec, Image
+from plugengine.state import container_rows
+from plugengine.state.container_rows import ContainerRow
+from plugengine.state.database import is_damage
+from plugengine.state.locations import Locations
+from plugengine.streams.attach_client import Outcome, Streams
+from plugengine.streams.logs import LogLine
 
 if TYPE_CHECKING:
     from typing import BinaryIO
 
-    from plugengine.inspection import ProcessLine
-    from plugengine.ipam import NetworkRow
-    from plugengine.recovery import Finding
+    from plugengine.networks.ipam import NetworkRow
+    from plugengine.operations.inspect import ProcessLine
+    from plugengine.operations.recovery import Finding
     from plugengine.volumes import Volume
 
 Log = Callable[[str], None]
@@ -93,7 +93,7 @@ class Engine:
                 raise
             return  # every command will say the same, but for the one that mends it
         if live:
-            from plugengine.recovery import mend_dead
+            from plugengine.operations.recovery import mend_dead
 
             mend_dead(self.site, live)
 
@@ -123,7 +123,7 @@ class Engine:
 
     def create(self, spec: ContainerSpec) -> ContainerRow:
         """Make a container without starting it."""
-        from plugengine.creation import create
+        from plugengine.containers.create import create
 
         return create(self.site, spec)
 
@@ -145,7 +145,7 @@ class Engine:
             log: Takes one line.
             warn: Takes one line for each limit or option this host cannot hold.
         """
-        from plugengine import lifecycle
+        from plugengine.operations import lifecycle
 
         return lifecycle.start(self.site, self.get(reference), streams=streams, debug=debug, log=log, warn=warn)
 
@@ -170,54 +170,54 @@ class Engine:
 
     def describe_run(self, spec: ContainerSpec) -> list[str]:
         """Return the steps `run` would take, one line each, without taking any."""
-        from plugengine.dryrun import describe
+        from plugengine.containers.dry_run import describe
 
         return describe(self.site, spec)
 
     def stop(self, reference: str, *, timeout_s: int | None = None, signal: str | None = None) -> None:
         """Ask a container to end, then make it; one that does not run is fine."""
-        from plugengine import lifecycle
-        from plugengine.guest import signal_number
+        from plugengine.operations import lifecycle
+        from plugengine.runtime.guest import signal_number
 
         number = None if signal is None else signal_number(signal)
         lifecycle.stop(self.site, self.get(reference), timeout_s=timeout_s, number=number)
 
     def kill(self, reference: str, *, signal: str = "KILL") -> None:
         """Send a signal to a running container's first process."""
-        from plugengine import lifecycle
-        from plugengine.guest import signal_number
+        from plugengine.operations import lifecycle
+        from plugengine.runtime.guest import signal_number
 
         lifecycle.kill(self.site, self.get(reference), signal_number(signal))
 
     def restart(self, reference: str, *, timeout_s: int | None = None, signal: str | None = None) -> None:
         """Stop and start."""
-        from plugengine import lifecycle
-        from plugengine.guest import signal_number
+        from plugengine.operations import lifecycle
+        from plugengine.runtime.guest import signal_number
 
         number = None if signal is None else signal_number(signal)
         lifecycle.restart(self.site, self.get(reference), timeout_s=timeout_s, number=number)
 
     def remove(self, reference: str, *, force: bool = False, volumes: bool = False) -> None:
         """Remove a container, with `volumes` also its anonymous volumes."""
-        from plugengine import lifecycle
+        from plugengine.operations import lifecycle
 
         lifecycle.remove(self.site, self.get(reference), force=force, with_volumes=volumes)
 
     def wait(self, reference: str) -> int:
         """Wait until a container ends and return its exit code."""
-        from plugengine import lifecycle
+        from plugengine.operations import lifecycle
 
         return lifecycle.wait(self.site, self.get(reference))
 
     def pause(self, reference: str) -> None:
         """Freeze every process of a container."""
-        from plugengine import lifecycle
+        from plugengine.operations import lifecycle
 
         lifecycle.pause(self.site, self.get(reference))
 
     def unpause(self, reference: str) -> None:
         """Let a paused container go on."""
-        from plugengine import lifecycle
+        from plugengine.operations import lifecycle
 
         lifecycle.unpause(self.site, self.get(reference))
 
@@ -227,7 +227,7 @@ class Engine:
 
     def attach(self, reference: str, streams: Streams) -> Outcome:
         """Connect to a running container's streams until it ends or the caller detaches."""
-        from plugengine import lifecycle
+        from plugengine.operations import lifecycle
 
         return lifecycle.attach(self.site, self.get(reference), streams)
 
@@ -238,55 +238,55 @@ class Engine:
             CommandNotFoundError, NotExecutableError: The command.
             ConflictError: The container does not run, or is paused.
         """
-        from plugengine.execution import run_exec
+        from plugengine.operations.exec import run_exec
 
         return run_exec(self.site, self.get(reference), spec, streams=streams)
 
     def logs(self, reference: str, *, tail: int | None = None, follow: bool = False) -> Iterator[LogLine]:
         """Yield what a container wrote, the last `tail` lines; with follow until it ends."""
-        from plugengine.inspection import read_log
+        from plugengine.operations.inspect import read_log
 
         return read_log(self.site, self.get(reference), tail=tail, follow=follow)
 
     def inspect(self, reference: str) -> dict[str, Any]:
         """Return everything about a container, in docker's shape."""
-        from plugengine.inspection import inspect
+        from plugengine.operations.inspect import inspect
 
         return inspect(self.site, self.get(reference))
 
     def top(self, reference: str) -> list[ProcessLine]:
         """Return a running container's processes, read on the host's side."""
-        from plugengine.inspection import processes
+        from plugengine.operations.inspect import processes
 
         return processes(self.site, self.get(reference))
 
     def stats(self, reference: str) -> tuple[CgroupStats, NetworkStats]:
         """Return a running container's use of resources now."""
-        from plugengine.inspection import stats
+        from plugengine.operations.inspect import stats
 
         return stats(self.site, self.get(reference))
 
     def driver_stats(self, reference: str) -> dict[str, int]:
         """Return what the file server of a container's storage driver has done; empty where there is none."""
-        from plugengine.inspection import driver_stats
+        from plugengine.operations.inspect import driver_stats
 
         return driver_stats(self.site, self.get(reference))
 
     def ports(self, reference: str) -> tuple[Port, ...]:
         """Return a container's published ports."""
-        from plugengine.inspection import ports
+        from plugengine.operations.inspect import ports
 
         return ports(self.get(reference))
 
     def changes(self, reference: str) -> Iterable[Change]:
         """Return how a container's filesystem differs from its image."""
-        from plugengine.inspection import changes
+        from plugengine.operations.inspect import changes
 
         return changes(self.site, self.get(reference))
 
     def usage(self, reference: str) -> Usage:
         """Return the space a container's writable layer takes."""
-        from plugengine.inspection import usage
+        from plugengine.operations.inspect import usage
 
         return usage(self.site, self.get(reference))
 
@@ -331,8 +331,8 @@ class Engine:
 
     def remove_image(self, reference: str, *, force: bool = False) -> list[str]:
         """Remove a name, and with its last name the image; return a line for each thing removed."""
-        from plugengine.inspection import containers_of
-        from plugengine.recovery import follow_removed_layers
+        from plugengine.operations.inspect import containers_of
+        from plugengine.operations.recovery import follow_removed_layers
 
         lines = self.site.images.remove(reference, force=force, in_use=lambda image: containers_of(self.site, image))
         follow_removed_layers(self.site)
@@ -366,7 +366,7 @@ class Engine:
 
     def networks(self) -> list[NetworkRow]:
         """Return all networks by name: those somebody made, and the drivers' own that are in use."""
-        from plugengine import networks
+        from plugengine.networks import networks
 
         return networks.rows(self.site)
 
@@ -396,7 +396,7 @@ class Engine:
             NotSupportedError: The driver does not take addresses from the engine.
             DriverError: The driver could not make its side; nothing is left.
         """
-        from plugengine import networks
+        from plugengine.networks import networks
 
         return networks.create(
             self.site, name, driver, subnet=subnet, gateway=gateway, ip_range=ip_range, options=options
@@ -409,13 +409,13 @@ class Engine:
             NotFoundError: There is none of that name.
             ConflictError: A running container is on it, or it is a driver's own.
         """
-        from plugengine import networks
+        from plugengine.networks import networks
 
         networks.remove(self.site, name)
 
     def inspect_network(self, name: str) -> dict[str, Any]:
         """Return everything about a network, in docker's shape."""
-        from plugengine.inspection import inspect_network
+        from plugengine.operations.inspect import inspect_network
 
         return inspect_network(self.site, name)
 
@@ -423,12 +423,12 @@ class Engine:
 
     def check(self, *, repair: bool = False) -> list[Finding]:
         """Return what killed processes or a crash left behind; with repair, mend it."""
-        from plugengine.recovery import check
+        from plugengine.operations.recovery import check
 
         return check(self.site, repair=repair)
 
     def reset(self) -> None:
         """Stop and remove everything: containers, networks, images, volumes."""
-        from plugengine.recovery import reset
+        from plugengine.operations.recovery import reset
 
         reset(self.site)

@@ -369,7 +369,7 @@ def encode(value: Any) -> Any:
 
 
 def decode(cls: type[_T], data: Any) -> _T:
-    """Rebuild a value of this module (or of `plugengine.container`) from what `encode` returned.
+    """Rebuild a value of this module (or of `plugengine.spec`) from what `encode` returned.
 
     Raises:
         TypeError: The data does not fit; unknown keys are ignored, so that older engines read newer records.

@@ -10,7 +10,7 @@ from typing import Final
 from plugengine.errors import DriverError
 from plugengine.kernel import files, mount, process
 from plugengine.model import HostPath, IdRange, Mount, UserMap
-from plugengine.state import connections_kept
+from plugengine.state.state import connections_kept
 
 # include/uapi/linux/mount.h: the per-mount subset of the MS_ flags, and the attribute of each.
 _ATTRIBUTES: Final = (

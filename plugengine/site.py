@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from plugengine import choice
-from plugengine.container import ContainerSpec, DriverChoice
-from plugengine.drivers import DriverSet
-from plugengine.locate import Locations
 from plugengine.model import Host, HostPath
-from plugengine.plugins import Registry
-from plugengine.state import State
+from plugengine.plugins import choice
+from plugengine.plugins.drivers import DriverSet
+from plugengine.plugins.registry import Registry
+from plugengine.spec import ContainerSpec, DriverChoice
+from plugengine.state.locations import Locations
+from plugengine.state.state import State
 
 if TYPE_CHECKING:
     from plugengine.images.store import ImageStore

@@ -12,22 +12,22 @@ from typing import Final
 import msgspec
 from msgspec import Struct, field
 
-from plugengine.copying import TreeCopy, inverse
-from plugengine.descent import DIRECTORY
 from plugengine.errors import ConflictError, NotFoundError, StateError, UsageError
 from plugengine.kernel.files import names_in, open_in_root
-from plugengine.locate import directory_error
 from plugengine.model import UserMap
-from plugengine.names import ID_LENGTH, check_name, near_miss, new_id
-from plugengine.removing import remove_tree
+from plugengine.state.locations import directory_error
+from plugengine.state.names import ID_LENGTH, check_name, near_miss, new_id
+from plugengine.trees.copy import TreeCopy, inverse
+from plugengine.trees.remove import remove_tree
+from plugengine.trees.walk import DIRECTORY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable
 
-    from plugengine.locate import Locations
-    from plugengine.state import State
+    from plugengine.state.locations import Locations
+    from plugengine.state.state import State
 
 _DIRECTORY_MODE: Final = 0o700
 _DATA_MODE: Final = 0o755  # as docker's

@@ -9,7 +9,7 @@ from typing import Any
 from plugengine.bench.workload import Workload
 from plugengine.bench.workloads import BUNDLED
 from plugengine.errors import ConflictError, DriverLoadError
-from plugengine.plugins import Registry, new_manager
+from plugengine.plugins.registry import Registry, new_manager
 
 
 def offered(registry: Registry) -> dict[str, str]:

@@ -10,10 +10,10 @@ from typing import Final, Protocol
 
 from plugengine.bench.commands import Shell
 from plugengine.bench.results import Column
-from plugengine.container import ContainerSpec, ExecSpec
 from plugengine.engine import Engine
 from plugengine.errors import PlugengineError
-from plugengine.session import Streams
+from plugengine.spec import ContainerSpec, ExecSpec
+from plugengine.streams.attach_client import Streams
 
 AT_ONCE: Final = 8
 MARK: Final = "pe-bench"

@@ -16,8 +16,8 @@ from plugengine.errors import NotFoundError
 from plugengine.model import HostPath
 
 if TYPE_CHECKING:
-    from plugengine.container import Image
     from plugengine.engine import Engine
+    from plugengine.spec import Image
 
 _PROGRAMS: Final = ("git", "dpkg", "dpkg-deb", "dpkg-split", "tar", "rm", "sh", "ldconfig", "start-stop-daemon")
 _HOST: Final = "host:"
@@ -85,7 +85,7 @@ def _build(workload: Workload, sizes: Mapping[str, int], directory: HostPath) ->
 
 def _tools(root: HostPath) -> None:
     """Add this machine's programs to an image of this machine's files, those of them it has."""
-    from plugengine.images.hosttree import HostTree
+    from plugengine.images.sources.host.tree import HostTree
 
     tree = HostTree()
     for name in _PROGRAMS:

@@ -12,12 +12,13 @@ from typing import Final, NoReturn
 import msgspec
 from msgspec import Struct
 
-from plugengine import mounting, servers
+from plugengine import mounts
+from plugengine.containers import file_server
 from plugengine.errors import DriverError
 from plugengine.kernel import credentials, process
 from plugengine.kernel.mount import MNT_DETACH, MS_PRIVATE, MS_REC, mount, umount2
 from plugengine.model import HostPath, Mount, Rootfs
-from plugengine.state import connections_kept
+from plugengine.state.state import connections_kept
 
 _MESSAGE_BYTES: Final = 4096
 
@@ -111,8 +112,8 @@ def _hold(
         begin = time.perf_counter()
         for each in rootfs.mounts:
             os.makedirs(each.target, exist_ok=True)
-            mounting.perform(each)
-        server = servers.start(rootfs.server, log=log) if rootfs.server is not None else None
+            mounts.perform(each)
+        server = file_server.start(rootfs.server, log=log) if rootfs.server is not None else None
         if server is not None:
             server.wait_ready()
         os.stat(target)
@@ -133,10 +134,10 @@ def _hold(
 def _perform_inside(request: Mount) -> None:
     if os.path.isdir(request.source):
         os.makedirs(request.target, exist_ok=True)
-    mounting.perform(request)
+    mounts.perform(request)
 
 
-def _unmount(rootfs: Rootfs, server: servers.ServerProcess | None) -> float:
+def _unmount(rootfs: Rootfs, server: file_server.ServerProcess | None) -> float:
     begin = time.perf_counter()
     if server is not None:
         server.end()

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 from plugengine.images.building import own_manifest, timestamp
 from plugengine.images.catalog import Complete
 from plugengine.images.config import make_config
-from plugengine.images.diff import diff_layer
+from plugengine.images.layers.diff import diff_layer
 from plugengine.model import HostPath, encode
 
 if TYPE_CHECKING:
-    from plugengine.container import Image
     from plugengine.images.store import ImageStore
     from plugengine.site import Site
+    from plugengine.spec import Image
 
 HOME: Final = "/bench"  # in the image; areas, what is written, the agent's scripts
 WORK: Final = f"{HOME}/work"
@@ -55,7 +55,7 @@ def make_deep_image(store: ImageStore, base: Image, layers: int, *, name: str = 
 
 def flattened(store: ImageStore, image: Image, name: str) -> Image:
     """Add an image of another store as one of a single layer."""
-    from plugengine.materialising import write_chain
+    from plugengine.trees.flatten import write_chain
 
     def build(directory: HostPath) -> int:
         write_chain(image.layers, directory)
@@ -71,11 +71,11 @@ def base_image(site: Site, reference: str, environ: Mapping[str, str]) -> Image:
     Raises:
         NotFoundError: There is none of that name.
     """
-    from plugengine.images.sources import scheme_of
+    from plugengine.images.sources.schemes import scheme_of
 
     if scheme_of(reference, site.images.sources) is not None:
         return site.images.resolve(reference)
-    from plugengine.locate import Locations
+    from plugengine.state.locations import Locations
 
     theirs = type(site)(Locations.from_environment(environ), environ=environ)
     return flattened(site.images, theirs.images.get(reference), reference)

@@ -25,7 +25,7 @@ from plugengine.kernel.addresses import InterfaceSocket
 from plugengine.kernel.mount import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_PRIVATE, MS_REC, mount
 from plugengine.kernel.netlink import NETLINK_ROUTE, NetlinkSocket
 from plugengine.kernel.process import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, clone3
-from plugengine.session import raise_error
+from plugengine.streams.attach_client import raise_error
 
 UPLINK: Final = "uplink0"
 _FAR_END: Final = "uplink1"

@@ -10,11 +10,11 @@ from contextlib import suppress
 from typing import Final
 
 from plugengine.bench.results import Column
-from plugengine.container import ContainerSpec, ExecSpec, VolumeMount
 from plugengine.engine import Engine
 from plugengine.errors import PlugengineError
 from plugengine.model import GuestPath, HostPath, Port
-from plugengine.session import Streams
+from plugengine.spec import ContainerSpec, ExecSpec, VolumeMount
+from plugengine.streams.attach_client import Streams
 
 IMAGE: Final = "host:python"
 LOOPBACK: Final = "127.0.0.1"

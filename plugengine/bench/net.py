@@ -20,14 +20,14 @@ from plugengine.bench.machine import Watch
 from plugengine.bench.place import run_below
 from plugengine.bench.results import HIGHER, LOWER, Cell, Column, Run, Workload
 from plugengine.bench.rounds import Measurement, Progress, draw_seed, run_rounds
-from plugengine.drivers import open_driver
 from plugengine.engine import Engine
 from plugengine.errors import PlugengineError
 from plugengine.model import Capability, HostPath
-from plugengine.plugins import Registry
+from plugengine.plugins.drivers import open_driver
+from plugengine.plugins.registry import Registry
 
 if TYPE_CHECKING:
-    from plugengine.choice import DriverStatus
+    from plugengine.plugins.choice import DriverStatus
 
 LIMIT: Final = "loopback"
 _NEEDS_BYTES: Final = 500_000_000

@@ -10,17 +10,17 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from plugengine import cgroupfs
 from plugengine.bench.isolation import measure_apart
 from plugengine.bench.machine import noise
 from plugengine.bench.results import Run
 from plugengine.bench.rounds import Progress
-from plugengine.drivers import CgroupDriver, open_driver
+from plugengine.cgroups import filesystem as cgroupfs
 from plugengine.errors import DriverError, NoSpaceError, NotSupportedError, PlugengineError, UsageError
 from plugengine.kernel.mount import MNT_DETACH, umount2
 from plugengine.model import HostPath, Mount
-from plugengine.mounting import perform
-from plugengine.plugins import Registry
+from plugengine.mounts import perform
+from plugengine.plugins.drivers import CgroupDriver, open_driver
+from plugengine.plugins.registry import Registry
 from plugengine.testing.ground import DEFAULT_DIRECTORY, loop_filesystem, prepared
 from plugengine.testing.loading import host_below
 

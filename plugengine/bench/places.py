@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from plugengine import viewing
 from plugengine.bench.holding import Holder
 from plugengine.bench.image import AGENT, HOME, WORK
-from plugengine.container import ContainerSpec, ExecSpec
+from plugengine.containers import rootfs_view
 from plugengine.errors import PlugengineError
 from plugengine.kernel.files import open_in_root
 from plugengine.kernel.mount import MS_RDONLY, MS_REC
 from plugengine.kernel.process import CLONE_NEWNS, setns
 from plugengine.model import HostPath, Mount
-from plugengine.session import Streams
+from plugengine.spec import ContainerSpec, ExecSpec
+from plugengine.streams.attach_client import Streams
 
 if TYPE_CHECKING:
     from plugengine.bench.workload import Inside
@@ -110,7 +110,7 @@ class ContainerPlace:
                 fd = os.open(f"{self._seen}{path}", _READ)
             else:
                 row = self._engine.get(self.id)
-                fd = open_in_root(undo.enter_context(viewing.root_filesystem(self._engine.site, row)), path, _READ)
+                fd = open_in_root(undo.enter_context(rootfs_view.root_filesystem(self._engine.site, row)), path, _READ)
             try:
                 yield fd
             finally:

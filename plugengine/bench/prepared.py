@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from plugengine.bench.holding import Holder
-from plugengine.drivers import StorageDriver
 from plugengine.errors import PlugengineError
 from plugengine.model import HostPath, Mount, Rootfs, StorageRequest
-from plugengine.names import new_id
-from plugengine.removing import remove_tree
+from plugengine.plugins.drivers import StorageDriver
 from plugengine.site import Site
+from plugengine.state.names import new_id
+from plugengine.trees.remove import remove_tree
 
 
 class Prepared:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from plugengine.bench.results import Column
 from plugengine.errors import NotFoundError, UsageError
-from plugengine.names import known_names
-from plugengine.plugins import Registry
+from plugengine.plugins.registry import Registry
+from plugengine.state.names import known_names
 
 if TYPE_CHECKING:
-    from plugengine.choice import DriverStatus
     from plugengine.engine import Engine
+    from plugengine.plugins.choice import DriverStatus
 
 DriverOptions = Mapping[str, Mapping[str, str]]
 """By driver: name to value."""
@@ -46,8 +46,8 @@ def check_drivers(registry: Registry, kind: str, given: Iterable[str]) -> tuple[
 
 def check_options(registry: Registry, kinds: Sequence[str], options: DriverOptions) -> None:
     """Raise for options of drivers that are not installed, or that the driver does not have."""
-    from plugengine.choice import check_options as check
-    from plugengine.drivers import open_driver
+    from plugengine.plugins.choice import check_options as check
+    from plugengine.plugins.drivers import open_driver
 
     for name, given in options.items():
         kind = next((kind for kind in kinds if name in registry.names(kind)), None)
@@ -89,7 +89,7 @@ def column(engine: Engine, status: DriverStatus, options: DriverOptions) -> Colu
 def _reason(engine: Engine, status: DriverStatus, given: Mapping[str, str]) -> str:
     if not status.supported:
         return "; ".join(status.reasons) or "does not work on this host"
-    from plugengine.drivers import open_driver
+    from plugengine.plugins.drivers import open_driver
 
     info = open_driver(engine.site.registry, status.kind, status.name).info
     missing = [each for each in info.options if each.required and each.name not in given]

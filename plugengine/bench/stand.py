@@ -15,14 +15,14 @@ from plugengine.bench.image import AGENT, PLAIN
 from plugengine.bench.machine import drop_caches
 from plugengine.bench.places import WAIT, ContainerPlace, DirectPlace, Place, inside
 from plugengine.bench.prepared import Prepared
-from plugengine.container import ContainerSpec, Image, VolumeMount
-from plugengine.drivers import StorageDriver
 from plugengine.errors import DriverError, PlugengineError
 from plugengine.kernel.files import syncfs
-from plugengine.materialising import write_chain
 from plugengine.model import GuestPath, HostPath, Mount, Rootfs
-from plugengine.names import new_id
-from plugengine.removing import remove_tree
+from plugengine.plugins.drivers import StorageDriver
+from plugengine.spec import ContainerSpec, Image, VolumeMount
+from plugengine.state.names import new_id
+from plugengine.trees.flatten import write_chain
+from plugengine.trees.remove import remove_tree
 
 if TYPE_CHECKING:
     from plugengine.bench.workload import Workload

@@ -21,15 +21,15 @@ from plugengine.bench.peers import PEER_IMAGE, peers
 from plugengine.bench.place import on_filesystem, run_below
 from plugengine.bench.results import Cell, Column, Run, Workload
 from plugengine.bench.rounds import Measurement, Progress, draw_seed, run_rounds
-from plugengine.container import ContainerSpec
 from plugengine.engine import Engine
 from plugengine.errors import NotSupportedError, PlugengineError
 from plugengine.model import HostPath
-from plugengine.plugins import Registry
+from plugengine.plugins.registry import Registry
+from plugengine.spec import ContainerSpec
 
 if TYPE_CHECKING:
     from plugengine.bench.peers import Peer
-    from plugengine.choice import DriverStatus
+    from plugengine.plugins.choice import DriverStatus
 
 DEFAULT_IMAGE: Final = "host:base"
 WITHOUT: Final = "none"  # the network driver that costs least, measured next to the default one
@@ -272,7 +272,7 @@ def _each(flag: str, options: Mapping[str, str]) -> list[str]:
 
 def _write_tar(engine: Engine, image: str, path: str) -> None:
     """Write the image's only layer as the tar of a root filesystem."""
-    from plugengine.images.diff import diff_layer
+    from plugengine.images.layers.diff import diff_layer
 
     layers = engine.image(image).layers
     if len(layers) != 1:

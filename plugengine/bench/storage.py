@@ -22,11 +22,11 @@ from plugengine.bench.results import Workload as Row
 from plugengine.bench.rounds import Measurement, Progress, draw_seed, run_rounds
 from plugengine.bench.stand import Stand, Surroundings
 from plugengine.bench.workload import Size, Workload
-from plugengine.drivers import StorageDriver, open_driver
 from plugengine.engine import Engine
 from plugengine.errors import NotSupportedError
 from plugengine.model import HostPath
-from plugengine.plugins import Registry
+from plugengine.plugins.drivers import StorageDriver, open_driver
+from plugengine.plugins.registry import Registry
 
 PLAIN: Final = "plain"  # the column of the plain directory
 DEFAULT_IMAGE: Final = "host:python"

@@ -10,7 +10,7 @@ from plugengine.bench.costs import cost
 from plugengine.bench.results import Column, Run, Workload
 from plugengine.bench.statistics import Interval, interval, median
 from plugengine.bench.units import Scale, number, scale
-from plugengine.names import one_line
+from plugengine.state.names import one_line
 
 Write = Callable[[str], object]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 
-from plugengine.cgroupfs import read
+from plugengine.cgroups.filesystem import read
 from plugengine.errors import UsageError
 from plugengine.model import Limits
 

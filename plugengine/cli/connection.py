@@ -6,12 +6,12 @@ import os
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
-from plugengine.cli.parse.fault import CommandLineError, FlagError
-from plugengine.session import DEFAULT_DETACH_KEYS, Outcome, Streams, parse_detach_keys
+from plugengine.cli.parse.errors import CommandLineError, FlagError
+from plugengine.streams.attach_client import DEFAULT_DETACH_KEYS, Outcome, Streams, parse_detach_keys
 
 if TYPE_CHECKING:
     from plugengine.cli.app import App
-    from plugengine.container_rows import ContainerRow
+    from plugengine.state.container_rows import ContainerRow
 
 STDIN: Final = 0
 STDOUT: Final = 1
@@ -62,7 +62,7 @@ def make_streams(
 def conclude(app: App, row: ContainerRow, outcome: Outcome) -> int:
     """Say what the exit code alone does not, and return it."""
     if outcome.oom_killed:
-        from plugengine.cli.humane import binary_size
+        from plugengine.cli.human import binary_size
 
         limit = row.spec.limits.memory_bytes
         at = f" at its limit of {binary_size(limit)}" if limit else ""

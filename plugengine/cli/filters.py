@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from plugengine.cli.parse.fault import FlagError
-from plugengine.container_rows import LIVE
+from plugengine.cli.parse.errors import FlagError
+from plugengine.state.container_rows import LIVE
 
 if TYPE_CHECKING:
-    from plugengine.container_rows import ContainerRow
+    from plugengine.state.container_rows import ContainerRow
 
 _LIVE: Final = ("starting", *LIVE)
 # What docker calls our states; "running" is also what a filter of that name finds.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from plugengine.cli.parse.fault import CommandLineError
+from plugengine.cli.parse.errors import CommandLineError
 from plugengine.cli.templatewords import FUNCTIONS, MISSING, Token, show, tokens_of, truth
 
 _HINT: Final = "for example '{{.ID}} {{.Name}}' or '{{json .State}}'; fields, json, index, range, if, len, eq …"

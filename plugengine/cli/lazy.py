@@ -104,7 +104,7 @@ class RootGroup(LazyGroup):
 
 
 def _plugin_commands(app: App) -> list[tuple[str, Mapping[str, str]]]:
-    from plugengine.plugins import Registry, new_manager
+    from plugengine.plugins.registry import Registry, new_manager
 
     registry = Registry()
     found: list[tuple[str, Mapping[str, str]]] = []

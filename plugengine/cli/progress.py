@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Final, TextIO
 
-from plugengine.cli.humane import decimal_size, duration, shorten
-from plugengine.names import one_line
+from plugengine.cli.human import decimal_size, duration, shorten
+from plugengine.state.names import one_line
 
 _INTERVAL_S: Final = 0.1
 _WIDTH: Final = 30

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from plugengine.cli.parse.devices import parse_device, parse_device_rule, parse_rate, parse_ulimit
 from plugengine.cli.parse.environment import parse_pairs, read_text, resolve_env, resolve_labels
-from plugengine.cli.parse.fault import CommandLineError, FlagError
+from plugengine.cli.parse.errors import CommandLineError, FlagError
 from plugengine.cli.parse.isolation import parse_mode, parse_network, parse_security, parse_userns
 from plugengine.cli.parse.mounts import parse_mount, parse_tmpfs, parse_volume
 from plugengine.cli.parse.ports import (
@@ -31,9 +31,9 @@ from plugengine.cli.parse.quantities import (
     parse_memory_swap,
     parse_size,
 )
-from plugengine.container import ContainerSpec, ExecSpec
 from plugengine.errors import UsageError
 from plugengine.model import Limits
+from plugengine.spec import ContainerSpec, ExecSpec
 
 Values = Mapping[str, Any]
 _T = TypeVar("_T")
@@ -129,7 +129,7 @@ def _process(values: Values, around: Surroundings) -> dict[str, Any]:
 
 
 def _check_signal(text: str) -> str:
-    from plugengine.guest import signal_number
+    from plugengine.runtime.guest import signal_number
 
     try:
         signal_number(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from plugengine.names import one_line
+from plugengine.state.names import one_line
 
 _GAP: Final = 3
 _NARROWEST: Final = 10

@@ -10,13 +10,9 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from plugengine import container_rows, id_ranges, networks, volumes
-from plugengine.choice import check_options, explain_missing
-from plugengine.container import ContainerSpec, DriverChoice, Image, VolumeMount
-from plugengine.container_rows import ContainerRow
-from plugengine.drivers import Driver, DriverSet
+from plugengine import volumes
+from plugengine.containers.remove import remove_half_made
 from plugengine.errors import NotFoundError, PlugengineError, UsageError
-from plugengine.events import Teller
 from plugengine.kernel.process import ProcessId, boot_id
 from plugengine.model import (
     Capability,
@@ -27,9 +23,15 @@ from plugengine.model import (
     UserMap,
     encode,
 )
-from plugengine.names import check_name, new_id
-from plugengine.removal import remove_half_made
+from plugengine.networks import networks
+from plugengine.plugins.choice import check_options, explain_missing
+from plugengine.plugins.drivers import Driver, DriverSet
+from plugengine.plugins.observers import Teller
 from plugengine.site import Site
+from plugengine.spec import ContainerSpec, DriverChoice, Image, VolumeMount
+from plugengine.state import container_rows, id_ranges
+from plugengine.state.container_rows import ContainerRow
+from plugengine.state.names import check_name, new_id
 
 # docker's minimum as well: with less the kernel kills the first process while it is being set up.
 LEAST_MEMORY: Final = 6 << 20

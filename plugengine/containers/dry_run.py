@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from plugengine import networks
-from plugengine.container import ContainerSpec
-from plugengine.container_rows import ContainerRow
-from plugengine.creation import check_spec, choose_user_map, place_mounts
-from plugengine.plan import make_plan
+from plugengine.containers.create import check_spec, choose_user_map, place_mounts
+from plugengine.containers.plan import make_plan
+from plugengine.networks import networks
 from plugengine.site import Site
+from plugengine.spec import ContainerSpec
+from plugengine.state.container_rows import ContainerRow
 
 _ID = "0" * 64  # of the container that is not made
 

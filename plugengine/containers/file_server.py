@@ -14,7 +14,7 @@ from plugengine.errors import DriverError
 from plugengine.kernel import credentials, files
 from plugengine.kernel.mount import MNT_DETACH, umount2
 from plugengine.model import HostPath, Server
-from plugengine.state import connections_kept
+from plugengine.state.state import connections_kept
 
 START_DEADLINE_S: Final = 10.0
 END_DEADLINE_S: Final = 5.0

@@ -9,14 +9,20 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from plugengine import container_rows, guestfiles, ipam, networks
-from plugengine.container import ImageConfig
-from plugengine.container_rows import ContainerRow
-from plugengine.creation import PlacedMount, storage_request
-from plugengine.drivers import DriverSet
+from plugengine.containers.create import PlacedMount, storage_request
+from plugengine.containers.steps import (
+    CgroupStep,
+    CloneStep,
+    CommandStep,
+    JoinCgroupStep,
+    Live,
+    MapUsersStep,
+    NetworkStep,
+    Step,
+    WriteFilesStep,
+)
+from plugengine.containers.storage_steps import FillVolumesStep, ShiftOwnersStep, rootfs_steps
 from plugengine.errors import ConflictError, UsageError
-from plugengine.guest import GuestRequest, ResolvedMount, plan_guest
-from plugengine.launch import Launch, clone_first
 from plugengine.model import (
     Capability,
     CgroupRequest,
@@ -29,24 +35,15 @@ from plugengine.model import (
     Port,
     UserMap,
 )
+from plugengine.networks import etc_files, ipam, networks
+from plugengine.plugins.drivers import DriverSet
+from plugengine.runtime.guest import GuestRequest, ResolvedMount, plan_guest
+from plugengine.runtime.launch import Launch, clone_first
 from plugengine.security import devices
 from plugengine.site import Site
-from plugengine.steps import (
-    CgroupStep,
-    CloneStep,
-    CommandStep,
-    JoinCgroupStep,
-    Live,
-    MapUsersStep,
-    NetworkStep,
-    Step,
-    WriteFilesStep,
-)
-from plugengine.storage_steps import (
-    FillVolumesStep,
-    ShiftOwnersStep,
-    rootfs_steps,
-)
+from plugengine.spec import ImageConfig
+from plugengine.state import container_rows
+from plugengine.state.container_rows import ContainerRow
 
 _NAMESPACES = ("pid", "net", "ipc", "uts", "cgroup", "user", "time")
 
@@ -147,7 +144,7 @@ class _Planner:
         return msgspec.structs.replace(self._spec.limits, devices=tuple(rules))
 
     def _argv(self) -> tuple[str, ...]:
-        from plugengine.guest.environment import command_line
+        from plugengine.runtime.guest.environment import command_line
 
         return tuple(command_line(self._spec, self._config))
 
@@ -231,7 +228,7 @@ class _Planner:
             etc_files={
                 # Whoever shares a network shares the names that belong to it, as with docker.
                 GuestPath(f"/etc/{name}"): self._site.locations.etc((self._net_owner or self._row).id, name)
-                for name in guestfiles.NAMES
+                for name in etc_files.NAMES
             },
             mounts=tuple(_resolved(mount) for mount in self._mounts),
             devices=self._spec.devices,
@@ -246,7 +243,7 @@ class _Planner:
         return Launch(site=self._site, guest=guest, namespaces=namespaces, drivers=self._drivers)
 
     def _write_files(self, live: Live) -> None:
-        guestfiles.write(
+        etc_files.write(
             self._site.locations,
             self._row.id,
             self._spec,

@@ -6,12 +6,14 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from plugengine import container_rows, upper, volumes
-from plugengine.container_rows import ContainerRow
-from plugengine.drivers import DriverSet
+from plugengine import volumes
 from plugengine.errors import NotFoundError, PlugengineError
-from plugengine.events import Teller
+from plugengine.plugins.drivers import DriverSet
+from plugengine.plugins.observers import Teller
 from plugengine.site import Site
+from plugengine.state import container_rows
+from plugengine.state.container_rows import ContainerRow
+from plugengine.trees import upper
 
 
 def remove_container(site: Site, row: ContainerRow, drivers: DriverSet | None, *, with_volumes: bool) -> None:
@@ -26,7 +28,7 @@ def remove_container(site: Site, row: ContainerRow, drivers: DriverSet | None, *
     Raises:
         DriverError: The storage driver could not remove it; the row stays, so that it can be tried again.
     """
-    from plugengine.creation import storage_request
+    from plugengine.containers.create import storage_request
 
     current = row.records or _stored_records(site, row)
     if drivers is not None:

@@ -8,14 +8,15 @@ import socket
 from contextlib import contextmanager
 from typing import Final, NoReturn
 
-from plugengine import mounting, servers
-from plugengine.container_rows import LIVE, ContainerRow
-from plugengine.creation import storage_request
-from plugengine.descent import DIRECTORY
+from plugengine import mounts
+from plugengine.containers import file_server
+from plugengine.containers.create import storage_request
 from plugengine.errors import ConflictError, DriverError
 from plugengine.kernel import credentials, mount, process
 from plugengine.model import Capability, Change, HostPath, Rootfs
-from plugengine.state import connections_kept
+from plugengine.state.container_rows import LIVE, ContainerRow
+from plugengine.state.state import connections_kept
+from plugengine.trees.walk import DIRECTORY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def changes(site: Site, row: ContainerRow) -> Iterator[Change]:
     if Capability.NATIVE_DIFF in storage.info.capabilities:
         yield from storage.changes(request, row.records["storage"])
         return
-    from plugengine.comparing import compare
+    from plugengine.trees.compare import compare
 
     with root_filesystem(site, row) as fd:
         yield from compare(request.chain, fd, request.user_map)
@@ -80,9 +81,9 @@ def overlay_form(site: Site, row: ContainerRow) -> Iterator[HostPath]:
     if Capability.NATIVE_DIFF in storage.info.capabilities:
         yield storage.upper(request, row.records["storage"])
         return
-    from plugengine.deriving import write_upper
     from plugengine.images.scratch import Scratch
-    from plugengine.removing import remove_tree
+    from plugengine.trees.derive_upper import write_upper
+    from plugengine.trees.remove import remove_tree
 
     with Scratch(site.locations.tmp) as work:
         directory = work.directory("upper")
@@ -132,10 +133,10 @@ def _hold(site: Site, row: ContainerRow, rootfs: Rootfs, target: HostPath, conne
         os.makedirs(target)
         for each in rootfs.mounts:
             os.makedirs(each.target, exist_ok=True)
-            mounting.perform(each)
+            mounts.perform(each)
         server = None
         if rootfs.server is not None:
-            server = servers.start(rootfs.server, log=site.locations.server_log(row.id))
+            server = file_server.start(rootfs.server, log=site.locations.server_log(row.id))
             server.wait_ready()
         root = os.open(target, DIRECTORY)
         socket.send_fds(connection, [_OPENED], [root])

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
 
-from plugengine import mounting, servers
-from plugengine.drivers import DriverSet
+from plugengine import mounts
+from plugengine.containers import file_server
 from plugengine.errors import DriverError, PlugengineError
-from plugengine.events import Teller
 from plugengine.model import (
     Attachment,
     CgroupRequest,
@@ -25,10 +24,12 @@ from plugengine.model import (
     Settings,
     UserMap,
 )
+from plugengine.plugins.drivers import DriverSet
+from plugengine.plugins.observers import Teller
 
 if TYPE_CHECKING:
-    from plugengine.guest import GuestPlan
-    from plugengine.launch import Child
+    from plugengine.runtime.guest import GuestPlan
+    from plugengine.runtime.launch import Child
 
 
 class Live:
@@ -38,7 +39,7 @@ class Live:
         self.drivers = drivers
         self.log = log
         self.tell = tell or Teller(None, "")
-        self.server: servers.ServerProcess | None = None
+        self.server: file_server.ServerProcess | None = None
         self.cgroup: Record | None = None
         self.child: Child | None = None
         self.attachment: Attachment | None = None
@@ -165,7 +166,7 @@ class MapUsersStep(Struct, frozen=True):
     def do(self, live: Live) -> None:
         """Write the maps."""
         assert live.child is not None  # noqa: S101 - CloneStep comes before
-        mounting.write_maps(live.child.pid, self.user_map)
+        mounts.write_maps(live.child.pid, self.user_map)
 
     def undo(self, live: Live) -> None:
         """Nothing: the maps go with the namespace."""

@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from plugengine import mounting, servers
+from plugengine import mounts as mounting
+from plugengine.containers import file_server
+from plugengine.containers.steps import Live, Step
 from plugengine.kernel.mount import MNT_DETACH, umount2
 from plugengine.model import HostPath, Mount, Rootfs, Server, UserMap
-from plugengine.steps import Live, Step
 
 
 def rootfs_steps(rootfs: Rootfs, server_log: HostPath) -> tuple[list[Step], list[Step]]:
@@ -58,7 +59,7 @@ class ServerStep(Struct, frozen=True):
     def do(self, live: Live) -> None:
         """Fork it; `ServerReadyStep` waits for its mount."""
         os.makedirs(str(self.server.config["target"]), exist_ok=True)
-        live.server = servers.start(self.server, log=self.log)
+        live.server = file_server.start(self.server, log=self.log)
 
     def undo(self, live: Live) -> None:
         """Unmount and end it."""
@@ -96,9 +97,9 @@ class ShiftOwnersStep(Struct, frozen=True):
 
     def do(self, live: Live) -> None:  # noqa: ARG002
         """Walk and change."""
-        from plugengine import ownership
+        from plugengine.trees import owners
 
-        ownership.shift_tree(self.rootfs, self.user_map)
+        owners.shift_tree(self.rootfs, self.user_map)
 
     def undo(self, live: Live) -> None:
         """Nothing: the files belong to the container."""

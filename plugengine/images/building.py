@@ -5,20 +5,20 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from plugengine.images.apply import Applied
 from plugengine.images.catalog import Complete
 from plugengine.images.config import make_config
-from plugengine.images.diff import diff_layer
 from plugengine.images.digest import digest_of
+from plugengine.images.layers.apply import Applied
+from plugengine.images.layers.diff import diff_layer
 from plugengine.images.manifest import OCI_CONFIG, OCI_LAYER, Descriptor, make_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-    from plugengine.container import Image
     from plugengine.images.store import ImageStore
     from plugengine.model import HostPath
+    from plugengine.spec import Image
 
 _NS_PER_SECOND = 1_000_000_000
 

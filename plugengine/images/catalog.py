@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.json import decode, encode
 
-from plugengine.container import Image
 from plugengine.errors import ImageError
 from plugengine.images.config import EPOCH, image_config
-from plugengine.images.overlayform import OPAQUE_VALUE, OPAQUE_XATTR
+from plugengine.images.layers.overlay_form import OPAQUE_VALUE, OPAQUE_XATTR
+from plugengine.spec import Image
 
 if TYPE_CHECKING:
     import sqlite3
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from plugengine.images.files import StoreFiles
     from plugengine.model import HostPath
-    from plugengine.state import State
+    from plugengine.state.state import State
 
     Strings: TypeAlias = list[str]  # inside the class, `list` is a method
 

@@ -8,10 +8,10 @@ from typing import Any
 from msgspec import DecodeError
 from msgspec.json import decode, encode
 
-from plugengine.container import ImageConfig
 from plugengine.errors import ImageError
 from plugengine.images.digest import is_digest
 from plugengine.model import GuestPath
+from plugengine.spec import ImageConfig
 
 # OCI calls machines as Go does.
 ARCHITECTURES = {

@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from plugengine.images.digest import digest_of, hex_of, is_digest
-from plugengine.locate import Locations
 from plugengine.model import HostPath
+from plugengine.state.locations import Locations
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,8 +13,8 @@ from plugengine.images.reference import Reference, is_id_prefix, parse
 if TYPE_CHECKING:
     from typing import Any
 
-    from plugengine.container import Image
     from plugengine.images.catalog import Catalog
+    from plugengine.spec import Image
 
 _SUGGESTED = 3
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable
 
-    from plugengine.container import Image
     from plugengine.images.store import ImageStore
+    from plugengine.spec import Image
 
 _SHOWN_USERS = 3
 

@@ -11,16 +11,16 @@ from msgspec import DecodeError
 from msgspec.json import decode
 
 from plugengine.errors import NotFoundError, UsageError
-from plugengine.images.apply import unpack
 from plugengine.images.building import add_image, timestamp
 from plugengine.images.config import make_config
+from plugengine.images.layers.apply import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any, BinaryIO
 
-    from plugengine.container import Image
     from plugengine.images.store import ImageStore, Progress
+    from plugengine.spec import Image
 
 _LISTS = {"CMD": "Cmd", "ENTRYPOINT": "Entrypoint"}
 _STRINGS = {"USER": "User", "WORKDIR": "WorkingDir", "STOPSIGNAL": "StopSignal"}

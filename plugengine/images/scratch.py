@@ -7,9 +7,9 @@ import fcntl
 import os
 from typing import TYPE_CHECKING
 
-from plugengine.images import trees
 from plugengine.kernel.files import AT_FDCWD, RENAME_NOREPLACE, renameat2
 from plugengine.model import HostPath
+from plugengine.trees import remove_at
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -49,7 +49,7 @@ class Scratch:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            trees.remove_path(self.path)
+            remove_at.remove_path(self.path)
         finally:
             os.close(self._fd)
 
@@ -78,7 +78,7 @@ def collect(tmp: HostPath, *, dry_run: bool = False) -> list[str]:
             if _lock(fd):
                 removed.append(path)
                 if not dry_run:
-                    trees.remove_path(path)
+                    remove_at.remove_path(path)
         finally:
             os.close(fd)
     return removed

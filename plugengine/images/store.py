@@ -9,15 +9,15 @@ from plugengine.errors import NotFoundError, PlugengineError, UsageError
 from plugengine.images.catalog import Catalog, Complete
 from plugengine.images.digest import is_full_id
 from plugengine.images.files import StoreFiles
-from plugengine.images.sources import BUNDLED, load_source, scheme_of
+from plugengine.images.sources.schemes import BUNDLED, load_source, scheme_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any, BinaryIO, TypeAlias
 
-    from plugengine.container import Image
     from plugengine.model import HostPath
-    from plugengine.state import State
+    from plugengine.spec import Image
+    from plugengine.state.state import State
 
     # Called with what is worked on, bytes done and bytes in all (None: not known).
     Progress: TypeAlias = Callable[[str, int, int | None], None]
@@ -100,7 +100,7 @@ class ImageStore:
         Raises:
             ImageError: The archive is damaged, hostile or no image archive; nothing of it was kept.
         """
-        from plugengine.images import archive
+        from plugengine.images.sources import archive
 
         with self.adding("load image"):
             return archive.load(self, source, progress=progress)
@@ -149,7 +149,7 @@ class ImageStore:
     @contextmanager
     def adding(self, action: str) -> Iterator[None]:
         """Hold the store against removal of layers that no image names yet, and say what went wrong."""
-        from plugengine.locate import directory_error
+        from plugengine.state.locations import directory_error
 
         try:
             with self.files.in_use():
@@ -206,7 +206,7 @@ class ImageStore:
         Raises:
             ConflictError: Containers use it, or an id was given and it has several names.
         """
-        from plugengine.images import removal
+        from plugengine.images import remove as removal
 
         return removal.remove(self, reference, force=force, in_use=in_use or (lambda _: []))
 

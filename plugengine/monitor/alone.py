@@ -6,11 +6,11 @@ import os
 import socket
 import sys
 
-from plugengine import container_rows
 from plugengine.kernel.process import ProcessId
-from plugengine.locate import Locations
 from plugengine.monitor.main import serve
 from plugengine.site import Site
+from plugengine.state import container_rows
+from plugengine.state.locations import Locations
 
 
 def main(root: str, run_root: str, container_id: str, words: str) -> None:

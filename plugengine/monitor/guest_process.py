@@ -9,10 +9,10 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from plugengine import wire
 from plugengine.errors import StateError
-from plugengine.logs import LogWriter
 from plugengine.monitor.loop import READ, WRITE, Loop
+from plugengine.streams import wire
+from plugengine.streams.logs import LogWriter
 
 CHUNK: Final = 64 << 10
 HIGH_WATER: Final = 1 << 20  # a client or a stdin this far behind stops the flow, as a pipe would

@@ -12,13 +12,14 @@ import traceback
 from collections.abc import Callable
 from typing import Final, NoReturn
 
-from plugengine import container_rows, wire
-from plugengine.container_rows import ContainerRow
 from plugengine.errors import ConflictError, PlugengineError
 from plugengine.kernel import credentials, files, mount, process
 from plugengine.kernel.process import ProcessId
 from plugengine.monitor.supervisor import Supervisor
 from plugengine.site import Site
+from plugengine.state import container_rows
+from plugengine.state.container_rows import ContainerRow
+from plugengine.streams import wire
 
 # What callers commonly handle, and what the end of a terminal or session sends.
 _HANDLED: Final = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD, signal.SIGWINCH, signal.SIGALRM, signal.SIGCONT)

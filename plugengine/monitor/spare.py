@@ -13,8 +13,8 @@ from msgspec import Struct
 from plugengine.kernel.process import ProcessId
 
 if TYPE_CHECKING:
-    from plugengine.container_rows import ContainerRow
     from plugengine.site import Site
+    from plugengine.state.container_rows import ContainerRow
 
 _MESSAGE_BYTES: Final = 4096
 
@@ -70,8 +70,8 @@ def fork_spare(site: Site) -> Spare | None:
 
 def _wait(site: Site, connection: socket.socket) -> NoReturn:
     try:
-        from plugengine import container_rows
         from plugengine.monitor.main import cut_ties, supervise
+        from plugengine.state import container_rows
 
         connection = cut_ties(connection)
         site.state.query("SELECT 1")  # opened while there is time

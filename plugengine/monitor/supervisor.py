@@ -13,21 +13,22 @@ from typing import Any, Final
 
 import msgspec
 
-from plugengine import container_rows, wire
-from plugengine.container import ExecSpec
-from plugengine.container_rows import ContainerRow, ContainerState
+from plugengine.containers.plan import StartPlan, make_plan
+from plugengine.containers.remove import remove_container, remove_half_made
+from plugengine.containers.steps import Live, Runner
 from plugengine.errors import PlugengineError, UsageError
-from plugengine.events import Teller
 from plugengine.kernel.process import ProcessId
-from plugengine.launch import Child, start_exec
-from plugengine.logs import LogWriter
 from plugengine.model import encode
+from plugengine.monitor.guest_process import Client, GuestProcess
 from plugengine.monitor.loop import READ, Loop
-from plugengine.monitor.streams import Client, GuestProcess
-from plugengine.plan import StartPlan, make_plan
-from plugengine.removal import remove_container, remove_half_made
+from plugengine.plugins.observers import Teller
+from plugengine.runtime.launch import Child, start_exec
 from plugengine.site import Site
-from plugengine.steps import Live, Runner
+from plugengine.spec import ExecSpec
+from plugengine.state import container_rows
+from plugengine.state.container_rows import ContainerRow, ContainerState
+from plugengine.streams import wire
+from plugengine.streams.logs import LogWriter
 
 _FAREWELL_S: Final = 5.0  # how long clients get to take the last output
 

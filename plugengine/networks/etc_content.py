@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from plugengine.container import ContainerSpec
 from plugengine.errors import UsageError
+from plugengine.spec import ContainerSpec
 
 HOST_GATEWAY: Final = "host-gateway"
 # systemd-resolved's own list, for a host whose /etc/resolv.conf names only its stub on 127.0.0.53; resolved(8).

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from plugengine import etcfiles
-from plugengine.container import ContainerSpec
-from plugengine.locate import Locations
 from plugengine.model import Attachment
+from plugengine.networks import etc_content
+from plugengine.spec import ContainerSpec
+from plugengine.state.locations import Locations
 
 NAMES = ("hosts", "hostname", "resolv.conf")
 
@@ -25,7 +25,7 @@ def write(
         UsageError: A resolver or host entry that is none.
     """
     interfaces = attachment.interfaces if attachment else ()
-    contents = etcfiles.contents(
+    contents = etc_content.contents(
         spec,
         hostname=hostname,
         addresses=[address.partition("/")[0] for interface in interfaces for address in interface.addresses],

@@ -10,10 +10,10 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from plugengine.addresses import format_address, format_cidr, hosts, overlap, parse_address, parse_cidr
 from plugengine.errors import ConflictError, NotFoundError, UsageError
 from plugengine.model import Network
-from plugengine.names import check_name, near_miss
+from plugengine.networks.addresses import format_address, format_cidr, hosts, overlap, parse_address, parse_cidr
+from plugengine.state.names import check_name, near_miss
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from plugengine.model import Record
-    from plugengine.state import State
+    from plugengine.state.state import State
 
 _ROUTES: Final = "/proc/net/route"
 _DESTINATION, _MASK = 1, 7  # columns of that file

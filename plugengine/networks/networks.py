@@ -10,17 +10,18 @@ from typing import cast
 
 import msgspec
 
-from plugengine import container_rows, ipam
-from plugengine.addresses import format_cidr, parse_cidr
-from plugengine.choice import check_options, explain_missing, survey
-from plugengine.container import ContainerSpec, DriverChoice
-from plugengine.container_rows import LIVE, ContainerRow
-from plugengine.drivers import NetworkDriver, open_driver
 from plugengine.errors import ConflictError, NotFoundError, PlugengineError
-from plugengine.ipam import NetworkRow
 from plugengine.model import Attachment, Capability, Network, Record, encode
-from plugengine.names import near_miss
+from plugengine.networks import ipam
+from plugengine.networks.addresses import format_cidr, parse_cidr
+from plugengine.networks.ipam import NetworkRow
+from plugengine.plugins.choice import check_options, explain_missing, survey
+from plugengine.plugins.drivers import NetworkDriver, open_driver
 from plugengine.site import Site
+from plugengine.spec import ContainerSpec, DriverChoice
+from plugengine.state import container_rows
+from plugengine.state.container_rows import LIVE, ContainerRow
+from plugengine.state.names import near_miss
 
 
 def choose(site: Site, spec: ContainerSpec) -> DriverChoice:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from plugengine import session
-from plugengine.container import ExecSpec
-from plugengine.container_rows import ContainerRow
 from plugengine.errors import ConflictError, UsageError
-from plugengine.lifecycle import ask
 from plugengine.model import encode
-from plugengine.session import Outcome, Session, Streams
+from plugengine.operations.lifecycle import ask
 from plugengine.site import Site
+from plugengine.spec import ExecSpec
+from plugengine.state.container_rows import ContainerRow
+from plugengine.streams import attach_client
+from plugengine.streams.attach_client import Outcome, Session, Streams
 
 
 def run_exec(site: Site, row: ContainerRow, spec: ExecSpec, *, streams: Streams | None) -> Outcome:
@@ -21,9 +21,9 @@ def run_exec(site: Site, row: ContainerRow, spec: ExecSpec, *, streams: Streams 
     connection = ask(site, row, {"op": "exec", "spec": encode(spec)})
     try:
         if streams is None or spec.detach:
-            reply = session.read_event(connection)
+            reply = attach_client.read_event(connection)
             if reply.get("event") == "error":
-                session.raise_error(reply)
+                attach_client.raise_error(reply)
             return Outcome(exit_code=0, detached=True)
         return Session(connection, streams, tty=spec.tty).run()
     finally:

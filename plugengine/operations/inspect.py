@@ -10,14 +10,14 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from plugengine import container_rows
-from plugengine.container import ImageConfig
-from plugengine.container_rows import LIVE, ContainerRow
-from plugengine.creation import PlacedMount, storage_request
+from plugengine.containers.create import PlacedMount, storage_request
 from plugengine.errors import ConflictError, NotFoundError, PlugengineError
-from plugengine.logs import LogFollower, LogLine, read_lines, timestamp
 from plugengine.model import Attachment, CgroupStats, Change, NetworkStats, Port, Usage, encode
 from plugengine.site import Site
+from plugengine.spec import ImageConfig
+from plugengine.state import container_rows
+from plugengine.state.container_rows import LIVE, ContainerRow
+from plugengine.streams.logs import LogFollower, LogLine, read_lines, timestamp
 
 
 class ProcessLine(Struct, frozen=True, kw_only=True):
@@ -80,9 +80,9 @@ def containers_of(site: Site, image_id: str) -> list[str]:
 
 def changes(site: Site, row: ContainerRow) -> Iterable[Change]:
     """Return the differences to the image; see `Engine.changes`."""
-    from plugengine import viewing
+    from plugengine.containers import rootfs_view
 
-    return viewing.changes(site, row)
+    return rootfs_view.changes(site, row)
 
 
 def usage(site: Site, row: ContainerRow) -> Usage:
@@ -302,7 +302,7 @@ def _mode(modes: Mapping[str, str], name: str) -> str:
 
 def inspect_network(site: Site, name: str) -> dict[str, Any]:
     """Return everything about a network; see `Engine.inspect_network`."""
-    from plugengine import ipam
+    from plugengine.networks import ipam
 
     stored = ipam.get_network(site.state, name)
     network = stored.network

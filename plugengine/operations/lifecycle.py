@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from plugengine import container_rows, session, wire
-from plugengine.container_rows import LIVE, ContainerRow
+from plugengine.containers.remove import remove_container
 from plugengine.errors import ConflictError, DriverLoadError, NotFoundError, PlugengineError, StateError
-from plugengine.events import Teller
 from plugengine.kernel.process import ProcessId, boot_id, open_pidfd
-from plugengine.removal import remove_container
-from plugengine.session import Outcome, Session, Streams
+from plugengine.plugins.observers import Teller
 from plugengine.site import Site
+from plugengine.state import container_rows
+from plugengine.state.container_rows import LIVE, ContainerRow
+from plugengine.streams import attach_client, wire
+from plugengine.streams.attach_client import Outcome, Session, Streams
 
 if TYPE_CHECKING:
-    from plugengine.drivers import DriverSet
+    from plugengine.plugins.drivers import DriverSet
 
 DEFAULT_STOP_S: Final = 10
 STARTABLE: Final = ("created", "exited")
@@ -61,9 +62,9 @@ def start(
     connection = _spawn(site, row, attach=streams is not None, debug=debug)
     try:
         if streams is None:
-            event = session.read_event(connection, log=log)
+            event = attach_client.read_event(connection, log=log)
             if event.get("event") == "error":
-                session.raise_error(event)
+                attach_client.raise_error(event)
             if warn is not None:
                 for warning in event.get("warnings", ()):
                     warn(str(warning))
@@ -214,7 +215,7 @@ def restart(site: Site, row: ContainerRow, *, timeout_s: int | None = None, numb
     if row.spec.auto_remove and row.status in LIVE:
         try:
             with ask(site, row, {"op": "keep"}) as connection:
-                session.read_event(connection)
+                attach_client.read_event(connection)
         except (ConflictError, StateError):
             pass  # it has just ended, and is gone
     stop(site, row, timeout_s=timeout_s, number=number)
@@ -223,7 +224,7 @@ def restart(site: Site, row: ContainerRow, *, timeout_s: int | None = None, numb
 
 def stop_signal(row: ContainerRow) -> int:
     """Return the number of the signal that asks a container to end."""
-    from plugengine.guest import signal_number
+    from plugengine.runtime.guest import signal_number
 
     text = row.spec.stop_signal or str((row.records.get("config") or {}).get("stop_signal") or "SIGTERM")
     return signal_number(text)
@@ -235,7 +236,7 @@ def wait(site: Site, row: ContainerRow) -> int:
     if row.status in LIVE:
         try:
             with ask(site, row, {"op": "wait"}) as connection:
-                return int(session.read_event(connection)["code"])
+                return int(attach_client.read_event(connection)["code"])
         except (ConflictError, StateError):
             row = container_rows.get(site.state, row.id)  # it may have ended between our look and our question
             if row.status in LIVE:

@@ -13,16 +13,19 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from plugengine import container_rows, ipam, networks, upper, volumes
-from plugengine.container_rows import ContainerRow
-from plugengine.drivers import CLASSES, CgroupDriver, DriverSet, NetworkDriver, StorageDriver, open_driver
+from plugengine import volumes
+from plugengine.containers.remove import remove_container, remove_half_made
 from plugengine.errors import PlugengineError
-from plugengine.inspection import attachment_of
 from plugengine.kernel.process import ProcessId, boot_id, is_alive, open_pidfd
-from plugengine.lifecycle import usable_drivers
 from plugengine.model import CgroupRequest, HostPath
-from plugengine.removal import remove_container, remove_half_made
+from plugengine.networks import ipam, networks
+from plugengine.operations.inspect import attachment_of
+from plugengine.operations.lifecycle import usable_drivers
+from plugengine.plugins.drivers import CLASSES, CgroupDriver, DriverSet, NetworkDriver, StorageDriver, open_driver
 from plugengine.site import Site
+from plugengine.state import container_rows
+from plugengine.state.container_rows import ContainerRow
+from plugengine.trees import upper
 
 _END_S: Final = 5.0
 _KILLED: Final = 128 + signal.SIGKILL
@@ -124,9 +127,9 @@ def _end_process(pid: int, started: int) -> None:
 
 def check(site: Site, *, repair: bool) -> list[Finding]:
     """Return what should not be there; with repair, it is gone afterwards."""
-    from plugengine import salvage
+    from plugengine.state import rescue
 
-    findings = [Finding(what=line, repaired=repair) for line in salvage.check(site.state, repair=repair)]
+    findings = [Finding(what=line, repaired=repair) for line in rescue.check(site.state, repair=repair)]
     if findings and not repair:
         return findings  # what else is wrong can't be told from a damaged database
     live = [row for row in container_rows.list_all(site.state) if row.status not in ("created", "exited")]
@@ -216,7 +219,7 @@ def _gc(site: Site, driver: object, valid: frozenset[str]) -> tuple[str, ...]:
 
 def reset(site: Site) -> None:
     """Stop and remove everything below the roots; see `Engine.reset`."""
-    from plugengine import lifecycle
+    from plugengine.operations import lifecycle
 
     for row in container_rows.list_all(site.state):
         lifecycle.remove(site, row, force=True, with_volumes=True)

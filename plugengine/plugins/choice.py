@@ -8,13 +8,13 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from plugengine.caching import write_quietly
-from plugengine.container import ContainerSpec, DriverChoice
-from plugengine.drivers import Driver, open_driver
 from plugengine.errors import NotFoundError, NotSupportedError, PlugengineError, UsageError
 from plugengine.model import Capability, Host, HostPath
-from plugengine.names import known_names
-from plugengine.plugins import Entry, Registry
+from plugengine.plugins.caching import write_quietly
+from plugengine.plugins.drivers import Driver, open_driver
+from plugengine.plugins.registry import Entry, Registry
+from plugengine.spec import ContainerSpec, DriverChoice
+from plugengine.state.names import known_names
 
 KINDS: Final = ("storage", "network", "cgroup", "namespace")
 CONFIG_VARIABLE: Final = "PLUGENGINE_CONFIG"

@@ -13,8 +13,8 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import Struct
 
-from plugengine.caching import write_quietly
 from plugengine.model import HostPath
+from plugengine.plugins.caching import write_quietly
 
 VARIABLE: Final = "PLUGENGINE_HOOK_TIMEOUT"  # seconds for every verb; 0: none
 T = TypeVar("T")

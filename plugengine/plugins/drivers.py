@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from plugengine.deadlines import Degraded, Expired, Note, seconds, within
 from plugengine.errors import (
     ConflictError,
     DriverError,
@@ -38,7 +37,8 @@ from plugengine.model import (
     StorageRequest,
     Usage,
 )
-from plugengine.plugins import Registry, new_manager, register
+from plugengine.plugins.deadlines import Degraded, Expired, Note, seconds, within
+from plugengine.plugins.registry import Registry, new_manager, register
 
 if TYPE_CHECKING:
     import pluggy

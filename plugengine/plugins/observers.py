@@ -7,8 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from plugengine.deadlines import Expired, within
 from plugengine.model import Event
+from plugengine.plugins.deadlines import Expired, within
 
 _PATIENCE_S: Final = 5.0  # an observer is told while the container waits
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from plugengine.caching import write_quietly
-from plugengine.deadlines import Degraded, Expired, seconds, within
 from plugengine.errors import ConflictError, DriverLoadError, NotFoundError
 from plugengine.hookspecs import API_VERSION, PROJECT, SPECS
 from plugengine.model import Capability, DriverInfo, HostPath
-from plugengine.names import known_names
+from plugengine.plugins.caching import write_quietly
+from plugengine.plugins.deadlines import Degraded, Expired, seconds, within
+from plugengine.state.names import known_names
 
 if TYPE_CHECKING:
     import pluggy

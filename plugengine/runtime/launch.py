@@ -1,4 +1,4 @@
-"""Bring processes into a container: clone the first, fork more for exec; the parent's side of `plugengine.child`."""
+"""Bring processes into a container: clone the first, fork more for exec; the parent's side of `plugengine.runtime.child`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from plugengine import child as inside
-from plugengine import users, wire
-from plugengine.child.report import ERROR, PROCESS, TERMINAL, WARNING, Report
-from plugengine.container import ContainerSpec, ExecSpec, ImageConfig
-from plugengine.container_rows import ContainerRow
-from plugengine.drivers import DriverSet
+from plugengine.containers.steps import Live, join_cgroup
 from plugengine.errors import ConflictError, DriverError
-from plugengine.guest import (
+from plugengine.kernel import process
+from plugengine.kernel.process import ProcessId
+from plugengine.model import HostPath, NamespacePlan, UserMap
+from plugengine.plugins.drivers import DriverSet
+from plugengine.runtime import accounts
+from plugengine.runtime import child as inside
+from plugengine.runtime.child.report import ERROR, PROCESS, TERMINAL, WARNING, Report
+from plugengine.runtime.enter_namespaces import joined
+from plugengine.runtime.guest import (
     GuestPlan,
     GuestRequest,
     ProcessPlan,
@@ -32,15 +35,13 @@ from plugengine.guest import (
     plan_process,
     raise_rlimits,
 )
-from plugengine.joining import joined
-from plugengine.kernel import process
-from plugengine.kernel.process import ProcessId
-from plugengine.model import HostPath, NamespacePlan, UserMap
 from plugengine.security import capabilities, seccomp
 from plugengine.site import Site
-from plugengine.state import connections_kept
-from plugengine.steps import Live, join_cgroup
-from plugengine.streams import Pipes, Stdio
+from plugengine.spec import ContainerSpec, ExecSpec, ImageConfig
+from plugengine.state.container_rows import ContainerRow
+from plugengine.state.state import connections_kept
+from plugengine.streams import wire
+from plugengine.streams.stdio import Pipes, Stdio
 
 _GO: Final = b"+"
 # A guest that hangs, or sends SIGSTOP to what joins it, must not hold its monitor, which serves others, for ever.
@@ -253,7 +254,7 @@ def _process_request(
         spec=spec,
         config=config,
         hostname=hostname,
-        accounts=users.read_accounts(root),
+        accounts=accounts.read_accounts(root),
         seccomp=seccomp.program(profile, bits, HostPath(f"{site.locations.root}/seccomp")),
         user_map=user_map,
     )

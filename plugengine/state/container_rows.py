@@ -9,17 +9,17 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct, field
 
-from plugengine.container import ContainerSpec, DriverChoice
 from plugengine.errors import ConflictError, NotFoundError, StateError, UsageError
 from plugengine.kernel.process import ProcessId, boot_id
-from plugengine.names import check_name, near_miss, new_name
+from plugengine.spec import ContainerSpec, DriverChoice
+from plugengine.state.names import check_name, near_miss, new_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable
 
-    from plugengine.state import State
+    from plugengine.state.state import State
 
 STATUSES: Final = (
     "creating",

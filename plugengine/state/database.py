@@ -6,8 +6,8 @@ import os
 import time
 
 from plugengine.errors import NoSpaceError, StateError
-from plugengine.locate import Locations, directory_error
-from plugengine.schema import MIGRATIONS, VERSION, statements
+from plugengine.state.locations import Locations, directory_error
+from plugengine.state.schema import MIGRATIONS, VERSION, statements
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

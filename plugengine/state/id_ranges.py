@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
 
-    from plugengine.state import State
+    from plugengine.state.state import State
 
 DEFAULT_SIZE: Final = 1 << 16  # nobody is 65534
 _FILES: Final = ("/etc/subuid", "/etc/subgid")

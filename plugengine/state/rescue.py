@@ -6,12 +6,12 @@ import errno
 import os
 import time
 
-from plugengine.database import is_damage
 from plugengine.errors import StateError
 from plugengine.kernel.files import AT_FDCWD, RENAME_EXCHANGE, renameat2
-from plugengine.locate import Locations, directory_error
 from plugengine.model import HostPath
-from plugengine.state import State
+from plugengine.state.database import is_damage
+from plugengine.state.locations import Locations, directory_error
+from plugengine.state.state import State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _rebuild(root: HostPath) -> list[str]:
     except OSError as exc:
         raise directory_error("repair state database", exc, old) from exc
     finally:
-        from plugengine.removing import remove_tree
+        from plugengine.trees.remove import remove_tree
 
         remove_tree(workshop)
     return [*lines, f"state database {old}: the damaged file is kept as {kept}"]

@@ -7,17 +7,17 @@ import os
 from contextlib import contextmanager
 from weakref import WeakSet
 
-from plugengine import database
 from plugengine.errors import StateError
-from plugengine.locate import Locations
 from plugengine.model import HostPath
+from plugengine.state import database
+from plugengine.state.locations import Locations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator
 
-    from plugengine.database import Parameters
+    from plugengine.state.database import Parameters
 
 PATIENCE_S = 60.0  # how long to wait for other processes' transactions, each of which takes microseconds
 

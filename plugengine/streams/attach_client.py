@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from plugengine import errors, wire
+from plugengine import errors
 from plugengine.errors import PlugengineError, StateError, UsageError
+from plugengine.streams import wire
 
 CHUNK: Final = 64 << 10
 _HIGH_WATER: Final = 1 << 20

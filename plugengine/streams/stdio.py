@@ -6,7 +6,7 @@ import os
 
 from msgspec import Struct
 
-from plugengine import wire
+from plugengine.streams import wire
 
 
 class Stdio(Struct, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from msgspec import Struct
 
-from plugengine import cgroupfs
+from plugengine.cgroups import filesystem
 from plugengine.model import Capability, Kind
 
 CONTRACT: Final = "contract"  # the claim every driver makes by being one
@@ -151,4 +151,4 @@ def expect_equal(seen: object, wanted: object, what: str) -> None:
 
 def soon(condition: Callable[[], object]) -> bool:
     """Tell whether a condition comes true within some seconds."""
-    return cgroupfs.until(lambda: bool(condition()), timeout_s=_PATIENCE_S)
+    return filesystem.until(lambda: bool(condition()), timeout_s=_PATIENCE_S)

@@ -16,9 +16,9 @@ from plugengine.errors import NotSupportedError, StateError, UsageError
 from plugengine.kernel.loop import loop_attach
 from plugengine.kernel.mountinfo import mount_of
 from plugengine.model import HostPath
-from plugengine.removing import remove_tree
 from plugengine.testing.host_state import detach_below
 from plugengine.testing.isolation import Ground
+from plugengine.trees.remove import remove_tree
 
 DEFAULT_DIRECTORY: Final = HostPath("/var/tmp")  # noqa: S108 - often on a disk, where /tmp is often a tmpfs
 IMAGE_BYTES: Final = 2 << 30  # sparse

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from plugengine import cgroupfs
+from plugengine.cgroups import filesystem
 from plugengine.errors import DriverError
 
 _PARENT: Final = "plugengine-kit"
@@ -20,16 +20,16 @@ def parent_of(pid: int) -> str:
 
 def left_by(pid: int) -> list[str]:
     """Return the directories of a case's parent that are there, one in each hierarchy at most."""
-    places = {base for hierarchy in cgroupfs.hierarchies() for base in (hierarchy.mount_point, hierarchy.own)}
+    places = {base for hierarchy in filesystem.hierarchies() for base in (hierarchy.mount_point, hierarchy.own)}
     return sorted(path for base in places if os.path.isdir(path := f"{base}/{parent_of(pid)}"))
 
 
 def thaw(pid: int) -> None:
     """Thaw what a case froze: in version 1 a frozen process does not even die of SIGKILL, see freezer-subsystem.rst."""
     for directory in left_by(pid):
-        for group in cgroupfs.walk(directory):
+        for group in filesystem.walk(directory):
             try:
-                cgroupfs.write_or_errno(f"{group}/freezer.state", _THAWED)
+                filesystem.write_or_errno(f"{group}/freezer.state", _THAWED)
             except OSError:  # not the freezer's hierarchy, or gone
                 continue
 
@@ -40,7 +40,7 @@ def remove(pid: int) -> list[str]:
     leaks = [f"left the control group {directory}" for directory in found]
     for directory in found:
         try:
-            cgroupfs.remove(directory, timeout_s=_REMOVE_S)
+            filesystem.remove(directory, timeout_s=_REMOVE_S)
         except (DriverError, OSError) as exc:
             leaks.append(f"left something that cannot be removed: {exc}")
     return leaks

@@ -29,13 +29,13 @@ from plugengine.kernel.mount import (
 )
 from plugengine.kernel.process import CLONE_NEWNET, CLONE_NEWNS, unshare
 from plugengine.model import HostPath
-from plugengine.removing import remove_tree
 from plugengine.testing import groups, host_state, worker
 from plugengine.testing.host_state import HostState
 from plugengine.testing.isolation import Ground, Result, Work, ending, send
 from plugengine.testing.leaks import Board
 from plugengine.testing.outcome import Verdict
 from plugengine.testing.protection import protect_all_but
+from plugengine.trees.remove import remove_tree
 
 _TRACE_WAIT_S: Final = 0.5
 _SETTLE_S: Final = 0.02

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from msgspec import Struct
 
-from plugengine import cgroupfs
+from plugengine.cgroups import filesystem
 
 if TYPE_CHECKING:
     import mmap
@@ -92,7 +92,7 @@ class ProcessState(Struct, frozen=True):
 
     def _threads_left(self) -> int:
         """Return how many threads there are more; one that was waited for may take a moment to be gone."""
-        cgroupfs.until(lambda: _threads() <= self.threads, timeout_s=_PATIENCE_S)
+        filesystem.until(lambda: _threads() <= self.threads, timeout_s=_PATIENCE_S)
         return _threads() - self.threads
 
     def _descriptor_changes(self, after: ProcessState) -> list[str]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from plugengine.drivers import CLASSES, Driver
 from plugengine.errors import NotFoundError, UsageError
 from plugengine.model import Deviation, Host, HostPath, Kind
-from plugengine.names import known_names, near_miss
-from plugengine.plugins import Entry, Registry, new_manager
+from plugengine.plugins.drivers import CLASSES, Driver
+from plugengine.plugins.registry import Entry, Registry, new_manager
 from plugengine.site import host_at
+from plugengine.state.names import known_names, near_miss
 from plugengine.testing.cases import Case, cases
 
 if TYPE_CHECKING:

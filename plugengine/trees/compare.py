@@ -6,12 +6,12 @@ import errno
 import os
 import stat
 
-from plugengine.copying import owner_outside
-from plugengine.descent import Descent
 from plugengine.kernel.attributes import getxattr, listxattr
-from plugengine.merged import STEERING, Merged, is_whiteout, open_at, opened
 from plugengine.model import Change, GuestPath
-from plugengine.sharing import same_content
+from plugengine.trees.copy import owner_outside
+from plugengine.trees.overlay_view import STEERING, Merged, is_whiteout, open_at, opened
+from plugengine.trees.shared_blocks import same_content
+from plugengine.trees.walk import Descent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _NO_ATTRIBUTES = (errno.EOPNOTSUPP, errno.EPERM)
 
 
 def compare(chain: Sequence[HostPath], tree_fd: int, user_map: UserMap | None = None) -> Iterator[Change]:
-    """Yield what a tree changes about a chain of layers, as `plugengine.upper.changes` does for an upper directory.
+    """Yield what a tree changes about a chain of layers, as `plugengine.trees.upper.changes` does for an upper directory.
 
     Everything is looked at: type, mode, owner, size, time of change, device number, attributes, link target; where all
     of these agree, the data decides. A file system that keeps times less exactly than the layers' is no difference.

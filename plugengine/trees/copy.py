@@ -6,7 +6,6 @@ import errno
 import os
 import stat
 
-from plugengine.descent import DIRECTORY, Descent
 from plugengine.kernel.attributes import (
     fchmodat,
     fchownat,
@@ -17,6 +16,7 @@ from plugengine.kernel.attributes import (
 )
 from plugengine.kernel.files import ficlone
 from plugengine.model import IdRange, UserMap
+from plugengine.trees.walk import DIRECTORY, Descent
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -6,10 +6,10 @@ import errno
 import os
 import stat
 
-from plugengine.comparing import Comparison
-from plugengine.copying import EntryCopy
-from plugengine.descent import DIRECTORY, Descent
-from plugengine.merged import Merged, opened
+from plugengine.trees.compare import Comparison
+from plugengine.trees.copy import EntryCopy
+from plugengine.trees.overlay_view import Merged, opened
+from plugengine.trees.walk import DIRECTORY, Descent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

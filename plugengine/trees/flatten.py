@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from plugengine.copying import EntryCopy, outside
-from plugengine.descent import DIRECTORY, Descent
-from plugengine.merged import Merged, opened
+from plugengine.trees.copy import EntryCopy, outside
+from plugengine.trees.overlay_view import Merged, opened
+from plugengine.trees.walk import DIRECTORY, Descent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

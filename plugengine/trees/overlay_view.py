@@ -7,8 +7,8 @@ import os
 import stat
 from contextlib import contextmanager
 
-from plugengine.descent import DIRECTORY
 from plugengine.kernel.attributes import getxattr
+from plugengine.trees.walk import DIRECTORY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ import errno
 import os
 import stat
 
-from plugengine.descent import Descent
 from plugengine.errors import StateError
 from plugengine.kernel import btrfs
 from plugengine.kernel.attributes import FS_APPEND_FL, FS_IMMUTABLE_FL, get_inode_flags, set_inode_flags
+from plugengine.trees.walk import Descent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

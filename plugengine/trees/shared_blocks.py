@@ -31,7 +31,7 @@ def same_content(one_fd: int, other_fd: int) -> bool:
 def unshared_bytes(directory_fd: int, name: str, found: os.stat_result) -> int:
     """Return the space of an entry on disk that nothing else uses; what has no place on disk yet counts too.
 
-    To be given to `plugengine.upper.usage`.
+    To be given to `plugengine.trees.upper.usage`.
     """
     blocks = found.st_blocks * _BLOCK_BYTES
     if not stat.S_ISREG(found.st_mode) or not blocks or files.fstatfs_type(directory_fd) not in _SHARING:

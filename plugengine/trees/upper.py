@@ -6,12 +6,12 @@ import errno
 import os
 import stat
 
-from plugengine.copying import owner_outside
-from plugengine.descent import Descent
 from plugengine.kernel.attributes import getxattr, listxattr
-from plugengine.merged import REDIRECT, STEERING, Merged, attribute, is_opaque, is_whiteout, open_at, opened
 from plugengine.model import Change, GuestPath, Usage
-from plugengine.removing import remove_tree
+from plugengine.trees.copy import owner_outside
+from plugengine.trees.overlay_view import REDIRECT, STEERING, Merged, attribute, is_opaque, is_whiteout, open_at, opened
+from plugengine.trees.remove import remove_tree
+from plugengine.trees.walk import Descent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -301,7 +301,7 @@ def preload_drivers() -> None:
     """Import the drivers of the engine's own distribution; those of others are loaded by who chooses them."""
     from plugengine.errors import PlugengineError
     from plugengine.hookspecs import PROJECT
-    from plugengine.plugins import GROUPS, Registry
+    from plugengine.plugins.registry import GROUPS, Registry
 
     registry = Registry()
     for group in GROUPS:

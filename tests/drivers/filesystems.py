@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
-from plugengine.images.diff import diff_layer
+from plugengine.images.layers.diff import diff_layer
 from plugengine.kernel.extents import FIEMAP_EXTENT_DATA_INLINE, FIEMAP_EXTENT_SHARED, fiemap
 from plugengine.model import HostPath, StorageRequest, UserMap
 from plugengine.testing.ground import loop_filesystem

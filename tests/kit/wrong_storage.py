@@ -20,7 +20,6 @@ from msgspec.structs import replace
 
 from plugengine.errors import DriverError, NoSpaceError
 from plugengine.hookspecs import hookimpl
-from plugengine.materialising import write_chain
 from plugengine.model import (
     Capability,
     Change,
@@ -34,7 +33,8 @@ from plugengine.model import (
     StorageRequest,
     Usage,
 )
-from plugengine.removing import remove_tree
+from plugengine.trees.flatten import write_chain
+from plugengine.trees.remove import remove_tree
 
 SIZE = Option(name="size", default="", help="most that the container's changes may take")
 
@@ -445,7 +445,7 @@ class UpperLosesWhiteouts(Good):
 
 class CountsLayers(Good):
     def usage(self, request: StorageRequest, record: Record) -> Usage:
-        from plugengine.upper import usage
+        from plugengine.trees.upper import usage
 
         found = super().usage(request, record)
         return replace(found, size_bytes=found.size_bytes + sum(usage(layer).size_bytes for layer in request.chain))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from plugengine.deadlines import Expired, within
+from plugengine.plugins.deadlines import Expired, within
 
 pytestmark = pytest.mark.timeout(method="thread")  # the other method has a handler of SIGALRM
 LIMIT_S = 0.2

@@ -10,9 +10,9 @@ from typing import Final
 
 from plugengine.kernel import btrfs
 from plugengine.kernel.files import AT_FDCWD, RENAME_NOREPLACE, renameat2, syncfs
-from plugengine.materialising import write_chain
 from plugengine.model import HostPath
-from plugengine.removing import remove_tree
+from plugengine.trees.flatten import write_chain
+from plugengine.trees.remove import remove_tree
 
 from plugengine_btrfs import subvolumes
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 from plugengine.errors import DriverError, NoSpaceError, NotSupportedError
 from plugengine.kernel import btrfs
 from plugengine.model import HostPath, StorageRequest, Usage
-from plugengine.mounting import maps_owners
-from plugengine.removing import remove_tree
+from plugengine.mounts import maps_owners
+from plugengine.trees.remove import remove_tree
 
 from plugengine_btrfs import bases, limits, subvolumes
 
@@ -57,8 +57,8 @@ def make(request: StorageRequest) -> dict[str, Any]:
 
 def usage(request: StorageRequest) -> Usage:
     """Return the space of the files that were made or changed after the snapshot was taken."""
-    from plugengine.sharing import unshared_bytes
-    from plugengine.upper import usage
+    from plugengine.trees.shared_blocks import unshared_bytes
+    from plugengine.trees.upper import usage
 
     fd = os.open(path(request), _DIRECTORY)
     try:

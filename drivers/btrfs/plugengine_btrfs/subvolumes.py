@@ -7,7 +7,7 @@ import os
 from typing import Final
 
 from plugengine.kernel import btrfs
-from plugengine.removing import remove_tree
+from plugengine.trees.remove import remove_tree
 
 from plugengine_btrfs import limits
 

@@ -6,7 +6,7 @@ import os
 
 from plugengine.kernel.files import BTRFS_SUPER_MAGIC, fstatfs_type
 from plugengine.model import Host
-from plugengine.mounting import bind_obstacles
+from plugengine.mounts import bind_obstacles
 
 
 def reasons(host: Host) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from plugengine.cgroupfs import keyed, read
+from plugengine.cgroups.filesystem import keyed, read
 from plugengine.model import CgroupStats, Record
 
 # mm/page_counter: "no limit" is the largest number of pages, in bytes

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from plugengine import cgroupfs
+from plugengine.cgroups import filesystem
 from plugengine.errors import DriverError, PlugengineError
 from plugengine.model import CgroupEntry, CgroupRequest, HostPath, Record, Setting, Settings
 
@@ -23,13 +23,13 @@ _CPUSET_FILES = ("cpuset.cpus", "cpuset.mems")
 
 def create(request: CgroupRequest, controllers: ControllerSet) -> Record:
     """Make the group everywhere, or nowhere."""
-    path = cgroupfs.relative_path(request.parent, request.container_id)
+    path = filesystem.relative_path(request.parent, request.container_id)
     groups: dict[str, str] = {}
     used = controllers.in_use()
     try:
         for names, base in used:
             prepare = _inherit_cpuset if "cpuset" in names else _nothing
-            directory = cgroupfs.make(base, path, request.owner, prepare)
+            directory = filesystem.make(base, path, request.owner, prepare)
             groups.update(dict.fromkeys(names, directory))
     except (OSError, PlugengineError) as exc:
         _remove_all(groups, timeout_s=_UNDO_TIMEOUT_S)
@@ -42,8 +42,8 @@ def create(request: CgroupRequest, controllers: ControllerSet) -> Record:
 def _inherit_cpuset(parent: str, group: str) -> None:
     """Copy processors and memory nodes down: a group without them takes no process (cpuset(7))."""
     for file in _CPUSET_FILES:
-        if not cgroupfs.read(f"{group}/{file}").strip():
-            cgroupfs.write_or_errno(f"{group}/{file}", cgroupfs.read(f"{parent}/{file}").strip())
+        if not filesystem.read(f"{group}/{file}").strip():
+            filesystem.write_or_errno(f"{group}/{file}", filesystem.read(f"{parent}/{file}").strip())
 
 
 def _nothing(parent: str, group: str) -> None:
@@ -58,7 +58,7 @@ def apply(record: Record, settings: Settings) -> None:
     if devices and _same_devices(groups["devices"], devices):
         writes = [write for write in writes if write not in devices]
     for write in _in_possible_order(groups, writes):
-        cgroupfs.write(f"{groups[write.controller]}/{write.file}", write.value)
+        filesystem.write(f"{groups[write.controller]}/{write.file}", write.value)
 
 
 def _same_devices(group: str, writes: list[Setting]) -> bool:
@@ -73,7 +73,7 @@ def _same_devices(group: str, writes: list[Setting]) -> bool:
             wanted = {"a *:*": set("rwm")}
         else:
             wanted.setdefault(f"{kind} {numbers}", set()).update(access)
-    present = (line.rpartition(" ") for line in cgroupfs.read(f"{group}/devices.list").splitlines())
+    present = (line.rpartition(" ") for line in filesystem.read(f"{group}/devices.list").splitlines())
     return {key: set(access) for key, _, access in present} == wanted
 
 
@@ -82,7 +82,7 @@ def _in_possible_order(groups: dict[str, str], writes: list[Setting]) -> list[Se
     by_file = {write.file: position for position, write in enumerate(writes)}
     if MEMORY_LIMIT not in by_file or MEMORY_AND_SWAP_LIMIT not in by_file:
         return writes
-    current = int(cgroupfs.read(f"{groups['memory']}/{MEMORY_AND_SWAP_LIMIT}"))
+    current = int(filesystem.read(f"{groups['memory']}/{MEMORY_AND_SWAP_LIMIT}"))
     memory, both = by_file[MEMORY_LIMIT], by_file[MEMORY_AND_SWAP_LIMIT]
     if int(writes[memory].value) > current or int(writes[memory].value) < 0:
         writes[memory], writes[both] = writes[both], writes[memory]
@@ -92,7 +92,7 @@ def _in_possible_order(groups: dict[str, str], writes: list[Setting]) -> list[Se
 def join(record: Record, pid: int) -> None:
     """Move one process in; only the first write is slow, see `CgroupEntry`."""
     for directory in dict.fromkeys(record["groups"].values()):
-        cgroupfs.write(f"{directory}/cgroup.procs", str(pid))
+        filesystem.write(f"{directory}/cgroup.procs", str(pid))
 
 
 def entry(record: Record) -> CgroupEntry:
@@ -117,7 +117,7 @@ def _remove_all(groups: dict[str, str], *, timeout_s: float) -> list[PlugengineE
     errors: list[PlugengineError] = []
     for directory in dict.fromkeys(groups.values()):
         try:
-            cgroupfs.remove(directory, timeout_s=timeout_s)
+            filesystem.remove(directory, timeout_s=timeout_s)
         except DriverError as exc:
             errors.append(exc)
         except OSError as exc:
@@ -129,7 +129,7 @@ def collect(controllers: ControllerSet, owner: str, parent: str, valid_ids: froz
     """Kill and remove the groups of containers that are no more; return a line for each."""
     found: dict[str, dict[str, str]] = {}
     for names, base in controllers.in_use():
-        for directory in cgroupfs.strays(base, parent, owner, valid_ids):
+        for directory in filesystem.strays(base, parent, owner, valid_ids):
             groups = found.setdefault(os.path.basename(directory), {})
             groups.update(dict.fromkeys(names, directory))
     for groups in found.values():

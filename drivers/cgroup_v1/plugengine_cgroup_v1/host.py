@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple, Self
 
-from plugengine.cgroupfs import Hierarchy, hierarchies, read
+from plugengine.cgroups.filesystem import Hierarchy, hierarchies, read
 
 UNIFIED = ""  # the hierarchy of version 2, which hybrid hosts mount beside the others
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from plugengine.cgroup_limits import any_disk_uses_bfq, check_list, check_memory, has_swap, memory_and_swap
+from plugengine.cgroups.limits import any_disk_uses_bfq, check_list, check_memory, has_swap, memory_and_swap
 from plugengine.model import DeviceRule, Limits, Setting, Settings
 
 from plugengine_cgroup_v1.host import ControlFiles, ControllerSet

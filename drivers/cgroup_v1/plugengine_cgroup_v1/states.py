@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from plugengine import cgroupfs
+from plugengine.cgroups import filesystem
 from plugengine.errors import DriverError, NotSupportedError
 from plugengine.kernel.process import SIGKILL, pidfd_open, pidfd_send_signal
 from plugengine.model import Record
@@ -24,7 +24,7 @@ def pids(record: Record) -> tuple[int, ...]:
     """Return the processes of the group in any hierarchy: a privileged guest may have moved some within one."""
     found: dict[int, None] = {}
     for directory in dict.fromkeys(record["groups"].values()):
-        found.update(dict.fromkeys(cgroupfs.pids(directory)))
+        found.update(dict.fromkeys(filesystem.pids(directory)))
     return tuple(found)
 
 
@@ -42,9 +42,9 @@ def freeze(record: Record, *, frozen: bool) -> None:
         return
     wanted = _FROZEN if frozen else _THAWED
     # Written anew each time: a process forked in the middle keeps the group FREEZING until the next write.
-    if cgroupfs.until(lambda: _set_state(group, wanted), timeout_s=_FREEZE_TIMEOUT_S):
+    if filesystem.until(lambda: _set_state(group, wanted), timeout_s=_FREEZE_TIMEOUT_S):
         return
-    cgroupfs.write(f"{group}/freezer.state", _THAWED)
+    filesystem.write(f"{group}/freezer.state", _THAWED)
     raise DriverError(
         f"freeze cgroup {group}: not frozen after {_FREEZE_TIMEOUT_S:.0f} s",
         hint="a process of it waits for a disk or a network filesystem",
@@ -52,8 +52,8 @@ def freeze(record: Record, *, frozen: bool) -> None:
 
 
 def _set_state(group: str, wanted: str) -> bool:
-    cgroupfs.write(f"{group}/freezer.state", wanted)
-    return cgroupfs.read(f"{group}/freezer.state").strip() == wanted
+    filesystem.write(f"{group}/freezer.state", wanted)
+    return filesystem.read(f"{group}/freezer.state").strip() == wanted
 
 
 def kill(record: Record) -> None:
@@ -70,7 +70,7 @@ def kill(record: Record) -> None:
         if attempt > 0 or not _kill_at_once(record):
             _kill_frozen(record)
         _thaw(record)
-        if cgroupfs.until(lambda: not pids(record), timeout_s=_KILL_ROUND_S):
+        if filesystem.until(lambda: not pids(record), timeout_s=_KILL_ROUND_S):
             return
     left = pids(record)
     raise DriverError(
@@ -83,7 +83,7 @@ def _kill_at_once(record: Record) -> bool:
     group = record["groups"].get(UNIFIED)
     if group is None or not os.path.exists(f"{group}/cgroup.kill"):
         return False
-    cgroupfs.write(f"{group}/cgroup.kill", "1")
+    filesystem.write(f"{group}/cgroup.kill", "1")
     return True
 
 
@@ -91,7 +91,7 @@ def _kill_frozen(record: Record) -> None:
     group = record["groups"].get("freezer")
     if group is not None:
         _write_state(group, _FROZEN)
-        cgroupfs.until(lambda: cgroupfs.read(f"{group}/freezer.state").strip() == _FROZEN, timeout_s=_KILL_ROUND_S)
+        filesystem.until(lambda: filesystem.read(f"{group}/freezer.state").strip() == _FROZEN, timeout_s=_KILL_ROUND_S)
     for pid in pids(record):
         _kill_member(record, pid)
 
@@ -114,7 +114,7 @@ def _kill_member(record: Record, pid: int) -> None:
 def _is_member(record: Record, pid: int) -> bool:
     group = os.path.basename(next(iter(record["groups"].values())))
     try:
-        lines = cgroupfs.read(f"/proc/{pid}/cgroup").splitlines()
+        lines = filesystem.read(f"/proc/{pid}/cgroup").splitlines()
     except (FileNotFoundError, ProcessLookupError):
         return False
     return any(group in line.split("/") for line in lines)
@@ -129,7 +129,7 @@ def _thaw(record: Record) -> None:
 
 def _write_state(group: str, state: str) -> None:
     try:
-        cgroupfs.write_or_errno(f"{group}/freezer.state", state)
+        filesystem.write_or_errno(f"{group}/freezer.state", state)
     except OSError as exc:
         if exc.errno not in {errno.ENOENT, errno.ENODEV}:
             raise  # a group that is gone holds nobody

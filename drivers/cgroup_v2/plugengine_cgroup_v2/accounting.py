@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from plugengine.cgroupfs import keyed, read
+from plugengine.cgroups.filesystem import keyed, read
 from plugengine.model import CgroupStats, Record
 
 _NS_PER_US = 1000

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 
-from plugengine import cgroupfs
-from plugengine.cgroup_limits import has_swap
+from plugengine.cgroups import filesystem
+from plugengine.cgroups.limits import has_swap
 from plugengine.errors import DriverError
 from plugengine.kernel import bpf
 from plugengine.model import CgroupRequest, DeviceRule, Limits, Record, Settings
@@ -30,13 +30,13 @@ _MOVE_ROUNDS = 20
 
 def create(request: CgroupRequest, host: Unified) -> Record:
     """Make the group, with the controllers handed down on every level above it."""
-    path = cgroupfs.relative_path(request.parent, request.container_id)
+    path = filesystem.relative_path(request.parent, request.container_id)
 
     def hand_down(parent: str, group: str) -> None:
         _enable(parent, is_base=parent == host.base)
 
     try:
-        return {"group": cgroupfs.make(host.base, path, request.owner, hand_down)}
+        return {"group": filesystem.make(host.base, path, request.owner, hand_down)}
     except OSError as exc:
         raise DriverError(f"make cgroup {exc.filename or path}: {exc.strerror}") from exc
 
@@ -47,17 +47,17 @@ def _enable(group: str, *, is_base: bool) -> None:
     A group other than the machine's root can't both hand down and hold processes. Where the engine lives in its base
     group, as in a container of its own, the processes there move to a leaf.
     """
-    available = cgroupfs.read(f"{group}/cgroup.controllers").split()
-    present = cgroupfs.read(f"{group}/cgroup.subtree_control").split()
+    available = filesystem.read(f"{group}/cgroup.controllers").split()
+    present = filesystem.read(f"{group}/cgroup.subtree_control").split()
     for name in _IN_ORDER:
         if name not in available or name in present:
             continue
         try:
-            cgroupfs.write_or_errno(f"{group}/cgroup.subtree_control", f"+{name}")
+            filesystem.write_or_errno(f"{group}/cgroup.subtree_control", f"+{name}")
         except OSError as exc:
             if exc.errno in _HOLDS_PROCESSES and is_base:
                 _move_to_leaf(group)
-                cgroupfs.write(f"{group}/cgroup.subtree_control", f"+{name}")
+                filesystem.write(f"{group}/cgroup.subtree_control", f"+{name}")
             elif not os.path.exists(group):
                 raise  # another engine removed it with its last container
             elif name in REQUIRED:
@@ -76,12 +76,12 @@ def _move_to_leaf(group: str) -> None:
     leaf = f"{group}/{_LEAF}"
     os.makedirs(leaf, exist_ok=True)
     for _ in range(_MOVE_ROUNDS):  # a process may fork while it is moved
-        members = cgroupfs.read(f"{group}/cgroup.procs").split()
+        members = filesystem.read(f"{group}/cgroup.procs").split()
         if not members:
             return
         for pid in members:
             try:
-                cgroupfs.write_or_errno(f"{leaf}/cgroup.procs", pid)
+                filesystem.write_or_errno(f"{leaf}/cgroup.procs", pid)
             except OSError as exc:
                 if exc.errno not in {errno.ESRCH, errno.EINVAL}:
                     raise  # it ended, or is a thread of the kernel
@@ -93,7 +93,7 @@ def apply(record: Record, settings: Settings, limits: Limits) -> None:
     for write in settings.writes:
         if write.file == SWAP_LIMIT and not os.path.exists(f"{group}/{SWAP_LIMIT}") and not has_swap():
             continue  # nothing to limit
-        cgroupfs.write(f"{group}/{write.file}", write.value)
+        filesystem.write(f"{group}/{write.file}", write.value)
     if limits.devices is not None:
         try:
             _attach(group, limits.devices)
@@ -131,20 +131,20 @@ def _attach(group: str, rules: tuple[DeviceRule, ...]) -> None:
 
 def join(record: Record, pid: int) -> None:
     """Move one process in."""
-    cgroupfs.write(f"{record['group']}/cgroup.procs", str(pid))
+    filesystem.write(f"{record['group']}/cgroup.procs", str(pid))
 
 
 def remove(record: Record) -> None:
     """Remove the group; its device program goes with it."""
     try:
-        cgroupfs.remove(record["group"], timeout_s=_REMOVE_TIMEOUT_S)
+        filesystem.remove(record["group"], timeout_s=_REMOVE_TIMEOUT_S)
     except OSError as exc:
         raise DriverError(f"remove cgroup {record['group']}: {exc.strerror}") from exc
 
 
 def collect(host: Unified, owner: str, parent: str, valid_ids: frozenset[str]) -> list[str]:
     """Kill and remove the groups of containers that are no more; return a line for each."""
-    found = cgroupfs.strays(host.base, parent, owner, valid_ids)
+    found = filesystem.strays(host.base, parent, owner, valid_ids)
     for group in found:
         states.kill({"group": group})
         remove({"group": group})

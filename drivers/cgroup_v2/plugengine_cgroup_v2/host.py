@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from plugengine.cgroupfs import Hierarchy, hierarchies, read
+from plugengine.cgroups.filesystem import Hierarchy, hierarchies, read
 from plugengine.errors import NotSupportedError
 
 REQUIRED = ("cpu", "memory", "pids")

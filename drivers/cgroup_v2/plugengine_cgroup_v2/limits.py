@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from plugengine.cgroup_limits import (
+from plugengine.cgroups.filesystem import read
+from plugengine.cgroups.limits import (
     any_disk_uses_bfq,
     check_list,
     check_memory,
@@ -12,7 +13,6 @@ from plugengine.cgroup_limits import (
     memory_and_swap,
     weight_of_shares,
 )
-from plugengine.cgroupfs import read
 from plugengine.model import Limits, Setting, Settings
 
 from plugengine_cgroup_v2.host import Unified

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from plugengine import cgroupfs
+from plugengine.cgroups import filesystem
 from plugengine.errors import DriverError
 from plugengine.kernel.process import SIGKILL, pidfd_open, pidfd_send_signal
 from plugengine.model import Record
@@ -19,7 +19,7 @@ _KILL_ROUND_S = 0.25
 
 def pids(record: Record) -> tuple[int, ...]:
     """Return the processes of the group and its descendants."""
-    return cgroupfs.pids(record["group"])
+    return filesystem.pids(record["group"])
 
 
 def freeze(record: Record, *, frozen: bool) -> None:
@@ -31,10 +31,10 @@ def freeze(record: Record, *, frozen: bool) -> None:
     group = record["group"]
     if not frozen and not os.path.exists(group):
         return
-    cgroupfs.write(f"{group}/cgroup.freeze", str(int(frozen)))
-    if cgroupfs.until(lambda: _is_frozen(group) == frozen, timeout_s=_FREEZE_TIMEOUT_S):
+    filesystem.write(f"{group}/cgroup.freeze", str(int(frozen)))
+    if filesystem.until(lambda: _is_frozen(group) == frozen, timeout_s=_FREEZE_TIMEOUT_S):
         return
-    cgroupfs.write(f"{group}/cgroup.freeze", "0")
+    filesystem.write(f"{group}/cgroup.freeze", "0")
     raise DriverError(
         f"freeze cgroup {group}: not frozen after {_FREEZE_TIMEOUT_S:.0f} s",
         hint="a process of it waits for a disk or a network filesystem",
@@ -42,7 +42,7 @@ def freeze(record: Record, *, frozen: bool) -> None:
 
 
 def _is_frozen(group: str) -> bool:
-    return cgroupfs.keyed(cgroupfs.read(f"{group}/cgroup.events")).get("frozen") == 1
+    return filesystem.keyed(filesystem.read(f"{group}/cgroup.events")).get("frozen") == 1
 
 
 def kill(record: Record) -> None:
@@ -56,10 +56,10 @@ def kill(record: Record) -> None:
         if not pids(record):
             return
         if os.path.exists(f"{group}/{_KILL_FILE}"):
-            cgroupfs.write(f"{group}/{_KILL_FILE}", "1")
+            filesystem.write(f"{group}/{_KILL_FILE}", "1")
         else:
             _kill_frozen(group)
-        if cgroupfs.until(lambda: not pids(record), timeout_s=_KILL_ROUND_S):
+        if filesystem.until(lambda: not pids(record), timeout_s=_KILL_ROUND_S):
             return
     left = pids(record)
     raise DriverError(
@@ -70,9 +70,9 @@ def kill(record: Record) -> None:
 
 def _kill_frozen(group: str) -> None:
     """Kill what can't fork meanwhile: a frozen process of version 2 dies of SIGKILL without being thawed."""
-    cgroupfs.write(f"{group}/cgroup.freeze", "1")
-    cgroupfs.until(lambda: _is_frozen(group), timeout_s=_KILL_ROUND_S)
-    for pid in cgroupfs.pids(group):
+    filesystem.write(f"{group}/cgroup.freeze", "1")
+    filesystem.until(lambda: _is_frozen(group), timeout_s=_KILL_ROUND_S)
+    for pid in filesystem.pids(group):
         try:
             pidfd = pidfd_open(pid)
         except ProcessLookupError:
@@ -88,7 +88,7 @@ def _kill_frozen(group: str) -> None:
 
 def _group_of(pid: int) -> str:
     try:
-        lines = cgroupfs.read(f"/proc/{pid}/cgroup").splitlines()
+        lines = filesystem.read(f"/proc/{pid}/cgroup").splitlines()
     except (FileNotFoundError, ProcessLookupError):
         return ""
     return next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "")

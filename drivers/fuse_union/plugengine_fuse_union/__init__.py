@@ -150,7 +150,7 @@ def pe_storage_mounts(request: StorageRequest, record: Record) -> Rootfs:
 @hookimpl
 def pe_storage_changes(request: StorageRequest, record: Record) -> Iterable[Change]:
     """Yield what the upper directory changes; its owners are the guest's, as the layers' are."""
-    from plugengine.upper import changes
+    from plugengine.trees.upper import changes
 
     return changes(_upper(request), request.chain)
 
@@ -164,7 +164,7 @@ def pe_storage_upper(request: StorageRequest, record: Record) -> HostPath:
 @hookimpl
 def pe_storage_usage(request: StorageRequest, record: Record) -> Usage:
     """Return the space of the upper directory."""
-    from plugengine.upper import usage
+    from plugengine.trees.upper import usage
 
     return usage(_upper(request))
 
@@ -180,7 +180,7 @@ def pe_storage_stats(request: StorageRequest, record: Record) -> Mapping[str, in
 @hookimpl
 def pe_storage_remove(request: StorageRequest, record: Record | None) -> bool:
     """Remove the upper and the work directory."""
-    from plugengine.upper import remove_tree
+    from plugengine.trees.upper import remove_tree
 
     for name in (_UPPER, _UNFINISHED, _WORK):
         remove_tree(os.path.join(request.directory, name))

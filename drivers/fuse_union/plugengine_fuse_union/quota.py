@@ -116,7 +116,7 @@ class Quota:
 def open_quota(limit: int, upper: bytes) -> Quota:
     """Count what an upper directory takes now, as `pe_storage_usage` does."""
     from plugengine.model import HostPath
-    from plugengine.upper import usage
+    from plugengine.trees.upper import usage
 
     path = HostPath(os.fsdecode(upper))
     quota = Quota(limit, usage(path).size_bytes, os.statvfs(upper).f_frsize)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from plugengine import upper
 from plugengine.hookspecs import API_VERSION, hookimpl
 from plugengine.model import (
     Capability,
@@ -18,6 +17,7 @@ from plugengine.model import (
     StorageRequest,
     Usage,
 )
+from plugengine.trees import upper
 
 from plugengine_overlay import mounting, options, support, writable
 

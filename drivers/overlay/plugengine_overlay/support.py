@@ -20,7 +20,7 @@ from plugengine.kernel.mount import (
     open_tree,
 )
 from plugengine.model import Host, HostPath, UserMap
-from plugengine.removing import remove_tree
+from plugengine.trees.remove import remove_tree
 
 # Hold overlayfs' upper directories on every kernel the engine runs on.
 _GOOD: Final = frozenset({files.EXT4_SUPER_MAGIC, files.BTRFS_SUPER_MAGIC, files.TMPFS_MAGIC})
@@ -83,7 +83,7 @@ def maps_owners(directory: HostPath, layers: HostPath, user_map: UserMap) -> boo
         layers: A directory of the layer store.
         user_map: The map.
     """
-    from plugengine.mounting import user_namespace
+    from plugengine.mounts import user_namespace
 
     if os.stat(directory).st_dev != os.stat(layers).st_dev:
         return False

@@ -6,11 +6,11 @@ import errno
 import os
 import stat
 
-from plugengine.copying import id_outside, owner_outside
 from plugengine.errors import DriverError, NoSpaceError
 from plugengine.kernel.attributes import getxattr, listxattr, setxattr
 from plugengine.model import HostPath, StorageRequest
-from plugengine.removing import remove_tree
+from plugengine.trees.copy import id_outside, owner_outside
+from plugengine.trees.remove import remove_tree
 
 from plugengine_overlay import mounting, support
 
@@ -74,7 +74,7 @@ def _map_layers(request: StorageRequest) -> str:
     os.makedirs(f"{request.directory}/{mounting.LOWER}", 0o700, exist_ok=True)
     if support.maps_owners(request.directory, mounting.common_parent(request.chain), request.user_map):
         return MAPPED_MOUNT
-    from plugengine.copying import TreeCopy
+    from plugengine.trees.copy import TreeCopy
 
     for index, layer in enumerate(request.chain):
         remove_tree(_copy_of(request, index))

@@ -7,7 +7,7 @@ from typing import Final
 
 from plugengine.hookspecs import API_VERSION, hookimpl
 from plugengine.model import Capability, DriverInfo, Host, HostPath, Record, Rootfs, StorageRequest, Usage
-from plugengine.mounting import bind_obstacles
+from plugengine.mounts import bind_obstacles
 
 from plugengine_vfs import tree
 
@@ -46,8 +46,8 @@ def pe_storage_mounts(request: StorageRequest, record: Record) -> Rootfs:
 @hookimpl
 def pe_storage_usage(request: StorageRequest, record: Record) -> Usage:
     """Return the space of the copy but for blocks it shares with the layers."""
-    from plugengine.sharing import unshared_bytes
-    from plugengine.upper import usage
+    from plugengine.trees.shared_blocks import unshared_bytes
+    from plugengine.trees.upper import usage
 
     return usage(tree.path(request), unshared_bytes)
 

@@ -8,10 +8,10 @@ from typing import Final
 
 from plugengine.errors import DriverError, NoSpaceError
 from plugengine.kernel.mount import MS_RDONLY
-from plugengine.materialising import write_chain
 from plugengine.model import HostPath, Mount, Record, StorageRequest
-from plugengine.mounting import maps_owners
-from plugengine.removing import remove_tree
+from plugengine.mounts import maps_owners
+from plugengine.trees.flatten import write_chain
+from plugengine.trees.remove import remove_tree
 
 _TREE: Final = "root"
 _UNFINISHED: Final = "unfinished"

@@ -11,19 +11,19 @@ from contextlib import ExitStack, suppress
 from random import Random
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from plugengine import viewing
 from plugengine.bench.image import HOME, WORK
 from plugengine.bench.results import HIGHER, LOWER
 from plugengine.bench.workload import Workload
 from plugengine.bench.workloads.content import FILE_BYTES, FILES_PER_DIRECTORY
 from plugengine.bench.workloads.data import DataFile
+from plugengine.containers import rootfs_view
 from plugengine.errors import PlugengineError
-from plugengine.images.apply import apply_layer
-from plugengine.images.diff import diff_layer
+from plugengine.images.layers.apply import apply_layer
+from plugengine.images.layers.diff import diff_layer
 from plugengine.kernel.pagecache import resident_bytes
 from plugengine.model import HostPath
-from plugengine.names import new_id
-from plugengine.removing import remove_tree
+from plugengine.state.names import new_id
+from plugengine.trees.remove import remove_tree
 
 if TYPE_CHECKING:
     from plugengine.bench.places import Place
@@ -172,11 +172,11 @@ class Diff(_LifeCycle):
         engine = stand.engine
         row = engine.create(stand.spec())
         try:
-            with viewing.root_filesystem(engine.site, row) as root:
+            with rootfs_view.root_filesystem(engine.site, row) as root:
                 _change(f"/proc/self/fd/{root}{HOME}/{self.area}", sizes["files"])
             stand.settle()
             begin = time.perf_counter()
-            with viewing.overlay_form(engine.site, row) as upper:
+            with rootfs_view.overlay_form(engine.site, row) as upper:
                 diff_layer(upper)
             return time.perf_counter() - begin
         finally:

@@ -13,7 +13,7 @@ from plugengine.cli.app import App
 from plugengine.cli.command import command, option, options, switch
 from plugengine.cli.commands.bench_results import conclude
 from plugengine.cli.files import check_place
-from plugengine.cli.parse.fault import CommandLineError
+from plugengine.cli.parse.errors import CommandLineError
 from plugengine.cli.parse.quantities import parse_int
 from plugengine.errors import UsageError
 
@@ -72,7 +72,7 @@ def storage(app: App, **values: Any) -> int | None:
     from plugengine.bench import catalog
     from plugengine.bench.storage import DEFAULT_IMAGE, StorageOptions, measure
     from plugengine.bench.workload import Size
-    from plugengine.plugins import Registry
+    from plugengine.plugins.registry import Registry
 
     registry = Registry()
     size = Size.QUICK if values["quick"] else Size.FULL
@@ -109,7 +109,7 @@ def start(app: App, **values: Any) -> int | None:
     For combinations of storage and network drivers, with the command line and as a library.
     """
     from plugengine.bench.start import DEFAULT_IMAGE, WORKLOADS, StartOptions, measure
-    from plugengine.plugins import Registry
+    from plugengine.plugins.registry import Registry
 
     if values["list"]:
         return _list(app, WORKLOADS)
@@ -135,7 +135,7 @@ def start(app: App, **values: Any) -> int | None:
 def net(app: App, **values: Any) -> int | None:
     """Measure network drivers: between two containers, and through a published port; needs root."""
     from plugengine.bench.net import WORKLOADS, NetOptions, measure
-    from plugengine.plugins import Registry
+    from plugengine.plugins.registry import Registry
 
     if values["list"]:
         return _list(app, WORKLOADS)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from plugengine.cli.app import App
 from plugengine.cli.command import argument, command, option, switch
 from plugengine.cli.files import check_place, write_whole
-from plugengine.cli.parse.fault import FlagError
+from plugengine.cli.parse.errors import FlagError
 from plugengine.errors import NotFoundError, PlugengineError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from plugengine.cli.app import App
 from plugengine.cli.command import argument, command, option, options, switch
 from plugengine.cli.files import check_place, write_whole
 from plugengine.cli.parse.environment import parse_pairs
-from plugengine.cli.parse.fault import CommandLineError
+from plugengine.cli.parse.errors import CommandLineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,7 @@ import os
 
 from plugengine.cli.app import App
 from plugengine.cli.command import argument, command, option
-from plugengine.cli.parse.fault import CommandLineError
+from plugengine.cli.parse.errors import CommandLineError
 from plugengine.errors import PlugengineError
 
 
@@ -21,8 +21,8 @@ def new(app: App, kind: str, name: str, *, directory: str | None) -> None:
     It is a pip package with a small driver that works, and its tests, to be changed into yours.
     """
     from plugengine.model import HostPath, Kind
-    from plugengine.names import known_names
     from plugengine.scaffold import create_project
+    from plugengine.state.names import known_names
 
     kinds = [each.value for each in Kind]
     if kind not in kinds:

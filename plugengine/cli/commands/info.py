@@ -13,7 +13,7 @@ import click
 from plugengine.cli.app import App
 from plugengine.cli.command import command, option
 from plugengine.cli.formatting import to_json, unescape
-from plugengine.cli.humane import binary_size
+from plugengine.cli.human import binary_size
 
 
 def _format_option() -> click.Option:

@@ -7,14 +7,14 @@ import sys
 
 from plugengine.cli.app import App
 from plugengine.cli.command import argument, command
-from plugengine.cli.parse.fault import CommandLineError
+from plugengine.cli.parse.errors import CommandLineError
 from plugengine.model import HostPath
 
 
 @command(argument("directory", metavar="DIR"))
 def apply(app: App, directory: str) -> None:
     """Unpack the layer tar on standard input into an empty directory, in overlay form; print its diff id and size."""
-    from plugengine.images.apply import apply_layer
+    from plugengine.images.layers.apply import apply_layer
 
     if sys.stdin.isatty():
         raise CommandLineError("standard input: is a terminal, not a layer", hint="pe layer apply DIR < layer.tar")
@@ -25,7 +25,7 @@ def apply(app: App, directory: str) -> None:
 @command(argument("directory", metavar="UPPER"))
 def diff(_app: App, directory: str) -> None:
     """Write the layer tar of a directory in overlay form to standard output; say its diff id on standard error."""
-    from plugengine.images.diff import diff_layer
+    from plugengine.images.layers.diff import diff_layer
 
     if sys.stdout.isatty():
         raise CommandLineError("standard output: is a terminal", hint="pe layer diff UPPER > layer.tar")

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from plugengine.cli.app import App
 from plugengine.cli.command import argument, command, option, options, switch
-from plugengine.cli.parse.fault import CommandLineError
+from plugengine.cli.parse.errors import CommandLineError
 
 STDIN = "-"
 

@@ -8,8 +8,8 @@ from typing import Final
 
 from plugengine.cli.app import App
 from plugengine.cli.command import argument, command, option, switch
-from plugengine.cli.parse.moments import parse_date, parse_moment
 from plugengine.cli.parse.quantities import parse_int
+from plugengine.cli.parse.times import parse_date, parse_moment
 
 _MOST_LINES: Final = 2**31 - 1
 

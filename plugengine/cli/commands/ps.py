@@ -10,12 +10,12 @@ from plugengine.cli.app import App
 from plugengine.cli.command import command, option, options, switch
 from plugengine.cli.filters import asks_for_all, container_filter, docker_state
 from plugengine.cli.formatting import show_rows
-from plugengine.cli.humane import ago, decimal_size, duration, local_time, short_id, shorten
+from plugengine.cli.human import ago, decimal_size, duration, local_time, short_id, shorten
 from plugengine.cli.parse.quantities import parse_int
-from plugengine.container_rows import LIVE
+from plugengine.state.container_rows import LIVE
 
 if TYPE_CHECKING:
-    from plugengine.container_rows import ContainerRow
+    from plugengine.state.container_rows import ContainerRow
 
 HEADINGS: Final[Mapping[str, str]] = {
     "ID": "CONTAINER ID",
@@ -109,7 +109,7 @@ def describe(row: ContainerRow, *, now_ns: int, whole: bool) -> dict[str, str]:
 
 
 def _command(row: ContainerRow) -> tuple[str, ...]:
-    """Return the words the container runs; see `plugengine.guest.environment.command_line`."""
+    """Return the words the container runs; see `plugengine.runtime.guest.environment.command_line`."""
     config = row.records.get("config") or {}
     if row.spec.entrypoint is None:
         return (*config.get("entrypoint", ()), *(row.spec.command or config.get("cmd", ())))

@@ -11,12 +11,12 @@ from plugengine.cli.app import App
 from plugengine.cli.command import command, rest_of_line, switch
 from plugengine.cli.connection import conclude, make_streams, parse_attach
 from plugengine.cli.container_options import container_options, detach_keys_option, sig_proxy_option
-from plugengine.cli.parse.fault import CommandLineError, FlagError
+from plugengine.cli.parse.errors import CommandLineError, FlagError
 from plugengine.cli.spec import Surroundings, container_spec
-from plugengine.container import ContainerSpec
+from plugengine.spec import ContainerSpec
 
 if TYPE_CHECKING:
-    from plugengine.container_rows import ContainerRow
+    from plugengine.state.container_rows import ContainerRow
 
 _LINE = "IMAGE [COMMAND] [ARG]..."
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from plugengine.cli.app import App
 from plugengine.cli.command import argument, command, switch
 from plugengine.cli.container_options import detach_keys_option, sig_proxy_option
-from plugengine.cli.parse.fault import CommandLineError
+from plugengine.cli.parse.errors import CommandLineError
 
 
 @command(

@@ -12,12 +12,12 @@ from msgspec import Struct
 from plugengine.cli.app import App
 from plugengine.cli.command import argument, command, option, switch
 from plugengine.cli.formatting import show_rows
-from plugengine.cli.humane import binary_size, decimal_size, short_id
+from plugengine.cli.human import binary_size, decimal_size, short_id
 from plugengine.errors import ConflictError, NotFoundError
 from plugengine.model import CgroupStats, NetworkStats
 
 if TYPE_CHECKING:
-    from plugengine.container_rows import ContainerRow
+    from plugengine.state.container_rows import ContainerRow
 
 HEADINGS: Final[Mapping[str, str]] = {
     "ID": "CONTAINER ID",

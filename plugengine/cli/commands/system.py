@@ -6,7 +6,7 @@ import sys
 
 from plugengine.cli.app import App
 from plugengine.cli.command import command, switch
-from plugengine.cli.parse.fault import CommandLineError
+from plugengine.cli.parse.errors import CommandLineError
 
 
 @command(switch("--repair", help="Mend what is found."))

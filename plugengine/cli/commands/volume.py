@@ -88,7 +88,7 @@ def rm(app: App, names: tuple[str, ...], *, force: bool) -> int:
 
 def describe(app: App, volume: Volume) -> dict[str, Any]:
     """Return everything about a volume, in docker's shape."""
-    from plugengine.logs import timestamp
+    from plugengine.streams.logs import timestamp
 
     return {
         "CreatedAt": timestamp(volume.created_ns),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from plugengine.cli.parse.fault import FlagError
+from plugengine.cli.parse.errors import FlagError
 
 _BYTE_ORDER_MARK = "\ufeff"
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from plugengine.cli.parse.environment import read_text
-from plugengine.cli.parse.fault import FlagError
+from plugengine.cli.parse.errors import FlagError
 from plugengine.cli.parse.quantities import parse_bool
 
 # What each namespace may be besides private; see namespaces(7).

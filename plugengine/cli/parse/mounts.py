@@ -5,10 +5,10 @@ from __future__ import annotations
 import posixpath
 from typing import Any, Final
 
-from plugengine.cli.parse.fault import FlagError
+from plugengine.cli.parse.errors import FlagError
 from plugengine.cli.parse.quantities import parse_bool, parse_size
-from plugengine.container import VolumeMount
 from plugengine.model import GuestPath
+from plugengine.spec import VolumeMount
 
 PROPAGATIONS: Final = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 # Without SELinux, and on a host's own kernel, these say nothing; scripts carry them along.

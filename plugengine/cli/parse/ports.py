@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from plugengine.cli.parse.fault import FlagError
+from plugengine.cli.parse.errors import FlagError
 from plugengine.model import Port
 
 PROTOCOLS: Final = ("tcp", "udp", "sctp")

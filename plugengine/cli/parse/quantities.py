@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from plugengine.cli.parse.fault import FlagError
+from plugengine.cli.parse.errors import FlagError
 
 UNITS: Final = "kmgtp"
 _STEP_BITS: Final = 10  # 1024

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from plugengine.cli.parse.fault import FlagError
+from plugengine.cli.parse.errors import FlagError
 
 SECOND_NS: Final = 1_000_000_000
 _UNITS: Final = {"h": 3600 * SECOND_NS, "m": 60 * SECOND_NS, "s": SECOND_NS, "ms": 1_000_000}

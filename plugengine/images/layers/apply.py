@@ -12,16 +12,16 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from plugengine.errors import ImageError, UsageError
-from plugengine.images import trees
-from plugengine.images.caps import DEFAULT, Caps
-from plugengine.images.layerwriter import LayerWriter
-from plugengine.images.streams import Measured, Unpacked
-from plugengine.images.tarread import TarReader
+from plugengine.images.layers.writer import LayerWriter
+from plugengine.images.tar.compression import Measured, Unpacked
+from plugengine.images.tar.limits import DEFAULT, Caps
+from plugengine.images.tar.read import TarReader
+from plugengine.trees import remove_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from plugengine.images.streams import Readable
+    from plugengine.images.tar.compression import Readable
     from plugengine.model import HostPath
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -50,7 +50,7 @@ def apply_layer(
     Returns:
         The diff id and the size of the files.
     """
-    from plugengine.locate import directory_error
+    from plugengine.state.locations import directory_error
 
     try:
         done = unpack(stream, directory, expected=expected, parents=parents, what=what, caps=caps, progress=progress)
@@ -90,7 +90,7 @@ def unpack(
     try:
         return _unpack(Unpacked(stream, what=what, caps=caps), root_fd, expected, parents, what, caps, progress)
     except BaseException:
-        trees.empty(root_fd)
+        remove_at.empty(root_fd)
         if made:
             os.rmdir(directory)
         raise

@@ -9,8 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol
 
 from plugengine.errors import ImageError, NotFoundError
-from plugengine.images.caps import DEFAULT
-from plugengine.images.overlayform import (
+from plugengine.images.layers.overlay_form import (
     OPAQUE_NAME,
     OPAQUE_VALUE,
     OPAQUE_XATTR,
@@ -19,8 +18,9 @@ from plugengine.images.overlayform import (
     is_content_xattr,
     is_whiteout,
 )
-from plugengine.images.paths import shown
-from plugengine.images.tarwrite import (
+from plugengine.images.layers.paths import shown
+from plugengine.images.tar.limits import DEFAULT
+from plugengine.images.tar.write import (
     BLOCK_DEVICE,
     CHARACTER,
     DIRECTORY,

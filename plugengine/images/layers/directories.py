@@ -7,7 +7,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from plugengine.images.overlayform import OPAQUE_VALUE, OPAQUE_XATTR, is_content_xattr, is_whiteout
+from plugengine.images.layers.overlay_form import OPAQUE_VALUE, OPAQUE_XATTR, is_content_xattr, is_whiteout
 from plugengine.kernel.attributes import getxattr, listxattr, setxattr, utimensat, xattr_path
 from plugengine.kernel.files import RESOLVE_NO_SYMLINKS, mkdir_in_root, open_in_root
 

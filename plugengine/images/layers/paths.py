@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from plugengine.errors import ImageError
 
 if TYPE_CHECKING:
-    from plugengine.images.caps import Caps
+    from plugengine.images.tar.limits import Caps
 
 _NAME_BYTES = 255 + len(".wh.")  # NAME_MAX, of the file that a whiteout hides
 

@@ -8,9 +8,8 @@ import stat
 from typing import TYPE_CHECKING
 
 from plugengine.errors import ImageError
-from plugengine.images import trees
-from plugengine.images.directories import Directories
-from plugengine.images.overlayform import (
+from plugengine.images.layers.directories import Directories
+from plugengine.images.layers.overlay_form import (
     CAPABILITY_XATTR,
     META_PREFIX,
     OPAQUE_NAME,
@@ -22,16 +21,17 @@ from plugengine.images.overlayform import (
     is_content_xattr,
     is_whiteout,
 )
-from plugengine.images.paths import normalise, shown
+from plugengine.images.layers.paths import normalise, shown
 from plugengine.kernel.attributes import setxattr
+from plugengine.trees import remove_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from types import TracebackType
     from typing import Self
 
-    from plugengine.images.caps import Caps
-    from plugengine.images.entry import Entry
+    from plugengine.images.tar.entry import Entry
+    from plugengine.images.tar.limits import Caps
     from plugengine.model import HostPath
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -250,7 +250,7 @@ class LayerWriter:
 
     def _clear(self, parent_fd: int, name: bytes, existing: os.stat_result | None) -> None:
         if existing is not None:
-            trees.remove(parent_fd, name)
+            remove_at.remove(parent_fd, name)
             self._directories.forget()
 
     def _set_xattrs(self, fd: int, entry: Entry, name: bytes, *, lists_later: bool = False) -> None:

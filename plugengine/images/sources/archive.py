@@ -7,25 +7,25 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from plugengine.errors import ImageError
-from plugengine.images import docker_archive, oci_layout
-from plugengine.images.apply import unpack
 from plugengine.images.building import own_manifest
 from plugengine.images.catalog import Complete
 from plugengine.images.config import parse_config
 from plugengine.images.digest import digest_of, short
-from plugengine.images.members import DirectoryMembers, open_members
+from plugengine.images.layers.apply import unpack
 from plugengine.images.rootfs import name_of, opened, reporter
-from plugengine.images.streams import Measured, Unpacked
+from plugengine.images.sources import docker_archive, oci_layout
+from plugengine.images.sources.members import DirectoryMembers, open_members
+from plugengine.images.tar.compression import Measured, Unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
 
-    from plugengine.container import Image
-    from plugengine.images.contents import Found, Part
-    from plugengine.images.members import Members
     from plugengine.images.scratch import Scratch
+    from plugengine.images.sources.archive_index import Found, Part
+    from plugengine.images.sources.members import Members
     from plugengine.images.store import ImageStore, Progress
+    from plugengine.spec import Image
 
 
 def load(store: ImageStore, source: str | BinaryIO, *, progress: Progress | None) -> tuple[Image, ...]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from plugengine.errors import UsageError
 
 if TYPE_CHECKING:
-    from plugengine.container import Image
     from plugengine.images.store import ImageStore
+    from plugengine.spec import Image
 
 
 def resolve(store: ImageStore, reference: str) -> Image:

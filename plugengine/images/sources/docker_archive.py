@@ -8,13 +8,13 @@ from msgspec import DecodeError
 from msgspec.json import decode
 
 from plugengine.errors import ImageError
-from plugengine.images.caps import CONFIG_BYTES, MANIFEST_BYTES
-from plugengine.images.contents import Found, Part
 from plugengine.images.digest import digest_of, is_hex
-from plugengine.images.members import read_small
+from plugengine.images.sources.archive_index import Found, Part
+from plugengine.images.sources.members import read_small
+from plugengine.images.tar.limits import CONFIG_BYTES, MANIFEST_BYTES
 
 if TYPE_CHECKING:
-    from plugengine.images.members import Members
+    from plugengine.images.sources.members import Members
 
 
 def read(members: Members) -> list[Found]:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import Struct
 
 from plugengine.errors import ImageError
-from plugengine.images.caps import Caps
-from plugengine.images.paths import normalise, shown
-from plugengine.images.streams import CHUNK, Unpacked
-from plugengine.images.tarread import TarReader
+from plugengine.images.layers.paths import normalise, shown
+from plugengine.images.tar.compression import CHUNK, Unpacked
+from plugengine.images.tar.limits import Caps
+from plugengine.images.tar.read import TarReader
 from plugengine.kernel.files import open_in_root
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from plugengine.images.scratch import Scratch
-    from plugengine.images.streams import Readable
+    from plugengine.images.tar.compression import Readable
 
 # The outer archive holds layers, whose own limits apply when they are unpacked.
 _CAPS = Caps(entries=200_000, bytes=1 << 40)

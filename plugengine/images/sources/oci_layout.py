@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from plugengine.errors import ImageError, UsageError
-from plugengine.images.caps import CONFIG_BYTES, MANIFEST_BYTES
 from plugengine.images.config import load_object
-from plugengine.images.contents import Found, Part
 from plugengine.images.digest import digest_of, hex_of
 from plugengine.images.manifest import (
     INDEXES,
@@ -18,11 +16,13 @@ from plugengine.images.manifest import (
     parse_index,
     parse_manifest,
 )
-from plugengine.images.members import read_small
 from plugengine.images.reference import parse
+from plugengine.images.sources.archive_index import Found, Part
+from plugengine.images.sources.members import read_small
+from plugengine.images.tar.limits import CONFIG_BYTES, MANIFEST_BYTES
 
 if TYPE_CHECKING:
-    from plugengine.images.members import Members
+    from plugengine.images.sources.members import Members
 
 _LAYOUT_VERSION = "1.0.0"
 _MAX_NESTING = 4

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, TypeAlias
 from plugengine.errors import DriverLoadError
 
 if TYPE_CHECKING:
-    from plugengine.container import Image
     from plugengine.images.store import ImageStore
+    from plugengine.spec import Image
 
     Source: TypeAlias = Callable[["ImageStore", str], Image]
 
 BUNDLED: Mapping[str, str] = {
-    "host": "plugengine.images.host:resolve",
-    "oci-archive": "plugengine.images.files_source:resolve",
-    "docker-archive": "plugengine.images.files_source:resolve",
+    "host": "plugengine.images.sources.host.image:resolve",
+    "oci-archive": "plugengine.images.sources.archive_files:resolve",
+    "docker-archive": "plugengine.images.sources.archive_files:resolve",
 }
 
 

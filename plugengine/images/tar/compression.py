@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, cast
 
 from plugengine.errors import ImageError
-from plugengine.images.caps import DEFAULT, Caps
+from plugengine.images.tar.limits import DEFAULT, Caps
 
 if TYPE_CHECKING:
     from collections.abc import Callable

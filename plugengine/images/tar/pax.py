@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from plugengine.errors import ImageError
-from plugengine.images.entry import BLOCK, Entry, number
-from plugengine.images.paths import shown
+from plugengine.images.layers.paths import shown
+from plugengine.images.tar.entry import BLOCK, Entry, number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from plugengine.images.caps import Caps
+    from plugengine.images.tar.limits import Caps
 
 _NS_DIGITS = 9
 _NS_PER_SECOND = 1_000_000_000

@@ -9,16 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from plugengine.errors import ImageError
-from plugengine.images import pax
-from plugengine.images.caps import DEFAULT, Caps
-from plugengine.images.entry import BLOCK, Entry, parse_block
-from plugengine.images.paths import shown
-from plugengine.images.streams import CHUNK
+from plugengine.images.layers.paths import shown
+from plugengine.images.tar import pax
+from plugengine.images.tar.compression import CHUNK
+from plugengine.images.tar.entry import BLOCK, Entry, parse_block
+from plugengine.images.tar.limits import DEFAULT, Caps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from plugengine.images.streams import Readable
+    from plugengine.images.tar.compression import Readable
 
 _ZERO_BLOCK = b"\0" * BLOCK
 _LONG_NAME, _LONG_LINK, _PAX, _PAX_GLOBAL = b"L", b"K", b"x", b"g"

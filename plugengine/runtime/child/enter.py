@@ -6,10 +6,12 @@ import os
 import signal
 from typing import Final, NoReturn
 
-from plugengine.child import start
-from plugengine.child.finish import Finisher
-from plugengine.child.mounts import open_terminal
-from plugengine.child.report import (
+from plugengine.kernel import process as kernel_process
+from plugengine.kernel.files import RESOLVE_NO_SYMLINKS, open_in_root
+from plugengine.runtime.child import start
+from plugengine.runtime.child.finish import Finisher
+from plugengine.runtime.child.mounts import open_terminal
+from plugengine.runtime.child.report import (
     EXIT_FAILED,
     STAGE_CGROUP,
     STAGE_FORK,
@@ -20,9 +22,7 @@ from plugengine.child.report import (
     Reporter,
     exit_code,
 )
-from plugengine.guest.process import ProcessPlan
-from plugengine.kernel import process as kernel_process
-from plugengine.kernel.files import RESOLVE_NO_SYMLINKS, open_in_root
+from plugengine.runtime.guest.process import ProcessPlan
 
 # The user namespace first, as it gives the right to the others; pid and time act on children.
 _NAMESPACES: Final = (

@@ -9,8 +9,11 @@ import signal
 import stat
 from typing import Final, NoReturn
 
-from plugengine.child import program
-from plugengine.child.report import (
+from plugengine.kernel import credentials, tty
+from plugengine.kernel.files import CLOSE_RANGE_CLOEXEC, CLOSE_RANGE_LAST, close_range, open_in_root
+from plugengine.kernel.libc import os_error
+from plugengine.runtime.child import program
+from plugengine.runtime.child.report import (
     STAGE_CREDENTIALS,
     STAGE_DIRECTORY,
     STAGE_EXEC,
@@ -19,11 +22,8 @@ from plugengine.child.report import (
     STAGE_SECCOMP,
     STAGE_STDIO,
 )
-from plugengine.child.start import FileId, protect
-from plugengine.guest.process import ProcessPlan
-from plugengine.kernel import credentials, tty
-from plugengine.kernel.files import CLOSE_RANGE_CLOEXEC, CLOSE_RANGE_LAST, close_range, open_in_root
-from plugengine.kernel.libc import os_error
+from plugengine.runtime.child.start import FileId, protect
+from plugengine.runtime.guest.process import ProcessPlan
 
 _CAP_SYS_ADMIN: Final = 1 << 21
 _FIRST_FREE: Final = 3  # after standard input, output and error

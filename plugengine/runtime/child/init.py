@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from typing import NoReturn
 
-from plugengine.child import reaper, start
-from plugengine.child.finish import Finisher
-from plugengine.child.mounts import Builder
-from plugengine.child.report import (
+from plugengine.kernel import process as kernel_process
+from plugengine.runtime.child import reaper, start
+from plugengine.runtime.child.finish import Finisher
+from plugengine.runtime.child.mounts import Builder
+from plugengine.runtime.child.report import (
     EXIT_FAILED,
     STAGE_CGROUP,
     STAGE_CGROUP_NAMESPACE,
@@ -18,10 +19,9 @@ from plugengine.child.report import (
     Reporter,
     exit_code,
 )
-from plugengine.guest.layout import GuestPlan
-from plugengine.guest.process import ProcessPlan
-from plugengine.guest.sources import Sources
-from plugengine.kernel import process as kernel_process
+from plugengine.runtime.guest.layout import GuestPlan
+from plugengine.runtime.guest.process import ProcessPlan
+from plugengine.runtime.guest.sources import Sources
 
 
 def become_init(

@@ -8,10 +8,6 @@ import stat
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
 
-from plugengine.child.report import WARNING, Reporter
-from plugengine.guest import steps
-from plugengine.guest.layout import GuestPlan
-from plugengine.guest.sources import Sources
 from plugengine.kernel import tty
 from plugengine.kernel.attributes import fchownat
 from plugengine.kernel.files import (
@@ -52,6 +48,10 @@ from plugengine.kernel.mount import (
     umount2,
 )
 from plugengine.kernel.uts import setdomainname, sethostname
+from plugengine.runtime.child.report import WARNING, Reporter
+from plugengine.runtime.guest import steps
+from plugengine.runtime.guest.layout import GuestPlan
+from plugengine.runtime.guest.sources import Sources
 
 _NULL: Final = os.makedev(1, 3)  # Documentation/admin-guide/devices.txt
 _PTY_MAJOR: Final = 136

@@ -7,11 +7,11 @@ import os
 import stat
 from typing import Final, NoReturn
 
-from plugengine.child.start import FileId
-from plugengine.guest.process import ProcessPlan
 from plugengine.kernel.attributes import statx
 from plugengine.kernel.files import AT_FDCWD, RESOLVE_NO_MAGICLINKS, openat2
 from plugengine.kernel.libc import os_error
+from plugengine.runtime.child.start import FileId
+from plugengine.runtime.guest.process import ProcessPlan
 
 # include/uapi/linux/binfmts.h, BINPRM_BUF_SIZE; and the depth of exec_binprm in fs/exec.c
 _HEAD_BYTES: Final = 256

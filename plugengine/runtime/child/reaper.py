@@ -6,10 +6,10 @@ import os
 import signal
 from typing import Final, NoReturn
 
-from plugengine.child import native, start
-from plugengine.guest.process import ProcessPlan
 from plugengine.kernel import credentials
 from plugengine.kernel.libc import MACHINE
+from plugengine.runtime.child import native, start
+from plugengine.runtime.guest.process import ProcessPlan
 
 _CAP_KILL: Final = 1 << 5
 _SIGNALLED: Final = 128

@@ -9,9 +9,9 @@ from struct import Struct as Layout
 from typing import Final, NamedTuple
 
 from plugengine.errors import CommandNotFoundError, DriverError, NotExecutableError, PlugengineError
-from plugengine.guest.layout import GuestPlan
-from plugengine.guest.process import ProcessPlan
-from plugengine.guest.rlimits import rlimit_name
+from plugengine.runtime.guest.layout import GuestPlan
+from plugengine.runtime.guest.process import ProcessPlan
+from plugengine.runtime.guest.rlimits import rlimit_name
 
 # kinds
 ERROR: Final = 1  # the child gives up; stage, number: errno

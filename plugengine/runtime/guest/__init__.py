@@ -1,7 +1,7 @@
 """Plan the inside of a container and its processes; nothing here forks, mounts or changes the host."""
 
-from plugengine.guest.layout import GuestPlan, plan_guest
-from plugengine.guest.process import (
+from plugengine.runtime.guest.layout import GuestPlan, plan_guest
+from plugengine.runtime.guest.process import (
     ProcessPlan,
     ProcessRequest,
     capability_set,
@@ -9,9 +9,9 @@ from plugengine.guest.process import (
     plan_process,
     signal_number,
 )
-from plugengine.guest.request import GuestRequest, ResolvedMount
-from plugengine.guest.rlimits import raise_rlimits
-from plugengine.guest.sources import Sources, open_sources
+from plugengine.runtime.guest.request import GuestRequest, ResolvedMount
+from plugengine.runtime.guest.rlimits import raise_rlimits
+from plugengine.runtime.guest.sources import Sources, open_sources
 
 __all__ = [
     "GuestPlan",

@@ -7,8 +7,8 @@ import posixpath
 from collections.abc import Iterable
 from typing import Final
 
-from plugengine.container import ContainerSpec, ImageConfig
 from plugengine.errors import UsageError
+from plugengine.spec import ContainerSpec, ImageConfig
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_TERM: Final = "xterm"

@@ -9,9 +9,19 @@ from typing import Final
 from msgspec import Struct
 
 from plugengine.errors import UsageError
-from plugengine.guest.environment import working_directory
-from plugengine.guest.request import GuestRequest
-from plugengine.guest.steps import (
+from plugengine.kernel.mount import (
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_RDONLY,
+    MOUNT_ATTR_STRICTATIME,
+    MS_PRIVATE,
+)
+from plugengine.model import Mount, UserMap
+from plugengine.mounts import attributes
+from plugengine.runtime.guest.environment import working_directory
+from plugengine.runtime.guest.request import GuestRequest
+from plugengine.runtime.guest.steps import (
     AttachRoot,
     CopyDevices,
     GuestStep,
@@ -29,18 +39,8 @@ from plugengine.guest.steps import (
     ReadOnlyPath,
     SetNames,
 )
-from plugengine.guest.sysctls import plan_sysctls
-from plugengine.guest.volumes import normal, plan_mounts
-from plugengine.kernel.mount import (
-    MOUNT_ATTR_NODEV,
-    MOUNT_ATTR_NOEXEC,
-    MOUNT_ATTR_NOSUID,
-    MOUNT_ATTR_RDONLY,
-    MOUNT_ATTR_STRICTATIME,
-    MS_PRIVATE,
-)
-from plugengine.model import Mount, UserMap
-from plugengine.mounting import attributes
+from plugengine.runtime.guest.sysctls import plan_sysctls
+from plugengine.runtime.guest.volumes import normal, plan_mounts
 from plugengine.security import devices, paths
 
 CGROUP: Final = "/sys/fs/cgroup"

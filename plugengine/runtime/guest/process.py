@@ -10,14 +10,14 @@ from typing import Final
 
 from msgspec import Struct
 
-from plugengine.container import ContainerSpec, ExecSpec, ImageConfig, Rlimit
 from plugengine.errors import UsageError
-from plugengine.guest.environment import command_line, environment, working_directory
-from plugengine.guest.rlimits import Planned, current_hard_limits, may_raise_limits, plan_rlimits
 from plugengine.kernel.capabilities import last_cap
 from plugengine.model import IdRange, UserMap
+from plugengine.runtime.accounts import Accounts, Identity, resolve
+from plugengine.runtime.guest.environment import command_line, environment, working_directory
+from plugengine.runtime.guest.rlimits import Planned, current_hard_limits, may_raise_limits, plan_rlimits
 from plugengine.security import capabilities
-from plugengine.users import Accounts, Identity, resolve
+from plugengine.spec import ContainerSpec, ExecSpec, ImageConfig, Rlimit
 
 _UMASK: Final = 0o022
 # Until 6.14 a program run by descriptor was called after the descriptor's number in ps(1): fs/exec.c, alloc_bprm.
@@ -31,7 +31,7 @@ class ProcessRequest(Struct, frozen=True, kw_only=True):
     spec: ContainerSpec
     config: ImageConfig
     hostname: str
-    accounts: Accounts  # plugengine.users.read_accounts of the root filesystem
+    accounts: Accounts  # plugengine.runtime.accounts.read_accounts of the root filesystem
     seccomp: bytes | None  # plugengine.security.seccomp.program for `capability_set(spec)`
     user_map: UserMap | None = None
     default_rlimits: tuple[Rlimit, ...] = ()

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from plugengine.container import ContainerSpec, Device, ImageConfig
 from plugengine.model import GuestPath, HostPath, Mount, UserMap
+from plugengine.spec import ContainerSpec, Device, ImageConfig
 
 
 class ResolvedMount(Struct, frozen=True, kw_only=True):

@@ -6,9 +6,9 @@ import resource
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from plugengine.container import Rlimit
 from plugengine.errors import NotSupportedError, UsageError
 from plugengine.kernel.credentials import capget
+from plugengine.spec import Rlimit
 
 # include/uapi/asm-generic/resource.h
 NUMBERS: Final[Mapping[str, int]] = {

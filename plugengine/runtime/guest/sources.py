@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from plugengine.errors import DriverError, NotFoundError
-from plugengine.guest.layout import GuestPlan
-from plugengine.guest.steps import AttachRoot, CopyDevices, MountTree, Node
 from plugengine.kernel.files import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -34,7 +32,9 @@ from plugengine.kernel.mount import (
 )
 from plugengine.kernel.process import CLONE_NEWNS, clone3, setns
 from plugengine.model import UserMap
-from plugengine.mounting import user_namespace
+from plugengine.mounts import user_namespace
+from plugengine.runtime.guest.layout import GuestPlan
+from plugengine.runtime.guest.steps import AttachRoot, CopyDevices, MountTree, Node
 
 if TYPE_CHECKING:
     from typing import Self

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 
 from plugengine.errors import UsageError
-from plugengine.guest.request import GuestRequest
-from plugengine.guest.steps import WriteSysctl
+from plugengine.runtime.guest.request import GuestRequest
+from plugengine.runtime.guest.steps import WriteSysctl
 
 _IPC = ("kernel/shm", "kernel/msg", "fs/mqueue/")
 _IPC_EXACT = ("kernel/sem",)

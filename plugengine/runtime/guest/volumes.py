@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from typing import Final
 
 from plugengine.errors import UsageError
-from plugengine.guest.request import GuestRequest, ResolvedMount
-from plugengine.guest.steps import GuestStep, MountTmpfs, MountTree
 from plugengine.kernel.mount import (
     MOUNT_ATTR__ATIME,
     MOUNT_ATTR_NOATIME,
@@ -24,6 +22,8 @@ from plugengine.kernel.mount import (
     MS_SLAVE,
 )
 from plugengine.model import GuestPath, HostPath
+from plugengine.runtime.guest.request import GuestRequest, ResolvedMount
+from plugengine.runtime.guest.steps import GuestStep, MountTmpfs, MountTree
 
 _PROPAGATION: Final = {"private": MS_PRIVATE, "slave": MS_SLAVE, "shared": MS_SHARED}
 

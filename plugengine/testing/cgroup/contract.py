@@ -7,12 +7,12 @@ from contextlib import suppress
 
 from msgspec.structs import replace
 
-from plugengine import cgroupfs
+from plugengine.cgroups import filesystem
 from plugengine.errors import PlugengineError
 from plugengine.kernel.mount import MS_PRIVATE, MS_RDONLY, MS_REC, mount
 from plugengine.kernel.process import CLONE_NEWCGROUP, CLONE_NEWNS, unshare
 from plugengine.model import HostPath, Limits, Record, Settings, decode, encode
-from plugengine.mounting import perform
+from plugengine.mounts import perform
 from plugengine.testing.cases import case, expect, expect_equal, fail, soon
 from plugengine.testing.cgroup.group import Group
 from plugengine.testing.cgroup.processes import MIB, wait
@@ -27,7 +27,7 @@ _LIMITS = Limits(memory_bytes=64 * MIB, memory_swap_bytes=64 * MIB, cpu_shares=5
 
 def own_groups() -> list[str]:
     """Return the groups this process is in, a line for each hierarchy."""
-    return cgroupfs.read("/proc/self/cgroup").splitlines()
+    return filesystem.read("/proc/self/cgroup").splitlines()
 
 
 @case("cgroup.probe.pure")
@@ -182,7 +182,7 @@ def the_pids_are_those_of_the_group(subject: Subject) -> None:
     for directory in directories:
         os.mkdir(f"{directory}/guest")
         with suppress(PlugengineError):  # version 2: not out of a group that gives controllers away
-            cgroupfs.write(f"{directory}/guest/cgroup.procs", str(second.pid))
+            filesystem.write(f"{directory}/guest/cgroup.procs", str(second.pid))
     expect_equal(set(subject.driver.pids(group.record)), {first.pid, second.pid}, "pids of the group")
     first.kill()
     first.status()

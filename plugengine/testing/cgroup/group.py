@@ -7,10 +7,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from plugengine import cgroupfs
-from plugengine.drivers import CgroupDriver
+from plugengine.cgroups import filesystem
 from plugengine.kernel.process import clone3
 from plugengine.model import CgroupRequest, CgroupStats, Limits, Record, Settings
+from plugengine.plugins.drivers import CgroupDriver
 from plugengine.testing.cases import Unsuitable, expect
 from plugengine.testing.children import Child
 
@@ -57,7 +57,7 @@ class Group:
                 os.read(go, 1)  # until it has been moved
             else:
                 for path in entry.tasks:
-                    cgroupfs.write(path, "0")
+                    filesystem.write(path, "0")
             os.close(tell)
             return act()
 
@@ -94,7 +94,7 @@ class Group:
         """Return the directories a process of the group is in, of the hierarchies the driver uses."""
 
         def look() -> list[str]:
-            return [each.own for each in cgroupfs.hierarchies() if self.id in each.own.split("/")]
+            return [each.own for each in filesystem.hierarchies() if self.id in each.own.split("/")]
 
         found = self.start(look).result()
         expect(found, f"a process of group {self.id} is in no directory of that name")

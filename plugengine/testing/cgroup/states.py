@@ -7,7 +7,7 @@ import signal
 import time
 from contextlib import suppress
 
-from plugengine import cgroupfs
+from plugengine.cgroups import filesystem
 from plugengine.errors import NotSupportedError, PlugengineError
 from plugengine.model import Capability, Limits
 from plugengine.testing.cases import Unsuitable, case, expect, expect_equal, fail, soon
@@ -219,7 +219,7 @@ def processes_in_nested_groups_are_killed(subject: Subject) -> None:
     for directory in directories:
         os.makedirs(f"{directory}/guest/inner")
         with suppress(PlugengineError):  # a hierarchy that wants controllers, or processors, given on first
-            cgroupfs.write(f"{directory}/guest/inner/cgroup.procs", str(child.pid))
+            filesystem.write(f"{directory}/guest/inner/cgroup.procs", str(child.pid))
     subject.driver.kill(group.record)
     expect_equal(child.status(), -signal.SIGKILL, "how the process ended")
 

@@ -8,10 +8,10 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from plugengine import cgroupfs
-from plugengine.drivers import CgroupDriver
+from plugengine.cgroups import filesystem
 from plugengine.errors import PlugengineError
 from plugengine.model import Capability, CgroupRequest, Host, HostPath
+from plugengine.plugins.drivers import CgroupDriver
 from plugengine.testing.cases import expect_equal
 from plugengine.testing.cgroup.group import Group
 from plugengine.testing.groups import left_by, parent_of
@@ -65,7 +65,7 @@ class Subject:
 
     def present(self) -> list[str]:
         """Return every directory that was made for this case and is there."""
-        return [group for parent in left_by(self._pid) for group in cgroupfs.walk(parent)]
+        return [group for parent in left_by(self._pid) for group in filesystem.walk(parent)]
 
     def expect_no_group(self, when: str) -> None:
         """Fail if a group is left; an empty parent may be: killed between two steps, nobody can tell whose it is."""

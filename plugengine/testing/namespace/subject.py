@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
-from plugengine.drivers import NamespaceDriver
-from plugengine.joining import joined
 from plugengine.kernel.credentials import setgroups, setresgid, setresuid
 from plugengine.kernel.mount import MS_PRIVATE, MS_REC, mount
 from plugengine.kernel.process import CLONE_NEWNS, clone3, unshare
 from plugengine.model import Capability, Host, HostPath, IdRange, NamespacePlan, NamespaceRequest, UserMap
-from plugengine.mounting import write_maps
+from plugengine.mounts import write_maps
+from plugengine.plugins.drivers import NamespaceDriver
+from plugengine.runtime.enter_namespaces import joined
 from plugengine.testing.children import Child
 
 KINDS: Final = ("pid", "net", "mnt", "uts", "ipc", "cgroup", "user", "time")

@@ -10,16 +10,16 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from plugengine import ipam
-from plugengine.drivers import NetworkDriver
 from plugengine.errors import PlugengineError
 from plugengine.kernel import rtnetlink
 from plugengine.kernel.links import link_up
 from plugengine.kernel.netlink import NETLINK_ROUTE, NetlinkSocket
 from plugengine.kernel.process import CLONE_NEWNET, unshare
-from plugengine.locate import Locations
 from plugengine.model import Capability, Host, HostPath, Network, Port
-from plugengine.state import State
+from plugengine.networks import ipam
+from plugengine.plugins.drivers import NetworkDriver
+from plugengine.state.locations import Locations
+from plugengine.state.state import State
 from plugengine.testing.cases import expect
 from plugengine.testing.children import in_child
 from plugengine.testing.network import playground, view

@@ -9,7 +9,7 @@ from typing import TypeVar
 from plugengine.kernel.mount import MS_PRIVATE, MS_REC, mount
 from plugengine.kernel.process import CLONE_NEWNS, CLONE_NEWUSER, setns, unshare
 from plugengine.model import UserMap
-from plugengine.mounting import user_namespace
+from plugengine.mounts import user_namespace
 
 _T = TypeVar("_T")
 

@@ -9,15 +9,15 @@ from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any, Self, cast
 
-from plugengine.drivers import DriverSet, StorageDriver
-from plugengine.images.diff import diff_layer
-from plugengine.locate import Locations
+from plugengine.containers.steps import Live, Runner
+from plugengine.containers.storage_steps import ShiftOwnersStep, rootfs_steps
+from plugengine.images.layers.diff import diff_layer
 from plugengine.model import Capability, Change, HostPath, StorageRequest, Usage, UserMap
-from plugengine.removing import remove_tree
-from plugengine.steps import Live, Runner
-from plugengine.storage_steps import ShiftOwnersStep, rootfs_steps
+from plugengine.plugins.drivers import DriverSet, StorageDriver
+from plugengine.state.locations import Locations
 from plugengine.testing.cases import fail
 from plugengine.testing.storage.snapshot import Entry, snapshot
+from plugengine.trees.remove import remove_tree
 
 
 class Container:

@@ -11,8 +11,8 @@ from typing import Final
 
 from msgspec import Struct, field
 
-from plugengine.images import tarwrite
-from plugengine.images.apply import apply_layer
+from plugengine.images.layers.apply import apply_layer
+from plugengine.images.tar import write
 from plugengine.model import HostPath
 
 LONG_AGO_NS: Final = 1_500_000_000_123_456_789  # with a fraction: a driver that cuts it off is found out
@@ -24,7 +24,7 @@ class Item(Struct, frozen=True, kw_only=True):
     """One entry of a layer."""
 
     path: str  # relative to the root; "" is the root
-    type: bytes  # as in a tar; see plugengine.images.tarwrite
+    type: bytes  # as in a tar; see plugengine.images.tar.write
     data: bytes = b""
     mode: int = 0o644
     uid: int = 0
@@ -48,7 +48,7 @@ def directory(
     path: str, mode: int = 0o755, *, uid: int = 0, gid: int = 0, xattrs: Mapping[str, bytes] | None = None
 ) -> Item:
     """A directory; of one that lower layers have too, its own attributes are what is seen."""
-    return Item(path=path, type=tarwrite.DIRECTORY, mode=mode, uid=uid, gid=gid, xattrs=xattrs or {})
+    return Item(path=path, type=write.DIRECTORY, mode=mode, uid=uid, gid=gid, xattrs=xattrs or {})
 
 
 def file(
@@ -62,39 +62,39 @@ def file(
 ) -> Item:
     """A regular file."""
     content = data.encode() if isinstance(data, str) else data
-    return Item(path=path, type=tarwrite.REGULAR, data=content, mode=mode, uid=uid, gid=gid, xattrs=xattrs or {})
+    return Item(path=path, type=write.REGULAR, data=content, mode=mode, uid=uid, gid=gid, xattrs=xattrs or {})
 
 
 def symlink(path: str, target: str) -> Item:
     """A symbolic link."""
-    return Item(path=path, type=tarwrite.SYMLINK, link=target, mode=0o777)
+    return Item(path=path, type=write.SYMLINK, link=target, mode=0o777)
 
 
 def hardlink(path: str, first: str) -> Item:
     """Another name of a file of the same layer."""
-    return Item(path=path, type=tarwrite.HARD_LINK, link=first)
+    return Item(path=path, type=write.HARD_LINK, link=first)
 
 
 def fifo(path: str, mode: int = 0o600) -> Item:
     """A named pipe."""
-    return Item(path=path, type=tarwrite.FIFO, mode=mode)
+    return Item(path=path, type=write.FIFO, mode=mode)
 
 
 def device(path: str, kind: str, major: int, minor: int, mode: int = 0o600) -> Item:
     """A device node; `kind` is "c" or "b"."""
-    entry_type = tarwrite.CHARACTER if kind == "c" else tarwrite.BLOCK_DEVICE
+    entry_type = write.CHARACTER if kind == "c" else write.BLOCK_DEVICE
     return Item(path=path, type=entry_type, device=(major, minor), mode=mode)
 
 
 def whiteout(path: str) -> Item:
     """What hides the entry of this path in the layers below."""
     parent, name = os.path.split(path)
-    return Item(path=os.path.join(parent, _WHITEOUT + name), type=tarwrite.REGULAR, mode=0)
+    return Item(path=os.path.join(parent, _WHITEOUT + name), type=write.REGULAR, mode=0)
 
 
 def opaque(path: str) -> Item:
     """What hides all that the layers below have in a directory."""
-    return Item(path=os.path.join(path, _OPAQUE), type=tarwrite.REGULAR, mode=0)
+    return Item(path=os.path.join(path, _OPAQUE), type=write.REGULAR, mode=0)
 
 
 def tar(items: Items) -> bytes:
@@ -102,8 +102,8 @@ def tar(items: Items) -> bytes:
     out = bytearray()
     for item in items:
         name = item.path or "./"
-        out += tarwrite.encode_header(
-            tarwrite.Header(
+        out += write.encode_header(
+            write.Header(
                 name=os.fsencode(name),
                 type=item.type,
                 mode=item.mode,
@@ -117,8 +117,8 @@ def tar(items: Items) -> bytes:
                 xattrs={os.fsencode(key): value for key, value in item.xattrs.items()},
             )
         )
-        out += item.data + tarwrite.padding(len(item.data))
-    return bytes(out) + tarwrite.ending(len(out))
+        out += item.data + write.padding(len(item.data))
+    return bytes(out) + write.ending(len(out))
 
 
 def unpack_tar(data: bytes, target: HostPath, parents: tuple[HostPath, ...]) -> None:
@@ -140,7 +140,7 @@ def apply_plainly(items: Items, root: str) -> None:
         if item.hides is None:
             _make(item, root)
     for item in items:
-        if item.hides is None and item.type == tarwrite.DIRECTORY:
+        if item.hides is None and item.type == write.DIRECTORY:
             before[os.path.normpath(f"{root}/{item.path}")] = item.mtime_ns
     for path, mtime_ns in before.items():  # whatever was made inside has changed them
         if os.path.isdir(path):
@@ -149,16 +149,16 @@ def apply_plainly(items: Items, root: str) -> None:
 
 def _make(item: Item, root: str) -> None:
     path = os.path.normpath(f"{root}/{item.path}")
-    if item.type == tarwrite.HARD_LINK:
+    if item.type == write.HARD_LINK:
         _delete(path)
         os.link(f"{root}/{item.link}", path, follow_symlinks=False)
         return
-    is_directory = item.type == tarwrite.DIRECTORY
+    is_directory = item.type == write.DIRECTORY
     if not (is_directory and os.path.isdir(path) and not os.path.islink(path)):
         _delete(path)
         _make_new(item, path)
     os.chown(path, item.uid, item.gid, follow_symlinks=False)
-    if item.type != tarwrite.SYMLINK:
+    if item.type != write.SYMLINK:
         os.chmod(path, item.mode)
     for name in os.listxattr(path, follow_symlinks=False) if is_directory else ():
         if name not in item.xattrs and name.startswith("user."):
@@ -169,17 +169,17 @@ def _make(item: Item, root: str) -> None:
 
 
 def _make_new(item: Item, path: str) -> None:
-    if item.type == tarwrite.DIRECTORY:
+    if item.type == write.DIRECTORY:
         os.mkdir(path)
-    elif item.type == tarwrite.SYMLINK:
+    elif item.type == write.SYMLINK:
         os.symlink(item.link, path)
-    elif item.type == tarwrite.REGULAR:
+    elif item.type == write.REGULAR:
         with open(path, "xb") as stream:
             stream.write(item.data)
-    elif item.type == tarwrite.FIFO:
+    elif item.type == write.FIFO:
         os.mkfifo(path)
     else:
-        kind = stat.S_IFCHR if item.type == tarwrite.CHARACTER else stat.S_IFBLK
+        kind = stat.S_IFCHR if item.type == write.CHARACTER else stat.S_IFBLK
         os.mknod(path, kind | 0o600, os.makedev(*item.device))
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-from plugengine.drivers import StorageDriver
-from plugengine.images.diff import diff_layer
+from plugengine.images.layers.diff import diff_layer
 from plugengine.model import Capability, Change, HostPath
+from plugengine.plugins.drivers import StorageDriver
 from plugengine.testing.cases import Unsuitable, case, expect, expect_equal
 from plugengine.testing.storage.container import Container
 from plugengine.testing.storage.described import directory, file, tar

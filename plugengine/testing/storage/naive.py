@@ -8,19 +8,19 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from plugengine.images import tarwrite
-from plugengine.images.overlayform import is_content_xattr
+from plugengine.images.layers.overlay_form import is_content_xattr
+from plugengine.images.tar import write
 from plugengine.model import Change, GuestPath
 from plugengine.testing.storage.described import Item, whiteout
 from plugengine.testing.storage.snapshot import Entry, Tree
 
 _TYPES: Final = {
-    "file": tarwrite.REGULAR,
-    "directory": tarwrite.DIRECTORY,
-    "symlink": tarwrite.SYMLINK,
-    "character device": tarwrite.CHARACTER,
-    "block device": tarwrite.BLOCK_DEVICE,
-    "fifo": tarwrite.FIFO,
+    "file": write.REGULAR,
+    "directory": write.DIRECTORY,
+    "symlink": write.SYMLINK,
+    "character device": write.CHARACTER,
+    "block device": write.BLOCK_DEVICE,
+    "fifo": write.FIFO,
 }
 
 
@@ -59,7 +59,7 @@ def naive_layer(root: str, before: Tree, after: Tree) -> list[Item]:
         entry = after[path]
         first = next((name for name in entry.links if name in firsts), None)
         if first is not None:
-            items.append(Item(path=path, type=tarwrite.HARD_LINK, link=first))
+            items.append(Item(path=path, type=write.HARD_LINK, link=first))
         elif entry.kind in _TYPES:
             firsts[path] = path
             items.append(_item(root, path, entry))

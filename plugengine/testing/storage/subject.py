@@ -10,17 +10,17 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from plugengine.drivers import StorageDriver, open_driver
 from plugengine.errors import PlugengineError
 from plugengine.kernel.mountinfo import mounts_at_or_below, read_mountinfo
-from plugengine.locate import Locations
 from plugengine.model import Capability, Host, HostPath, UserMap
-from plugengine.plugins import Registry
-from plugengine.removing import remove_tree
+from plugengine.plugins.drivers import StorageDriver, open_driver
+from plugengine.plugins.registry import Registry
+from plugengine.state.locations import Locations
 from plugengine.testing.cases import expect
 from plugengine.testing.storage import described, snapshot
 from plugengine.testing.storage.container import Container
 from plugengine.testing.storage.described import Items
+from plugengine.trees.remove import remove_tree
 
 # What has a later time was written by the case: layers are dated years back.
 _RECENT_NS: Final = 3600 * 10**9

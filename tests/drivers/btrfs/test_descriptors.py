@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from plugengine.images.trees import empty
 from plugengine.kernel.files import names_in
+from plugengine.trees.remove_at import empty
 from tests.drivers.filesystems import mounted
 
 

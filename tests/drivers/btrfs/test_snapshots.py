@@ -16,11 +16,11 @@ import plugengine_btrfs as driver
 import pytest
 from plugengine_btrfs import bases
 
-from plugengine import mounting
+from plugengine import mounts
 from plugengine.errors import DriverError, NoSpaceError, UsageError
 from plugengine.kernel import btrfs
 from plugengine.model import Host, HostPath, IdRange, Mount, Record, StorageRequest, UserMap
-from plugengine.removing import remove_tree
+from plugengine.trees.remove import remove_tree
 from tests.drivers.filesystems import Store, is_shared, look, mounted, rich_chain, subvolumes, used
 
 InChild = Callable[[Callable[[], Any]], Any]
@@ -35,7 +35,7 @@ def tree(request: StorageRequest) -> Path:
 def mount(request: StorageRequest, record: Record) -> Path:
     """Mount as the monitor does; only in a namespace of one's own."""
     for each in driver.pe_storage_mounts(request, record).mounts:
-        mounting.perform(each)
+        mounts.perform(each)
     return Path(request.target)
 
 
@@ -61,7 +61,7 @@ def test_a_snapshot_is_what_overlayfs_shows_of_the_layers(
 
     def work() -> None:
         lower = (("lowerdir", ":".join(reversed(chain))),)
-        mounting.perform(Mount(fstype="overlay", source="o", target=HostPath(str(tmp_path)), options=lower))
+        mounts.perform(Mount(fstype="overlay", source="o", target=HostPath(str(tmp_path)), options=lower))
         shown = look(mount(request, record))
         assert shown.entries == look(tmp_path).entries
         assert shown.groups == {("d/other-name", "third-name")}

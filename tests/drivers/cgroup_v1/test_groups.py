@@ -14,8 +14,8 @@ from plugengine_cgroup_v1 import groups
 from plugengine_cgroup_v1.host import ControllerSet
 from plugengine_cgroup_v1.limits import limits_to_settings
 
-from plugengine import cgroupfs
-from plugengine.cgroupfs import Hierarchy
+from plugengine.cgroups import filesystem
+from plugengine.cgroups.filesystem import Hierarchy
 from plugengine.errors import DriverError, UsageError
 from plugengine.kernel.mount import MS_PRIVATE, MS_REC, mount
 from plugengine.kernel.process import CLONE_NEWCGROUP, CLONE_NEWNS, unshare
@@ -134,14 +134,14 @@ def ticking(path: Path) -> Callable[[], None]:
 def test_a_frozen_group_stands_still_until_it_is_thawed(group: Group, tmp_path: Path) -> None:
     clock = tmp_path / "clock"
     group.start(ticking(clock))
-    assert cgroupfs.until(clock.exists, timeout_s=5)
+    assert filesystem.until(clock.exists, timeout_s=5)
     driver.pe_cgroup_freeze(group.record, frozen=True)
     seen = clock.read_text()
     time.sleep(0.1)
     assert clock.read_text() == seen
     driver.pe_cgroup_freeze(group.record, frozen=True)
     driver.pe_cgroup_freeze(group.record, frozen=False)
-    assert cgroupfs.until(lambda: clock.read_text() not in ("", seen), timeout_s=5)
+    assert filesystem.until(lambda: clock.read_text() not in ("", seen), timeout_s=5)
 
 
 def without_unified(record: Record) -> Record:
@@ -174,7 +174,7 @@ def test_everything_is_killed_however_it_forks(group: Group, way: Callable[[Reco
 
     for _ in range(2):
         group.start(bomb)
-    assert cgroupfs.until(lambda: (group.stats().pids or 0) >= 40, timeout_s=5)
+    assert filesystem.until(lambda: (group.stats().pids or 0) >= 40, timeout_s=5)
     driver.pe_cgroup_kill(way(group.record))
     assert driver.pe_cgroup_pids(group.record) == ()
 
@@ -216,7 +216,7 @@ def test_processes_of_nested_groups_count_and_are_killed(group: Group) -> None:
 def test_a_group_in_use_is_not_removed(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     pid = group.start(signal.pause)
     with pytest.raises(DriverError, match="Device or resource busy") as caught:
-        cgroupfs.remove(str(group.directory("pids")), timeout_s=0.05)
+        filesystem.remove(str(group.directory("pids")), timeout_s=0.05)
     assert caught.value.hint == f"processes in it: {pid}"
 
 

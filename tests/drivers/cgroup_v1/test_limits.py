@@ -14,7 +14,7 @@ from pathlib import Path
 import plugengine_cgroup_v1 as driver
 import pytest
 
-from plugengine import cgroupfs
+from plugengine.cgroups import filesystem
 from plugengine.errors import DriverError, UsageError
 from plugengine.model import DeviceRate, DeviceRule, Limits
 from plugengine.security import devices
@@ -70,7 +70,7 @@ def test_a_limit_below_what_cannot_be_freed_is_refused_with_the_file_and_value(g
         signal.pause()
 
     group.start(hold)
-    assert cgroupfs.until(lambda: (group.stats().memory_bytes or 0) > 32 * MIB, timeout_s=5)
+    assert filesystem.until(lambda: (group.stats().memory_bytes or 0) > 32 * MIB, timeout_s=5)
     with pytest.raises(DriverError, match=r"write '\d+' to .*memory.limit_in_bytes: Device or resource busy"):
         group.limit(Limits(memory_bytes=16 * MIB, memory_swap_bytes=64 * MIB))
 
@@ -281,5 +281,5 @@ def test_devices_are_not_rewritten_when_they_are_as_wanted(group: Group) -> None
         group.limit(Limits(devices=()))
     nested.rmdir()
     # The kernel forgets the child some moments later.
-    assert cgroupfs.until(lambda: denies_everything(group), timeout_s=5)
+    assert filesystem.until(lambda: denies_everything(group), timeout_s=5)
     assert group.directory("devices").joinpath("devices.list").read_text() == ""

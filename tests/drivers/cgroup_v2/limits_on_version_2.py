@@ -13,7 +13,7 @@ import plugengine_cgroup_v1
 import plugengine_cgroup_v2 as driver
 import pytest
 
-from plugengine import cgroupfs
+from plugengine.cgroups import filesystem
 from plugengine.errors import DriverError
 from plugengine.kernel.loop import loop_attach
 from plugengine.kernel.mount import MS_PRIVATE, MS_REC, mount, umount2
@@ -151,7 +151,7 @@ def test_a_parent_that_holds_processes_is_refused_with_the_way_out(host: Host) -
     assert not (parent / "c1").exists()
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    assert cgroupfs.until(lambda: not (parent / "cgroup.procs").read_text(), timeout_s=5)
+    assert filesystem.until(lambda: not (parent / "cgroup.procs").read_text(), timeout_s=5)
     parent.rmdir()
 
 
@@ -187,7 +187,7 @@ def test_an_engine_in_a_container_makes_room_in_its_own_group(host: Host) -> Non
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    cgroupfs.remove(str(outer), timeout_s=5)
+    filesystem.remove(str(outer), timeout_s=5)
 
 
 def test_the_guest_sees_its_limits(group: Group, tmp_path: Path) -> None:

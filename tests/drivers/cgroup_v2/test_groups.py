@@ -13,7 +13,7 @@ import pytest
 from plugengine_cgroup_v2 import groups, states
 from plugengine_cgroup_v2.host import unified
 
-from plugengine import cgroupfs
+from plugengine.cgroups import filesystem
 from plugengine.errors import DriverError, NotSupportedError
 from plugengine.kernel.mount import MS_PRIVATE, MS_REC, mount, umount2
 from plugengine.kernel.process import CLONE_NEWCGROUP, CLONE_NEWNS, clone3, unshare
@@ -72,13 +72,13 @@ def test_a_frozen_group_stands_still_until_it_is_thawed(group: Group, tmp_path: 
             time.sleep(0.002)
 
     group.start(tick)
-    assert cgroupfs.until(clock.exists, timeout_s=10)
+    assert filesystem.until(clock.exists, timeout_s=10)
     driver.pe_cgroup_freeze(group.record, frozen=True)
     seen = clock.read_text()
     time.sleep(0.1)
     assert clock.read_text() == seen
     driver.pe_cgroup_freeze(group.record, frozen=False)
-    assert cgroupfs.until(lambda: clock.read_text() not in ("", seen), timeout_s=10)
+    assert filesystem.until(lambda: clock.read_text() not in ("", seen), timeout_s=10)
 
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["cgroup.kill", "freezer"])
@@ -101,7 +101,7 @@ def test_everything_is_killed_however_it_forks(group: Group, *, at_once: bool, m
 
     for _ in range(2):
         group.start(bomb)
-    assert cgroupfs.until(lambda: len(group.pids()) > processes // 4, timeout_s=10)
+    assert filesystem.until(lambda: len(group.pids()) > processes // 4, timeout_s=10)
     driver.pe_cgroup_kill(group.record)
     assert group.pids() == ()
 

@@ -8,7 +8,7 @@ import pytest
 from plugengine_cgroup_v2.host import Unified, reasons
 from plugengine_cgroup_v2.limits import limits_to_settings
 
-from plugengine.cgroupfs import Hierarchy
+from plugengine.cgroups.filesystem import Hierarchy
 from plugengine.errors import UsageError
 from plugengine.model import DeviceRate, Limits
 

@@ -10,8 +10,8 @@ import plugengine_fuse_union as driver
 import pluggy
 import pytest
 
-from plugengine.drivers import StorageDriver
 from plugengine.hookspecs import PROJECT, StorageSpec
+from plugengine.plugins.drivers import StorageDriver
 from tests.drivers.fuse_union.conftest import MakeWorld
 from tests.drivers.fuse_union.world import World
 

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from plugengine_fuse_union import libfuse
 
-from plugengine import servers
+from plugengine.containers import file_server
 from plugengine.errors import DriverError, NotSupportedError
 from plugengine.kernel.capabilities import capability_set
 from plugengine.kernel.credentials import capget, capset
@@ -334,7 +334,7 @@ def test_where_mounting_is_refused_libfuse_is_tried_by_itself(make_world: MakeWo
     server = driver.pe_storage_mounts(world.request, record).server
     assert server is not None
     entry = f"{__name__}:{serve_without_privilege.__name__}"
-    world.server = servers.start(Server(entry=entry, config=server.config), log=HostPath(str(world.log)))
+    world.server = file_server.start(Server(entry=entry, config=server.config), log=HostPath(str(world.log)))
     world.server.wait_ready()
     assert (world.root / "file").read_text() == "x"
     (world.root / "new").write_text("y")

@@ -17,7 +17,7 @@ from plugengine_fuse_union.quota import parse_size
 from plugengine.errors import UsageError
 from plugengine.kernel.files import fallocate
 from plugengine.model import Capability, HostPath
-from plugengine.upper import usage
+from plugengine.trees.upper import usage
 from tests.drivers.fuse_union.conftest import MakeWorld, as_user
 from tests.drivers.fuse_union.test_differential import act_at_random
 from tests.drivers.fuse_union.test_differential import fill as fill_layers

@@ -9,10 +9,10 @@ from pathlib import Path
 import plugengine_fuse_union as driver
 from msgspec.structs import replace
 
-from plugengine import servers
+from plugengine.containers import file_server
+from plugengine.containers.file_server import ServerProcess
 from plugengine.kernel.mount import MNT_DETACH, mount, umount2
 from plugengine.model import HostPath, Server, StorageRequest, UserMap
-from plugengine.servers import ServerProcess
 
 
 class World:
@@ -65,7 +65,7 @@ class World:
         server = driver.pe_storage_mounts(self.request, record).server
         assert server is not None
         server = Server(entry=server.entry, config={**server.config, **self.server_config})
-        self.server = servers.start(server, log=HostPath(str(self.log)))
+        self.server = file_server.start(server, log=HostPath(str(self.log)))
         self.server.wait_ready()
         return self
 

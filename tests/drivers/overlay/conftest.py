@@ -9,7 +9,7 @@ from typing import Any
 import plugengine_overlay as driver
 import pytest
 
-from plugengine import mounting
+from plugengine import mounts
 from plugengine.model import Change, Record, StorageRequest
 from tests.conftest import need_root
 from tests.drivers.filesystems import Store
@@ -33,7 +33,7 @@ def mount(request: StorageRequest, record: Record) -> Path:
     rootfs = driver.pe_storage_mounts(request, record)
     assert rootfs.server is None
     for each in rootfs.mounts:
-        mounting.perform(each)
+        mounts.perform(each)
     return Path(request.target)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import plugengine_vfs as driver
 import pytest
 
-from plugengine import mounting
+from plugengine import mounts
 from plugengine.errors import DriverError, NoSpaceError
 from plugengine.model import Host, HostPath, IdRange, Mount, Record, StorageRequest, UserMap
 from tests.drivers.filesystems import Store, is_shared, look, mounted, rich_chain, used
@@ -30,7 +30,7 @@ def tree(request: StorageRequest) -> Path:
 def mount(request: StorageRequest, record: Record) -> Path:
     """Mount as the monitor does; only in a namespace of one's own."""
     for each in driver.pe_storage_mounts(request, record).mounts:
-        mounting.perform(each)
+        mounts.perform(each)
     return Path(request.target)
 
 
@@ -43,7 +43,7 @@ def test_the_copy_is_what_overlayfs_shows_of_the_layers(
 
     def work() -> None:
         lower = ":".join(reversed(chain))
-        mounting.perform(
+        mounts.perform(
             Mount(fstype="overlay", source="o", target=HostPath(str(tmp_path)), options=(("lowerdir", lower),))
         )
         assert look(tree(request)).entries == look(tmp_path).entries
@@ -210,7 +210,7 @@ def test_the_probe_says_which_mount_option_is_in_the_way(
     tmp_path: Path, in_mount_namespace: InChild, option: str
 ) -> None:
     def work() -> list[str]:
-        mounting.perform(Mount(fstype="tmpfs", source="t", target=HostPath(str(tmp_path))))
+        mounts.perform(Mount(fstype="tmpfs", source="t", target=HostPath(str(tmp_path))))
         os.system(f"mount -o remount,{option} {tmp_path}")
         root = HostPath(f"{tmp_path}/root/of/engine")
         return driver.pe_storage_probe(Host(root=root, run_root=root, kernel=(6, 1)))

@@ -14,11 +14,11 @@ from plugengine.bench.results import Run
 from plugengine.bench.storage import PLAIN, StorageOptions, measure
 from plugengine.bench.workload import Size
 from plugengine.bench.workloads import BUNDLED
-from plugengine.container import ContainerSpec
-from plugengine.container_rows import ContainerRow
 from plugengine.engine import Engine
 from plugengine.kernel.mountinfo import read_mountinfo
-from plugengine.plugins import Registry
+from plugengine.plugins.registry import Registry
+from plugengine.spec import ContainerSpec
+from plugengine.state.container_rows import ContainerRow
 from tests.conftest import need, need_root, need_tool
 
 DRIVERS = ("overlay", "fuse_union", "vfs")

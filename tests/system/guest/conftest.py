@@ -17,14 +17,15 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 
-from plugengine import child, guest, mounting
-from plugengine.child.report import ERROR, PROCESS, TERMINAL, WARNING
-from plugengine.container import ContainerSpec, ExecSpec, ImageConfig
+from plugengine import mounts as mounting
 from plugengine.errors import PlugengineError
 from plugengine.kernel import mount
 from plugengine.kernel import process as kernel
 from plugengine.model import GuestPath, HostPath, IdRange, UserMap
-from plugengine.users import Accounts, read_accounts
+from plugengine.runtime import child, guest
+from plugengine.runtime.accounts import Accounts, read_accounts
+from plugengine.runtime.child.report import ERROR, PROCESS, TERMINAL, WARNING
+from plugengine.spec import ContainerSpec, ExecSpec, ImageConfig
 
 T = TypeVar("T")
 

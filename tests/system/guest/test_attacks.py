@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from plugengine.container import ImageConfig
 from plugengine.errors import ImageError, UsageError
-from plugengine.guest import ResolvedMount
 from plugengine.model import GuestPath, HostPath
+from plugengine.runtime.accounts import read_accounts
+from plugengine.runtime.guest import ResolvedMount
 from plugengine.security import capabilities, seccomp
-from plugengine.users import read_accounts
+from plugengine.spec import ImageConfig
 from tests.system.guest.conftest import Container, Monitor, Outcome, Rootfs
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from plugengine.container import ImageConfig
-from plugengine.guest import ResolvedMount
 from plugengine.kernel import mount
 from plugengine.model import GuestPath, HostPath, Mount
+from plugengine.runtime.guest import ResolvedMount
+from plugengine.spec import ImageConfig
 from tests.system.guest.conftest import Monitor, Rootfs
 
 
@@ -309,7 +309,7 @@ def test_shm_of_another_container_can_be_shared(monitor: Monitor) -> None:
 
 
 def _run(request: object) -> str:
-    from plugengine.guest import GuestRequest
+    from plugengine.runtime.guest import GuestRequest
     from tests.system.guest.conftest import Container
 
     assert isinstance(request, GuestRequest)

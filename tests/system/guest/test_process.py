@@ -9,13 +9,13 @@ import time
 
 import pytest
 
-from plugengine.child import native
-from plugengine.container import Device, ImageConfig, Rlimit
 from plugengine.errors import NotSupportedError
-from plugengine.guest.rlimits import may_raise_limits
 from plugengine.kernel import libc
 from plugengine.model import GuestPath, HostPath
+from plugengine.runtime.child import native
+from plugengine.runtime.guest.rlimits import may_raise_limits
 from plugengine.security import capabilities
+from plugengine.spec import Device, ImageConfig, Rlimit
 from tests.conftest import need, need_tool
 from tests.system.guest.conftest import Container, Monitor, Rootfs, wait_until_gone
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from plugengine.child import native, reaper
 from plugengine.model import HostPath
+from plugengine.runtime.child import native, reaper
 from plugengine.security import capabilities, seccomp
 from tests.system.guest.conftest import Container, Monitor, wait_until_gone
 

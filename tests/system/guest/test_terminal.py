@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from plugengine.guest import ResolvedMount
 from plugengine.model import GuestPath, HostPath
+from plugengine.runtime.guest import ResolvedMount
 from tests.system.guest.conftest import Container, Monitor
 
 

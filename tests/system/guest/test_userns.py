@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from plugengine.container import Device, ImageConfig
 from plugengine.errors import UsageError
-from plugengine.guest import ResolvedMount
 from plugengine.model import GuestPath, HostPath, IdRange, UserMap
+from plugengine.runtime.guest import ResolvedMount
+from plugengine.spec import Device, ImageConfig
 from tests.system.guest.conftest import USER_MAP, Container, Monitor, Rootfs
 
 FIRST = USER_MAP.uids[0].host

@@ -13,7 +13,7 @@ import pytest
 
 from plugengine.images.store import ImageStore
 from plugengine.model import HostPath
-from plugengine.state import State
+from plugengine.state.state import State
 from tests.conftest import need_root
 
 Described = dict[str, dict[str, Any]]

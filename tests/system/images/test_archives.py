@@ -15,9 +15,9 @@ import pytest
 import zstandard
 
 from plugengine.errors import ImageError, NotFoundError, UsageError
-from plugengine.images.caps import CONFIG_BYTES, MANIFEST_BYTES
 from plugengine.images.config import machine_architecture
 from plugengine.images.store import ImageStore
+from plugengine.images.tar.limits import CONFIG_BYTES, MANIFEST_BYTES
 from tests.system.images import archives as a
 from tests.unit.images.tars import make_tar, member
 

@@ -119,7 +119,7 @@ def test_loading_and_removing_at_the_same_time_never_breaks_an_image(tmp_path: P
 LOADER = """
 import os, sys
 from plugengine.images.store import ImageStore
-from plugengine.state import State
+from plugengine.state.state import State
 store = ImageStore(sys.argv[1], State(sys.argv[1]))
 store.list()
 os.write(1, b"ready")

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from plugengine.container import Image
 from plugengine.errors import NotFoundError, UsageError
-from plugengine.images.libraries import Libraries
+from plugengine.images.sources.host.libraries import Libraries
 from plugengine.images.store import ImageStore
+from plugengine.spec import Image
 from tests.conftest import need, need_tool
 from tests.system.images.conftest import describe, open_store
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from plugengine.errors import ImageError, UsageError
-from plugengine.images.apply import apply_layer
-from plugengine.images.caps import Caps
+from plugengine.images.layers.apply import apply_layer
+from plugengine.images.tar.limits import Caps
 from plugengine.model import HostPath
 from tests.system.images.conftest import describe
 from tests.unit.images.tars import make_tar, member

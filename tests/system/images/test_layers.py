@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from plugengine.errors import ImageError, NotFoundError
-from plugengine.images.apply import apply_layer
-from plugengine.images.diff import diff_layer
+from plugengine.images.layers.apply import apply_layer
+from plugengine.images.layers.diff import diff_layer
 from plugengine.model import HostPath, IdRange, UserMap
 from tests.conftest import need_tool
 from tests.unit.images.tars import make_tar, member

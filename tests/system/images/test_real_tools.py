@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from plugengine.images.diff import diff_layer
+from plugengine.images.layers.diff import diff_layer
 from plugengine.images.store import ImageStore
 from plugengine.model import HostPath
 from tests.conftest import need_tool

@@ -13,9 +13,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugengine.images.apply import apply_layer
-from plugengine.images.diff import diff_layer
-from plugengine.images.overlayform import OPAQUE_XATTR as OPAQUE
+from plugengine.images.layers.apply import apply_layer
+from plugengine.images.layers.diff import diff_layer
+from plugengine.images.layers.overlay_form import OPAQUE_XATTR as OPAQUE
 from plugengine.model import HostPath
 from tests.conftest import need_tool
 from tests.system.images.conftest import describe

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import zstandard
 
-from plugengine.container import Image
 from plugengine.errors import ConflictError, DriverLoadError, ImageError, NotFoundError, UsageError
 from plugengine.images.store import ImageStore
+from plugengine.spec import Image
 from tests.system.images import archives as a
 from tests.system.images.conftest import open_store
 from tests.unit.images.tars import make_tar, member

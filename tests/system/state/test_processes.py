@@ -16,14 +16,14 @@ import pytest
 from plugengine.errors import NoSpaceError, StateError
 from plugengine.kernel import mount, process
 from plugengine.model import HostPath
-from plugengine.state import State, connections_kept
+from plugengine.state.state import State, connections_kept
 from tests.conftest import need_root
 
 CROWD = 64
 
 INSERT = """
 import sys
-from plugengine.state import State, connections_kept
+from plugengine.state.state import State, connections_kept
 state = State(sys.argv[1])
 for number in range(5):
     with state.transaction() as cursor:
@@ -33,7 +33,7 @@ for number in range(5):
 
 HOLD = """
 import sys, time
-from plugengine.state import State, connections_kept
+from plugengine.state.state import State, connections_kept
 with State(sys.argv[1]).transaction() as cursor:
     cursor.execute("INSERT INTO layers VALUES ('half', 1, 2)")
     print("inside", flush=True)
@@ -207,7 +207,7 @@ def test_a_fork_inside_a_transaction_undoes_it_in_both_and_says_so(root: HostPat
 def test_a_fork_waits_for_the_transaction_of_another_thread(root: HostPath) -> None:
     script = """
 import os, sys, threading, time
-from plugengine.state import State, connections_kept
+from plugengine.state.state import State, connections_kept
 state = State(sys.argv[1])
 inside = threading.Event()
 def work():

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from plugengine import container_rows, salvage
-from plugengine.container import ContainerSpec, DriverChoice
-from plugengine.container_rows import ContainerRow
 from plugengine.errors import StateError
 from plugengine.model import HostPath
-from plugengine.names import new_id
-from plugengine.state import State
+from plugengine.spec import ContainerSpec, DriverChoice
+from plugengine.state import container_rows, rescue
+from plugengine.state.container_rows import ContainerRow
+from plugengine.state.names import new_id
+from plugengine.state.state import State
 
 PAGE = 4096
 
@@ -50,7 +50,7 @@ def scribble(path: str, begin: int, length: int) -> None:
 
 def test_a_sound_database_is_left_alone(state: State) -> None:
     known = fill(state, 3)
-    assert salvage.check(state, repair=True) == []
+    assert rescue.check(state, repair=True) == []
     assert container_rows.ids(state) == known
     assert [name for name in os.listdir(state.root) if "damaged" in name] == []
 
@@ -63,15 +63,15 @@ def test_a_page_of_rows_is_lost_and_the_others_are_saved(state: State) -> None:
     leaf = pages - 12  # of the containers, which take most pages
     assert leaf > root_page
     scribble(state.path, leaf * PAGE, PAGE)
-    found = salvage.check(state, repair=False)
+    found = rescue.check(state, repair=False)
     assert found
     assert all(state.path in line for line in found)
-    lines = salvage.check(state, repair=True)
+    lines = rescue.check(state, repair=True)
     assert any(line.startswith("containers: ") and line.endswith("rows saved, some lost") for line in lines)
     saved = container_rows.ids(state)
     assert saved < known
     assert len(saved) >= len(known) - 20
-    assert salvage.check(state, repair=False) == []
+    assert rescue.check(state, repair=False) == []
     # Both ends of the table are there: the scan went on behind the damaged page.
     assert {"c0", "c59"} <= {row.name for row in container_rows.list_all(state)}
 
@@ -82,7 +82,7 @@ def test_a_database_whose_header_is_gone_becomes_an_empty_one_and_the_damaged_fi
     scribble(state.path, 0, 100)
     with pytest.raises(StateError, match="not a database"):
         container_rows.ids(state)
-    lines = salvage.check(state, repair=True)
+    lines = rescue.check(state, repair=True)
     kept = [name for name in os.listdir(state.root) if "damaged" in name]
     assert len(kept) == 1
     assert any(kept[0] in line for line in lines)
@@ -97,9 +97,9 @@ def test_a_reference_to_nothing_is_damage_and_goes(state: State) -> None:
     connection = sqlite3.connect(state.path, isolation_level=None)
     connection.execute("INSERT INTO refs VALUES ('x:latest', 'sha256:none')")
     connection.close()
-    assert salvage.check(state, repair=False) == [f"state database {state.path}: a row of refs refers to nothing"]
-    salvage.check(state, repair=True)
-    assert salvage.check(state, repair=False) == []
+    assert rescue.check(state, repair=False) == [f"state database {state.path}: a row of refs refers to nothing"]
+    rescue.check(state, repair=True)
+    assert rescue.check(state, repair=False) == []
     assert len(container_rows.ids(state)) == 2
 
 
@@ -109,11 +109,11 @@ def test_rows_in_the_log_are_saved_too(state: State) -> None:
     raw = sqlite3.connect(state.path, isolation_level=None)
     raw.execute("INSERT INTO refs VALUES ('x:latest', 'sha256:none')")
     assert os.path.getsize(f"{state.path}-wal") > 0
-    salvage.check(State(state.root), repair=True)
+    rescue.check(State(state.root), repair=True)
     raw.close()
     state.close()
     assert container_rows.ids(State(state.root)) == known
-    assert salvage.check(State(state.root), repair=False) == []
+    assert rescue.check(State(state.root), repair=False) == []
 
 
 def test_a_database_of_a_newer_version_is_no_damage(state: State) -> None:
@@ -122,5 +122,5 @@ def test_a_database_of_a_newer_version_is_no_damage(state: State) -> None:
         cursor.execute("PRAGMA user_version = 99")
     state.close()
     with pytest.raises(StateError, match="newer version"):
-        salvage.check(state, repair=True)
+        rescue.check(state, repair=True)
     assert [name for name in os.listdir(state.root) if "damaged" in name] == []

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from plugengine import upper
 from plugengine.kernel import mount
 from plugengine.model import HostPath, IdRange, UserMap
+from plugengine.trees import upper
 from tests.system.upper.conftest import InChild, Make
 
 

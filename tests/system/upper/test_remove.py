@@ -11,7 +11,7 @@ import pytest
 from plugengine.errors import StateError
 from plugengine.kernel import mount
 from plugengine.kernel.attributes import FS_APPEND_FL, FS_IMMUTABLE_FL, set_inode_flags
-from plugengine.removing import remove_tree
+from plugengine.trees.remove import remove_tree
 from tests.system.upper.conftest import InChild, Make
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from plugengine import upper
 from plugengine.model import Usage
+from plugengine.trees import upper
 from tests.system.upper.conftest import Make
 
 

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from plugengine import mounting, upper
-from plugengine.comparing import compare
-from plugengine.deriving import write_upper
-from plugengine.descent import DIRECTORY
-from plugengine.materialising import write_chain
+from plugengine import mounts
 from plugengine.model import HostPath, IdRange, Mount, UserMap
-from plugengine.sharing import same_content
+from plugengine.trees import upper
+from plugengine.trees.compare import compare
+from plugengine.trees.derive_upper import write_upper
+from plugengine.trees.flatten import write_chain
+from plugengine.trees.shared_blocks import same_content
+from plugengine.trees.walk import DIRECTORY
 from tests.conftest import need_root
 from tests.drivers.filesystems import CAPABILITY, SHARING, Store, look, mounted, rich_chain
 
@@ -212,7 +213,7 @@ def test_random_work_comes_to_the_same_changes_and_the_same_layer_as_on_overlayf
             ("upperdir", str(own)),
             ("workdir", str(tmp_path / "work")),
         )
-        mounting.perform(Mount(fstype="overlay", source="o", target=HostPath(str(merged)), options=options))
+        mounts.perform(Mount(fstype="overlay", source="o", target=HostPath(str(merged)), options=options))
         changed_at_random(merged, random.Random(seed))
         changed_at_random(tree, random.Random(seed))
         assert look(tree).entries == look(merged).entries

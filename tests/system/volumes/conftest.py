@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from plugengine.locate import Locations
 from plugengine.model import HostPath
-from plugengine.state import State
+from plugengine.state.locations import Locations
+from plugengine.state.state import State
 from tests.conftest import need_root
 from tests.system.kernel.conftest import in_mount_namespace as in_mount_namespace
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from plugengine.copying import TreeCopy
 from plugengine.kernel import mount
 from plugengine.model import IdRange, UserMap
+from plugengine.trees.copy import TreeCopy
 from tests.system.upper.conftest import InChild
 
 # include/uapi/linux/capability.h: VFS_CAP_REVISION_2 | VFS_CAP_FLAGS_EFFECTIVE, CAP_NET_RAW permitted

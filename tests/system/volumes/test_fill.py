@@ -14,8 +14,8 @@ import pytest
 from plugengine import volumes
 from plugengine.errors import NoSpaceError
 from plugengine.kernel import mount
-from plugengine.locate import Locations
-from plugengine.state import State
+from plugengine.state.locations import Locations
+from plugengine.state.state import State
 from tests.system.upper.conftest import InChild
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from plugengine import container_rows, volumes
-from plugengine.container import ContainerSpec, DriverChoice
-from plugengine.container_rows import ContainerRow
+from plugengine import volumes
 from plugengine.errors import ConflictError, NotFoundError, UsageError
-from plugengine.locate import Locations
-from plugengine.names import new_id
-from plugengine.state import State
+from plugengine.spec import ContainerSpec, DriverChoice
+from plugengine.state import container_rows
+from plugengine.state.container_rows import ContainerRow
+from plugengine.state.locations import Locations
+from plugengine.state.names import new_id
+from plugengine.state.state import State
 
 
 def container(state: State, name: str) -> str:
@@ -144,8 +145,8 @@ def test_processes_that_make_and_remove_one_volume_at_once_leave_both_or_neither
 import sys
 from plugengine import volumes
 from plugengine.errors import NotFoundError
-from plugengine.locate import Locations
-from plugengine.state import State
+from plugengine.state.locations import Locations
+from plugengine.state.state import State
 locations = Locations(sys.argv[1], sys.argv[2])
 state = State(locations.root)
 for _ in range(20):

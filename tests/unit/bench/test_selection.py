@@ -6,7 +6,7 @@ import pytest
 
 from plugengine.bench import selection
 from plugengine.errors import NotFoundError, UsageError
-from plugengine.plugins import Registry
+from plugengine.plugins.registry import Registry
 
 
 def test_a_near_miss_is_named() -> None:

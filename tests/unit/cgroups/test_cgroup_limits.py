@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from plugengine.cgroup_limits import check_list, check_memory, memory_and_swap, parse_list, weight_of_shares
+from plugengine.cgroups.limits import check_list, check_memory, memory_and_swap, parse_list, weight_of_shares
 from plugengine.errors import UsageError
 from plugengine.model import Limits
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from plugengine.cli.parse.environment import parse_pairs, read_text, resolve_env, resolve_labels
-from plugengine.cli.parse.fault import FlagError
+from plugengine.cli.parse.errors import FlagError
 
 HERE = {"HOME": "/root", "LANG": "C"}
 

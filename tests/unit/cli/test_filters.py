@@ -8,10 +8,10 @@ import pytest
 from plugengine.cli.commands.ps import describe, status_text
 from plugengine.cli.commands.stats import Sample, cpu_percent
 from plugengine.cli.filters import asks_for_all, container_filter
-from plugengine.cli.parse.fault import FlagError
-from plugengine.container import ContainerSpec, DriverChoice
-from plugengine.container_rows import ContainerRow, ContainerState
+from plugengine.cli.parse.errors import FlagError
 from plugengine.model import CgroupStats, NetworkStats
+from plugengine.spec import ContainerSpec, DriverChoice
+from plugengine.state.container_rows import ContainerRow, ContainerState
 
 SECOND = 1_000_000_000
 NOW = 10_000 * SECOND

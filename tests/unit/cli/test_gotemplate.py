@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugengine.cli.gotemplate import Template, columns_of
-from plugengine.cli.parse.fault import CommandLineError
+from plugengine.cli.parse.errors import CommandLineError
 
 VALUE: dict[str, Any] = {
     "ID": "abc",

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from plugengine.cli.command import Flags
 from plugengine.cli.commands.run import run
-from plugengine.cli.parse.fault import FlagError
+from plugengine.cli.parse.errors import FlagError
 
 FLAGS = Flags(
     valued={"-e": "--env", "--env": "--env", "-p": "--publish", "--publish": "--publish", "--name": "--name"},

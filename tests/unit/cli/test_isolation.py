@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from plugengine.cli.parse.fault import FlagError
+from plugengine.cli.parse.errors import FlagError
 from plugengine.cli.parse.isolation import SecurityOptions, parse_mode, parse_network, parse_security, parse_userns
 
 

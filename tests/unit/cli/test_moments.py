@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugengine.cli.parse.fault import FlagError
-from plugengine.cli.parse.moments import parse_date, parse_duration, parse_moment
-from plugengine.logs import timestamp
+from plugengine.cli.parse.errors import FlagError
+from plugengine.cli.parse.times import parse_date, parse_duration, parse_moment
+from plugengine.streams.logs import timestamp
 
 SECOND = 1_000_000_000
 NOW = 1_800_000_000 * SECOND

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugengine.cli.parse.fault import FlagError
+from plugengine.cli.parse.errors import FlagError
 from plugengine.cli.parse.mounts import parse_mount, parse_tmpfs, parse_volume
-from plugengine.container import VolumeMount
 from plugengine.model import GuestPath
+from plugengine.spec import VolumeMount
 
 
 def mount(type: str, target: str, **more: Any) -> VolumeMount:  # noqa: A002

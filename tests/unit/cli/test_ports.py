@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugengine.cli.parse.fault import FlagError
+from plugengine.cli.parse.errors import FlagError
 from plugengine.cli.parse.ports import (
     check_address,
     parse_add_host,

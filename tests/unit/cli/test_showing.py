@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugengine.cli.formatting import show_rows
-from plugengine.cli.humane import ago, binary_size, decimal_size, duration, short_id, shorten
-from plugengine.cli.parse.fault import CommandLineError
+from plugengine.cli.human import ago, binary_size, decimal_size, duration, short_id, shorten
+from plugengine.cli.parse.errors import CommandLineError
 from plugengine.cli.table import write_table
 
 SECOND, MINUTE, HOUR, DAY = 1, 60, 3600, 86_400

@@ -10,10 +10,10 @@ import pytest
 
 from plugengine.cli.commands.exec import exec_
 from plugengine.cli.commands.run import create, run
-from plugengine.cli.parse.fault import CommandLineError, FlagError
+from plugengine.cli.parse.errors import CommandLineError, FlagError
 from plugengine.cli.spec import Surroundings, container_spec, exec_spec
-from plugengine.container import ContainerSpec, ExecSpec, Rlimit, VolumeMount
 from plugengine.model import GuestPath, Limits, Port
+from plugengine.spec import ContainerSpec, ExecSpec, Rlimit, VolumeMount
 
 AROUND = Surroundings(environ={"HOME": "/root"}, directory="/here", processors=2)
 

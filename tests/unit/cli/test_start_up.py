@@ -23,7 +23,7 @@ UNWANTED = {
     "pyroute2",
     "zstandard",
     "plugengine.engine",
-    "plugengine.lifecycle",
+    "plugengine.operations.lifecycle",
     "plugengine.images",
     "plugengine.cli.gotemplate",
     "plugengine.cli.templatewords",

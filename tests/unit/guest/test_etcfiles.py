@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from plugengine.container import ContainerSpec
 from plugengine.errors import UsageError
-from plugengine.etcfiles import contents, hostname_file, hosts, names_only_stub, parse_host, resolv_conf
+from plugengine.networks.etc_content import contents, hostname_file, hosts, names_only_stub, parse_host, resolv_conf
+from plugengine.spec import ContainerSpec
 
 HOST = """# made by hand
 domain old.example

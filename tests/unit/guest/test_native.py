@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from plugengine.child import native
+from plugengine.runtime.child import native
 from tests.conftest import need, need_tool
 
 

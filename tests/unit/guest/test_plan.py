@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from plugengine.container import ContainerSpec, Device, ImageConfig
 from plugengine.errors import UsageError
-from plugengine.guest import GuestPlan, GuestRequest, ResolvedMount, plan_guest
-from plugengine.guest import steps as guest_steps
 from plugengine.kernel import mount
 from plugengine.model import GuestPath, HostPath, IdRange, Mount, UserMap
+from plugengine.runtime.guest import GuestPlan, GuestRequest, ResolvedMount, plan_guest
+from plugengine.runtime.guest import steps as guest_steps
+from plugengine.spec import ContainerSpec, Device, ImageConfig
 
 MAP = UserMap(uids=(IdRange(guest=0, host=100000, size=65536),), gids=(IdRange(guest=0, host=100000, size=65536),))
 CLOSED = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV | mount.MOUNT_ATTR_NOEXEC

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from plugengine.container import ContainerSpec, ExecSpec, ImageConfig, Rlimit
 from plugengine.errors import NotSupportedError, UsageError
-from plugengine.guest import ProcessPlan, ProcessRequest, plan_exec, plan_process, signal_number
-from plugengine.guest.environment import command_line, environment, working_directory
-from plugengine.guest.rlimits import NUMBERS, UNLIMITED, plan_rlimits
 from plugengine.model import GuestPath, IdRange, UserMap
-from plugengine.users import Accounts
+from plugengine.runtime.accounts import Accounts
+from plugengine.runtime.guest import ProcessPlan, ProcessRequest, plan_exec, plan_process, signal_number
+from plugengine.runtime.guest.environment import command_line, environment, working_directory
+from plugengine.runtime.guest.rlimits import NUMBERS, UNLIMITED, plan_rlimits
+from plugengine.spec import ContainerSpec, ExecSpec, ImageConfig, Rlimit
 
 ACCOUNTS = Accounts(passwd=b"root:x:0:0::/root:\nalice:x:1000:1000::/home/alice:\n", group=b"video:x:44:\n")
 

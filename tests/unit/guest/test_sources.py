@@ -6,10 +6,10 @@ import os
 
 import pytest
 
-from plugengine.container import ContainerSpec, Device, ImageConfig
 from plugengine.errors import NotFoundError
-from plugengine.guest import GuestRequest, ResolvedMount, open_sources, plan_guest
 from plugengine.model import GuestPath, HostPath
+from plugengine.runtime.guest import GuestRequest, ResolvedMount, open_sources, plan_guest
+from plugengine.spec import ContainerSpec, Device, ImageConfig
 from tests.conftest import need_root
 
 

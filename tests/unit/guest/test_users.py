@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugengine.errors import NotFoundError, UsageError
-from plugengine.users import MAX_ID, Accounts, Identity, resolve
+from plugengine.runtime.accounts import MAX_ID, Accounts, Identity, resolve
 
 ACCOUNTS = Accounts(
     passwd=b"root:x:0:0:root:/root:/bin/sh\n"

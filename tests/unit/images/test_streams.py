@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugengine.errors import ImageError
-from plugengine.images.caps import Caps
-from plugengine.images.streams import CHUNK, Measured, Unpacked
+from plugengine.images.tar.compression import CHUNK, Measured, Unpacked
+from plugengine.images.tar.limits import Caps
 from tests.unit.images.tars import refusal_of
 
 Compress = Callable[[bytes], bytes]

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugengine.errors import ImageError
-from plugengine.images.caps import Caps
-from plugengine.images.entry import Entry
-from plugengine.images.tarread import TarReader
-from plugengine.images.tarwrite import Header, encode_header, ending, padding
+from plugengine.images.tar.entry import Entry
+from plugengine.images.tar.limits import Caps
+from plugengine.images.tar.read import TarReader
+from plugengine.images.tar.write import Header, encode_header, ending, padding
 from tests.unit.images.tars import make_tar, member, refusal_of
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}

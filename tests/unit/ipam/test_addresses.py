@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugengine.addresses import format_address, format_cidr, hosts, overlap, parse_address, parse_cidr
 from plugengine.errors import UsageError
+from plugengine.networks.addresses import format_address, format_cidr, hosts, overlap, parse_address, parse_cidr
 
 SUBNETS = st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 32)).map(
     lambda pair: ipaddress.ip_network(pair, strict=False)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from plugengine import id_ranges
 from plugengine.errors import ConflictError, UsageError
 from plugengine.model import HostPath, UserMap
-from plugengine.state import State
+from plugengine.state import id_ranges
+from plugengine.state.state import State
 
 NO_FILES = ("/nonexistent/subuid", "/nonexistent/subgid")
 

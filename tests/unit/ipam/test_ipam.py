@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from plugengine import ipam
 from plugengine.errors import ConflictError, NotFoundError, UsageError
 from plugengine.model import HostPath, Network
-from plugengine.state import State
+from plugengine.networks import ipam
+from plugengine.state.state import State
 from tests.conftest import need_root
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from plugengine import container_rows as rows
-from plugengine.container import ContainerSpec, DriverChoice, VolumeMount
-from plugengine.container_rows import ContainerRow, ContainerState
 from plugengine.errors import ConflictError, NotFoundError, StateError, UsageError
 from plugengine.kernel.process import ProcessId
 from plugengine.model import GuestPath, HostPath, Limits, Port
-from plugengine.names import new_id
-from plugengine.state import State
+from plugengine.spec import ContainerSpec, DriverChoice, VolumeMount
+from plugengine.state import container_rows as rows
+from plugengine.state.container_rows import ContainerRow, ContainerState
+from plugengine.state.names import new_id
+from plugengine.state.state import State
 
 CHOICE = DriverChoice(storage="s", network="n", cgroup="c", namespace="l", storage_options={"size": "1g"})
 

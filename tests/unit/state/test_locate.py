@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from plugengine.errors import StateError
-from plugengine.locate import Locations
 from plugengine.model import HostPath
-from plugengine.names import new_id
+from plugengine.state.locations import Locations
+from plugengine.state.names import new_id
 
 SOCKET_ADDRESS_BYTES = 108  # sun_path, unix(7)
 

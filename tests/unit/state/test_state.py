@@ -12,8 +12,8 @@ import pytest
 
 from plugengine.errors import StateError
 from plugengine.model import HostPath
-from plugengine.schema import VERSION
-from plugengine.state import State
+from plugengine.state.schema import VERSION
+from plugengine.state.state import State
 
 
 @pytest.fixture
@@ -130,8 +130,8 @@ def test_a_database_of_a_newer_version_is_refused_and_left_alone(root: HostPath)
 def test_an_older_database_is_brought_forward(root: HostPath, monkeypatch: pytest.MonkeyPatch) -> None:
     add_layer(State(root), "a")
     steps = "ALTER TABLE layers ADD COLUMN colour TEXT DEFAULT 'blue'; CREATE TABLE more (x)"
-    monkeypatch.setattr("plugengine.database.MIGRATIONS", ("not run again", steps))
-    monkeypatch.setattr("plugengine.database.VERSION", 2)
+    monkeypatch.setattr("plugengine.state.database.MIGRATIONS", ("not run again", steps))
+    monkeypatch.setattr("plugengine.state.database.VERSION", 2)
     found = State(root).read().execute("SELECT diff_id, colour FROM layers").fetchone()
     assert found is not None
     assert tuple(found) == ("a", "blue")
@@ -140,8 +140,10 @@ def test_an_older_database_is_brought_forward(root: HostPath, monkeypatch: pytes
 def test_a_migration_that_fails_leaves_the_old_version(root: HostPath, monkeypatch: pytest.MonkeyPatch) -> None:
     add_layer(State(root), "a")
     with monkeypatch.context() as patch:
-        patch.setattr("plugengine.database.MIGRATIONS", ("", "CREATE TABLE more (x); INSERT INTO nowhere VALUES (1)"))
-        patch.setattr("plugengine.database.VERSION", 2)
+        patch.setattr(
+            "plugengine.state.database.MIGRATIONS", ("", "CREATE TABLE more (x); INSERT INTO nowhere VALUES (1)")
+        )
+        patch.setattr("plugengine.state.database.VERSION", 2)
         with pytest.raises(StateError, match="nowhere"):
             layers(State(root))
     assert layers(State(root)) == ["a"]

@@ -12,8 +12,8 @@ from typing import Final
 from plugengine.errors import DriverError, NoSpaceError, UsageError
 from plugengine.hookspecs import API_VERSION, hookimpl
 from plugengine.model import DriverInfo, Host, HostPath, Option, Record, Rootfs, Server, StorageRequest, Usage
-from plugengine.removing import remove_tree
-from plugengine.upper import usage
+from plugengine.trees.remove import remove_tree
+from plugengine.trees.upper import usage
 from plugengine_fuse_overlayfs.deviations import DEVIATIONS
 
 PROGRAM: Final = "fuse-overlayfs"

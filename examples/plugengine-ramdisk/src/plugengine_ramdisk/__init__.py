@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterable
 from typing import Final
 
-from plugengine import mounting, upper
+from plugengine import mounts
 from plugengine.errors import DriverError, UsageError
 from plugengine.hookspecs import API_VERSION, hookimpl
 from plugengine.kernel.mount import MNT_DETACH, MS_RDONLY, umount2
@@ -31,6 +31,7 @@ from plugengine.model import (
     StorageRequest,
     Usage,
 )
+from plugengine.trees import upper
 
 _UPPER: Final = "upper"
 _WORK: Final = "work"
@@ -71,7 +72,7 @@ def pe_storage_prepare(request: StorageRequest) -> Record:
         if not _is_mounted(place):
             os.makedirs(place, 0o700, exist_ok=True)
             options = (("size", str(size)), ("mode", "0700"))
-            mounting.perform(Mount(fstype="tmpfs", source="ramdisk", target=place, options=options))
+            mounts.perform(Mount(fstype="tmpfs", source="ramdisk", target=place, options=options))
         _furnish(request)
     except OSError as exc:
         _unmount(place)

@@ -10,7 +10,7 @@ import sysconfig
 from typing import TYPE_CHECKING
 
 from plugengine.errors import NotFoundError, UsageError
-from plugengine.images.hosttree import HostTree, Node
+from plugengine.images.sources.host.tree import HostTree, Node
 
 if TYPE_CHECKING:
     from typing import Any

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from plugengine.container import Image
     from plugengine.images.store import ImageStore
+    from plugengine.spec import Image
 
 SCHEME = "host"
 # Part of every record: a new way of making the images makes them anew.
@@ -91,15 +91,15 @@ def _stamp(path: str) -> list[int] | None:
 
 
 def _make(store: ImageStore, name: str, record: str) -> Image:
-    from plugengine.images import hostfiles
     from plugengine.images.scratch import place_over
+    from plugengine.images.sources.host import files
 
     if name == "base":
-        tree, config = hostfiles.base()
+        tree, config = files.base()
     elif name == "python":
-        tree, config = hostfiles.python()
+        tree, config = files.python()
     elif name:
-        tree, config = hostfiles.programs(name.split(","))
+        tree, config = files.programs(name.split(","))
     else:
         raise UsageError(f"image {SCHEME}:{name}: nothing is named", hint=_HINT)
     image = store.add_built(

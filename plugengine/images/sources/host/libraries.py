@@ -7,7 +7,7 @@ import struct
 
 from msgspec import Struct
 
-from plugengine.images.elf import Elf, read_elf
+from plugengine.images.sources.host.elf import Elf, read_elf
 
 _CACHE = "/etc/ld.so.cache"
 # sysdeps/generic/dl-cache.h of glibc: magic and version, count, length of the strings, flags, padding

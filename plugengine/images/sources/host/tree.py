@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from plugengine.errors import NotFoundError, NotSupportedError
-from plugengine.images.libraries import Libraries, default_directories
-from plugengine.images.overlayform import CAPABILITY_XATTR
+from plugengine.images.layers.overlay_form import CAPABILITY_XATTR
+from plugengine.images.sources.host.libraries import Libraries, default_directories
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
