@@ -47,10 +47,7 @@ from plugengine.model import (
 PROJECT: Final = "plugengine"
 API_VERSION: Final = (1, 0)
 # What a driver may import besides the names of `plugengine` itself; all else changes without notice.
-PUBLIC_MODULES: Final = (
-    *("hookspecs", "model", "errors", "kernel", "testing"),
-    *("mounting", "materialising", "upper", "copying", "removing", "sharing", "cgroupfs", "cgroup_limits"),
-)
+PUBLIC_MODULES: Final = ("hookspecs", "model", "errors", "kernel", "trees", "cgroups", "mounts", "testing")
 
 hookspec: Final[pluggy.HookspecMarker] = pluggy.HookspecMarker(PROJECT)
 hookimpl: Final[pluggy.HookimplMarker] = pluggy.HookimplMarker(PROJECT)

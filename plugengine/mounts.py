@@ -10,7 +10,6 @@ from typing import Final
 from plugengine.errors import DriverError
 from plugengine.kernel import files, mount, process
 from plugengine.model import HostPath, IdRange, Mount, UserMap
-from plugengine.state.state import connections_kept
 
 # include/uapi/linux/mount.h: the per-mount subset of the MS_ flags, and the attribute of each.
 _ATTRIBUTES: Final = (
@@ -158,7 +157,7 @@ def user_namespace(user_map: UserMap) -> int:
 
     An id-mapped mount takes its map from a namespace, and a namespace needs a process while it is made.
     """
-    with connections_kept():
+    with process.bare_children():
         pid, pidfd = process.clone3(process.CLONE_NEWUSER)
     if pid == 0:
         while True:

@@ -18,7 +18,6 @@ from plugengine.errors import DriverError
 from plugengine.kernel import credentials, process
 from plugengine.kernel.mount import MNT_DETACH, MS_PRIVATE, MS_REC, mount, umount2
 from plugengine.model import HostPath, Mount, Rootfs
-from plugengine.state.state import connections_kept
 
 _MESSAGE_BYTES: Final = 4096
 
@@ -48,7 +47,7 @@ class Holder:
         os.makedirs(target, exist_ok=True)
         self.target = target
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs, connections_kept():
+        with theirs, process.bare_children():
             self.pid, self._pidfd = process.clone3(process.CLONE_NEWNS)
             if self.pid == 0:
                 self._connection.close()

@@ -11,10 +11,9 @@ import traceback
 from typing import Final, NoReturn
 
 from plugengine.errors import DriverError
-from plugengine.kernel import credentials, files
+from plugengine.kernel import credentials, files, process
 from plugengine.kernel.mount import MNT_DETACH, umount2
 from plugengine.model import HostPath, Server
-from plugengine.state.state import connections_kept
 
 START_DEADLINE_S: Final = 10.0
 END_DEADLINE_S: Final = 5.0
@@ -87,7 +86,7 @@ def start(server: Server, *, log: HostPath) -> ServerProcess:
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     parent = os.getpid()
-    with connections_kept():
+    with process.bare_children():
         pid = os.fork()
     if pid == 0:
         _serve(server, write_end, log_fd, parent=parent)

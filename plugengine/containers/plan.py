@@ -97,7 +97,7 @@ class _Planner:
         # A file server gets ready while the control group is made.
         mounts, content = self._storage_steps()
         steps: list[Step] = [*mounts, CgroupStep(request, settings, limits), *content, *self._volume_steps()]
-        steps.append(CloneStep(lambda live: clone_first(launch, live), _names(namespaces)))
+        steps.append(CloneStep(lambda live: clone_first(launch, live.cgroup), _names(namespaces)))
         if namespaces.user_map is not None:
             steps.append(MapUsersStep(namespaces.user_map))
         steps.append(JoinCgroupStep(self._spec.oom_score_adj))

@@ -15,7 +15,6 @@ from plugengine.errors import ConflictError, DriverError
 from plugengine.kernel import credentials, mount, process
 from plugengine.model import Capability, Change, HostPath, Rootfs
 from plugengine.state.container_rows import LIVE, ContainerRow
-from plugengine.state.state import connections_kept
 from plugengine.trees.walk import DIRECTORY
 
 TYPE_CHECKING = False
@@ -99,7 +98,7 @@ def overlay_form(site: Site, row: ContainerRow) -> Iterator[HostPath]:
 def _mounted(site: Site, row: ContainerRow, rootfs: Rootfs, target: HostPath) -> Iterator[int]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        with theirs, connections_kept():
+        with theirs, process.bare_children():
             pid, pidfd = process.clone3(process.CLONE_NEWNS)
             if pid == 0:
                 ours.close()

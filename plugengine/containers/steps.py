@@ -26,10 +26,10 @@ from plugengine.model import (
 )
 from plugengine.plugins.drivers import DriverSet
 from plugengine.plugins.observers import Teller
+from plugengine.runtime.launch import Child, join_cgroup
 
 if TYPE_CHECKING:
     from plugengine.runtime.guest import GuestPlan
-    from plugengine.runtime.launch import Child
 
 
 class Live:
@@ -172,12 +172,6 @@ class MapUsersStep(Struct, frozen=True):
         """Nothing: the maps go with the namespace."""
 
 
-def join_cgroup(live: Live, pid: int) -> None:
-    """Move a process into the container's group, where it does not enter by itself."""
-    if live.cgroup is not None and live.drivers.cgroup.entry(live.cgroup) is None:
-        live.drivers.cgroup.join(live.cgroup, pid)
-
-
 class JoinCgroupStep(Struct, frozen=True):
     """Move the first process into its group, and set how the out-of-memory killer sees it."""
 
@@ -190,7 +184,7 @@ class JoinCgroupStep(Struct, frozen=True):
     def do(self, live: Live) -> None:
         """Join."""
         assert live.child is not None  # noqa: S101 - CloneStep comes before
-        join_cgroup(live, live.child.pid)
+        join_cgroup(live.drivers, live.cgroup, live.child.pid)
         if self.oom_score_adj is not None:
             with open(f"/proc/{live.child.pid}/oom_score_adj", "w", encoding="ascii") as stream:
                 stream.write(str(self.oom_score_adj))

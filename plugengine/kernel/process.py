@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import contextmanager
 from ctypes import (
     Structure,
     addressof,
@@ -25,6 +26,7 @@ from plugengine.kernel.libc import declare, declare_syscall, os_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Self
 
 # include/uapi/linux/sched.h
@@ -96,6 +98,29 @@ class CloneArgs(Structure):
         ("set_tid_size", u64),
         ("cgroup", u64),
     )
+
+
+_bare_children = False
+
+
+@contextmanager
+def bare_children() -> Iterator[None]:
+    """Let forks in this block make children that use nothing of this process but its memory and system calls.
+
+    What is guarded against forks (an open database) is then left as it is, which saves closing and opening it again;
+    a child that uses it nevertheless gets an error. See `children_are_bare`.
+    """
+    global _bare_children
+    before, _bare_children = _bare_children, True
+    try:
+        yield
+    finally:
+        _bare_children = before
+
+
+def children_are_bare() -> bool:
+    """Tell whether this is within `bare_children`; for what is registered with `os.register_at_fork`."""
+    return _bare_children
 
 
 _clone3 = declare_syscall("clone3", c_void_p, c_size_t, keep_interpreter_lock=True)

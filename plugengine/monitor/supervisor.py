@@ -248,7 +248,7 @@ class Supervisor:
         spec = msgspec.convert(request["spec"], ExecSpec)
         name = container_rows.get(self._site.state, self._row.id).name  # it may have another one by now
         self._row = msgspec.structs.replace(self._row, name=name)
-        child = start_exec(self._site, self._row, self._live, spec)
+        child = start_exec(self._site, self._row, self._drivers, self._live.cgroup, spec)
         process = self._adopt(child, log=None, ended=self._exec_ended)
         process.exec_id = os.urandom(32).hex()
         self._execs[process.exec_id] = process

@@ -1,4 +1,4 @@
-"""Bring processes into a container: clone the first, fork more for exec; the parent's side of `plugengine.runtime.child`."""
+"""Bring processes into a container: clone the first, fork more for exec; the parent's side of `runtime.child`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from plugengine.containers.steps import Live, join_cgroup
 from plugengine.errors import ConflictError, DriverError
 from plugengine.kernel import process
 from plugengine.kernel.process import ProcessId
-from plugengine.model import HostPath, NamespacePlan, UserMap
+from plugengine.model import HostPath, NamespacePlan, Record, UserMap
 from plugengine.plugins.drivers import DriverSet
 from plugengine.runtime import accounts
 from plugengine.runtime import child as inside
@@ -39,7 +38,6 @@ from plugengine.security import capabilities, seccomp
 from plugengine.site import Site
 from plugengine.spec import ContainerSpec, ExecSpec, ImageConfig
 from plugengine.state.container_rows import ContainerRow
-from plugengine.state.state import connections_kept
 from plugengine.streams import wire
 from plugengine.streams.stdio import Pipes, Stdio
 
@@ -192,13 +190,13 @@ class _Held:
         return Child(pid, pidfd, go_fd=self._go, report_fd=report_fd, pipes=self._pipes, plan=self._plan, guest=guest)
 
 
-def clone_first(launch: Launch, live: Live) -> Child:
+def clone_first(launch: Launch, cgroup: Record | None) -> Child:
     """Clone the first process; its root filesystem is mounted and its control group made.
 
     Raises:
         PlugengineError: Nothing is left of it.
     """
-    request = _with_cgroups(launch, live)
+    request = _with_cgroups(launch, cgroup)
     for path in request.etc_files.values():
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
     guest = plan_guest(request)
@@ -212,9 +210,9 @@ def clone_first(launch: Launch, live: Live) -> Child:
     with (
         _Held(plan, interactive=request.spec.interactive) as held,
         open_sources(guest) as sources,
-        _entrance(live) as (cgroup_fd, tasks),
+        _entrance(launch.drivers, cgroup) as (cgroup_fd, tasks),
         joined(launch.namespaces) as flags,
-        connections_kept(),
+        process.bare_children(),
     ):
         pid, pidfd = process.clone3(flags, cgroup_fd=cgroup_fd)
         if pid == 0:
@@ -231,10 +229,10 @@ def clone_first(launch: Launch, live: Live) -> Child:
     return held.child(pid, pidfd, guest)
 
 
-def _with_cgroups(launch: Launch, live: Live) -> GuestRequest:
-    if live.cgroup is None:
+def _with_cgroups(launch: Launch, cgroup: Record | None) -> GuestRequest:
+    if cgroup is None:
         return launch.guest
-    mounts = launch.drivers.cgroup.mounts(live.cgroup, HostPath("/"))
+    mounts = launch.drivers.cgroup.mounts(cgroup, HostPath("/"))
     return msgspec.structs.replace(launch.guest, cgroup_mounts=mounts)
 
 
@@ -261,9 +259,9 @@ def _process_request(
 
 
 @contextmanager
-def _entrance(live: Live) -> Iterator[tuple[int | None, tuple[int, ...]]]:
+def _entrance(drivers: DriverSet, cgroup: Record | None) -> Iterator[tuple[int | None, tuple[int, ...]]]:
     """Open what a process about to be cloned needs to enter the container's group by itself."""
-    entry = None if live.cgroup is None else live.drivers.cgroup.entry(live.cgroup)
+    entry = None if cgroup is None else drivers.cgroup.entry(cgroup)
     if entry is None:
         yield None, ()
         return
@@ -281,7 +279,13 @@ def _entrance(live: Live) -> Iterator[tuple[int | None, tuple[int, ...]]]:
             os.close(fd)
 
 
-def start_exec(site: Site, row: ContainerRow, live: Live, spec: ExecSpec) -> Child:
+def join_cgroup(drivers: DriverSet, cgroup: Record | None, pid: int) -> None:
+    """Move a process into the container's group, where it does not enter by itself."""
+    if cgroup is not None and drivers.cgroup.entry(cgroup) is None:
+        drivers.cgroup.join(cgroup, pid)
+
+
+def start_exec(site: Site, row: ContainerRow, drivers: DriverSet, cgroup: Record | None, spec: ExecSpec) -> Child:
     """Run another command in a running container, from its monitor.
 
     Raises:
@@ -302,18 +306,20 @@ def start_exec(site: Site, row: ContainerRow, live: Live, spec: ExecSpec) -> Chi
         finally:
             os.close(root)
         namespaces = inside.namespaces_of(row.state.pid)
-        return _fork_exec(live, plan_exec(request, spec), spec, pidfd=pidfd, namespaces=namespaces)
+        return _fork_exec(drivers, cgroup, plan_exec(request, spec), spec, pidfd=pidfd, namespaces=namespaces)
     except (FileNotFoundError, ProcessLookupError) as exc:
         raise ConflictError(f"container {row.name}: has just ended") from exc
     finally:
         os.close(pidfd)
 
 
-def _fork_exec(live: Live, plan: ProcessPlan, spec: ExecSpec, *, pidfd: int, namespaces: int) -> Child:
+def _fork_exec(
+    drivers: DriverSet, cgroup: Record | None, plan: ProcessPlan, spec: ExecSpec, *, pidfd: int, namespaces: int
+) -> Child:
     with (
         _Held(plan, interactive=spec.interactive) as held,
-        _entrance(live) as (cgroup_fd, tasks),
-        connections_kept(),
+        _entrance(drivers, cgroup) as (cgroup_fd, tasks),
+        process.bare_children(),
     ):
         pid, child_pidfd = process.clone3(0, cgroup_fd=cgroup_fd)
         if pid == 0:
@@ -328,7 +334,7 @@ def _fork_exec(live: Live, plan: ProcessPlan, spec: ExecSpec, *, pidfd: int, nam
             )
     child = held.child(pid, child_pidfd)
     try:
-        join_cgroup(live, pid)
+        join_cgroup(drivers, cgroup, pid)
         child.release()
     except BaseException:
         child.end()

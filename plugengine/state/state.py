@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from weakref import WeakSet
 
 from plugengine.errors import StateError
+from plugengine.kernel import process
 from plugengine.model import HostPath
 from plugengine.state import database
 from plugengine.state.locations import Locations
@@ -25,7 +26,6 @@ PATIENCE_S = 60.0  # how long to wait for other processes' transactions, each of
 _gate = _thread.RLock()
 _open_states: WeakSet[State] = WeakSet()
 _fork_guarded = False
-_kept = False
 # This process is a child that was given open connections, which it must neither use nor close.
 _inherited: list[sqlite3.Connection] = []
 
@@ -111,7 +111,7 @@ class State:
 
     def _connect(self) -> sqlite3.Connection:
         if _inherited:
-            raise RuntimeError(f"{self.path}: used in a child that was forked within connections_kept()")
+            raise RuntimeError(f"{self.path}: used in a child that was forked within bare_children()")
         if self._connection is None:
             self._connection = database.connect(self.root, patience_s=self._patience_s)
             _guard_forks()
@@ -176,7 +176,7 @@ def _before_fork() -> None:
     the inherited one: the parent closes, takes the log for unused and removes it, and all the child writes is lost.
     """
     _gate.acquire()
-    if not _kept:
+    if not process.children_are_bare():
         for state in list(_open_states):
             state.close()
 
@@ -185,18 +185,3 @@ def _after_fork_in_child() -> None:
     """Hold on to inherited connections, or the collector would close them, and with them what the parent holds."""
     _inherited.extend(state._connection for state in _open_states if state._connection is not None)  # noqa: SLF001
     _gate.release()
-
-
-@contextmanager
-def connections_kept() -> Iterator[None]:
-    """Let forks in this block leave connections open: for children that never touch a state, nor close one.
-
-    Closing the last connection costs three fdatasync(2) and opening it again a fourth. A child that uses a state
-    nevertheless gets a RuntimeError.
-    """
-    global _kept
-    before, _kept = _kept, True
-    try:
-        yield
-    finally:
-        _kept = before

@@ -28,7 +28,7 @@ _NO_ATTRIBUTES = (errno.EOPNOTSUPP, errno.EPERM)
 
 
 def compare(chain: Sequence[HostPath], tree_fd: int, user_map: UserMap | None = None) -> Iterator[Change]:
-    """Yield what a tree changes about a chain of layers, as `plugengine.trees.upper.changes` does for an upper directory.
+    """Yield what a tree changes about a chain of layers, as `trees.upper.changes` does for an upper directory.
 
     Everything is looked at: type, mode, owner, size, time of change, device number, attributes, link target; where all
     of these agree, the data decides. A file system that keeps times less exactly than the layers' is no difference.

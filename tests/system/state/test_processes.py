@@ -15,15 +15,17 @@ import pytest
 
 from plugengine.errors import NoSpaceError, StateError
 from plugengine.kernel import mount, process
+from plugengine.kernel.process import bare_children
 from plugengine.model import HostPath
-from plugengine.state.state import State, connections_kept
+from plugengine.state.state import State
 from tests.conftest import need_root
 
 CROWD = 64
 
 INSERT = """
 import sys
-from plugengine.state.state import State, connections_kept
+from plugengine.kernel.process import bare_children
+from plugengine.state.state import State
 state = State(sys.argv[1])
 for number in range(5):
     with state.transaction() as cursor:
@@ -33,7 +35,8 @@ for number in range(5):
 
 HOLD = """
 import sys, time
-from plugengine.state.state import State, connections_kept
+from plugengine.kernel.process import bare_children
+from plugengine.state.state import State
 with State(sys.argv[1]).transaction() as cursor:
     cursor.execute("INSERT INTO layers VALUES ('half', 1, 2)")
     print("inside", flush=True)
@@ -158,13 +161,13 @@ def test_a_child_that_was_lent_connections_cannot_use_or_close_them(root: HostPa
 
     def work() -> None:
         for each in (state, State(root)):
-            with pytest.raises(RuntimeError, match="connections_kept"):
+            with pytest.raises(RuntimeError, match="bare_children"):
                 layers(each)
         state.close()
         gc.collect()
         assert database_descriptors()
 
-    with connections_kept():
+    with bare_children():
         pid = child(work, wait=False)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     add_layer(state, "b")
@@ -207,7 +210,8 @@ def test_a_fork_inside_a_transaction_undoes_it_in_both_and_says_so(root: HostPat
 def test_a_fork_waits_for_the_transaction_of_another_thread(root: HostPath) -> None:
     script = """
 import os, sys, threading, time
-from plugengine.state.state import State, connections_kept
+from plugengine.kernel.process import bare_children
+from plugengine.state.state import State
 state = State(sys.argv[1])
 inside = threading.Event()
 def work():
