@@ -12,7 +12,7 @@ from plugengine.kernel.attributes import fchmodat, fchownat, utimensat
 
 from plugengine_fuse_union.copyup import copy_up
 from plugengine_fuse_union.errors import refused
-from plugengine_fuse_union.transfer import CAPABILITY, remove_xattr
+from plugengine_fuse_union.privileges import clear_set_id
 
 if TYPE_CHECKING:
     from plugengine_fuse_union.nodes import Node
@@ -54,7 +54,7 @@ def set_size(union: Union, node: Node, size: int, *, kill_privileges: bool = Fal
     try:
         os.ftruncate(fd, size)
         if kill_privileges:
-            kill_setid(fd)
+            clear_set_id(union, node, fd)
     finally:
         os.close(fd)
 
@@ -75,17 +75,6 @@ def now_ns() -> int:
     The precise clock runs up to a tick ahead of it: `touch a; echo >b` would leave b older than a.
     """
     return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
-
-
-def kill_setid(fd: int) -> None:
-    """Clear what a write by an ordinary user clears: setuid, setgid of a program, file capabilities."""
-    mode = os.fstat(fd).st_mode
-    kept = mode & ~stat.S_ISUID
-    if mode & stat.S_IXGRP:
-        kept &= ~stat.S_ISGID
-    if kept != mode:
-        os.chmod(fd, stat.S_IMODE(kept))
-    remove_xattr(fd, CAPABILITY)
 
 
 def kill_setgid(union: Union, node: Node) -> None:

@@ -17,6 +17,7 @@ from plugengine_fuse_union.create import Caller
 from plugengine_fuse_union.errors import refused
 from plugengine_fuse_union.nodes import Node
 from plugengine_fuse_union.opened import WRITES
+from plugengine_fuse_union.privileges import clear_set_id, is_set_id, keeps_set_id
 from plugengine_fuse_union.protocol import BODY, Opcode
 from plugengine_fuse_union.replies import NOTHING, Replies
 
@@ -116,7 +117,7 @@ class FileRequests:
         with self._data(nodeid, fh, os.O_RDWR) as fd:
             done = os.pwrite(fd, memoryview(self._connection.buffer)[start : start + size], offset)
             if flags & protocol.FUSE_WRITE_KILL_SUIDGID:
-                attributes.kill_setid(fd)
+                clear_set_id(self._union, self._node(nodeid), fd)
         self._connection.counters[WRITTEN_BYTES] += done
         return protocol.WRITE_OUT.pack(done, 0)
 
@@ -139,8 +140,7 @@ class FileRequests:
         fh, offset, length, mode, _ = protocol.FALLOCATE_IN.unpack_from(self._connection.buffer, BODY)
         with self._data(nodeid, fh, os.O_RDWR) as fd:
             fallocate(fd, mode, offset, length)
-            if self._connection.uid != 0:
-                attributes.kill_setid(fd)
+            self._changed(nodeid, fd)
         return NOTHING
 
     def lseek(self, nodeid: int, _end: int) -> bytes:
@@ -166,7 +166,18 @@ class FileRequests:
             self._data(target_id, target_fh, os.O_RDWR) as target,
         ):
             count = min(length, _LONGEST_COPY)
-            return os.copy_file_range(source, target, count, offset_src=source_at, offset_dst=target_at)
+            done = os.copy_file_range(source, target, count, offset_src=source_at, offset_dst=target_at)
+            self._changed(target_id, target)
+            return done
+
+    def _changed(self, nodeid: int, fd: int) -> None:
+        """Clear set-id bits after requests that do not say whether the caller may keep them."""
+        if is_set_id(os.fstat(fd).st_mode) and not keeps_set_id(self._connection.thread):
+            clear_set_id(self._union, self._node(nodeid), fd)
+
+    def _node(self, nodeid: int) -> Node:
+        node = self._union.get(nodeid)
+        return node if node.successor is None else node.successor
 
     @contextmanager
     def _data(self, nodeid: int, fh: int, flags: int) -> Iterator[int]:
@@ -174,8 +185,7 @@ class FileRequests:
         if fh:
             yield fh
             return
-        node = self._union.get(nodeid)
-        fd = self._union.open_data(node if node.successor is None else node.successor, flags)
+        fd = self._union.open_data(self._node(nodeid), flags)
         try:
             yield fd
         finally:

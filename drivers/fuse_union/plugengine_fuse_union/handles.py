@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from typing import TYPE_CHECKING, Final
 
 from plugengine.kernel.fuse import fuse_backing_close, fuse_backing_open
 
-from plugengine_fuse_union import attributes, protocol
+from plugengine_fuse_union import protocol
 from plugengine_fuse_union.counters import PASSED_OPENS
 from plugengine_fuse_union.errors import refused
 from plugengine_fuse_union.nodes import Node
 from plugengine_fuse_union.opened import Opened
+from plugengine_fuse_union.privileges import clear_set_id, is_set_id
 from plugengine_fuse_union.protocol import OPEN_OUT
 from plugengine_fuse_union.supersede import supersede
-from plugengine_fuse_union.transfer import CAPABILITY
 
 if TYPE_CHECKING:
     from plugengine_fuse_union.connection import Connection
@@ -60,7 +59,7 @@ class Handles:
             flags: O_* of open(2).
             privileged: The caller may write to a setuid file without clearing that.
             fd: A descriptor of the file for reading and writing, taken over; -1: opened if needed.
-            made: Its attributes, if the file is a new one: its mode alone tells then whether it has privileges.
+            made: Its attributes, if the file is a new one, which has no capabilities either.
 
         Raises:
             OSError: ESTALE after `supersede`; the kernel tries again with a new lookup.
@@ -108,9 +107,8 @@ class Handles:
             if fd < 0:
                 fd = self._union.open_data(node, os.O_RDWR if writes else os.O_RDONLY)
             # The kernel writes to a backing file as this process, which clears no setuid bit; here it is done by hand.
-            privileges = writes and (_has_privileges(fd) if made is None else _is_setid(made.st_mode))
-            opened.no_capability = writes and not privileges
-            if not privileges:
+            opened.no_capability = made is not None
+            if not (writes and is_set_id((made or os.fstat(fd)).st_mode)):
                 self._register(node, opened, fd)
         node.opened = opened
         return opened, fd
@@ -142,8 +140,7 @@ class Handles:
     def _kill_setid(self, node: Node) -> None:
         fd = self._union.open_data(node, os.O_RDONLY)
         try:
-            if _has_privileges(fd):
-                attributes.kill_setid(fd)
+            clear_set_id(self._union, node, fd)
         finally:
             os.close(fd)
 
@@ -169,17 +166,3 @@ class Handles:
         self._backed.pop(node.nodeid, None)
         if opened.backing:
             fuse_backing_close(self._connection.fd, opened.backing)
-
-
-def _is_setid(mode: int) -> bool:
-    return bool(mode & stat.S_ISUID or (mode & stat.S_ISGID and mode & stat.S_IXGRP))
-
-
-def _has_privileges(fd: int) -> bool:
-    if _is_setid(os.fstat(fd).st_mode):
-        return True
-    try:
-        os.getxattr(fd, CAPABILITY)
-    except OSError:
-        return False
-    return True

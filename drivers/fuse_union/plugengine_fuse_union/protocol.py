@@ -127,6 +127,7 @@ PRUNE_MINOR: Final = 45
 IN_HEADER: Final = Struct("=IIQQIIIHH")  # len opcode unique nodeid uid gid pid total_extlen padding
 REQUEST: Final = Struct("=4xIQQ")  # opcode unique nodeid, of the same
 OWNER: Final = Struct("=24xII")  # uid gid
+THREAD: Final = Struct("=32xI")  # pid
 OUT_HEADER: Final = Struct("=IiQ")  # len error unique
 BODY: Final = IN_HEADER.size  # where the operation's own struct starts
 
