@@ -166,7 +166,7 @@ class Library:
         """Let a container say a word."""
         read_end, write_end = os.pipe()
         try:
-            self._engine.run(
+            self._engine.containers.run(
                 self._like(("echo", MARK), auto_remove=True), streams=Streams(stdout=write_end, proxy_signals=False)
             )
             os.close(write_end)
@@ -186,7 +186,7 @@ class Library:
 
     def _run(self) -> float:
         begun = time.perf_counter()
-        outcome = self._engine.run(self._like(TRUE, auto_remove=True), streams=UNHEARD)
+        outcome = self._engine.containers.run(self._like(TRUE, auto_remove=True), streams=UNHEARD)
         seconds = time.perf_counter() - begun
         if outcome.exit_code != 0:
             raise PlugengineError(f"run: exit code {outcome.exit_code}")
@@ -194,43 +194,43 @@ class Library:
 
     def _create(self) -> float:
         begun = time.perf_counter()
-        name = self._engine.create(self._like(WAITER)).id
+        name = self._engine.containers.create(self._like(WAITER)).id
         seconds = time.perf_counter() - begun
-        self._engine.remove(name)
+        self._engine.containers.remove(name)
         return seconds
 
     def _start(self) -> float:
-        name = self._engine.create(self._like(WAITER)).id
+        name = self._engine.containers.create(self._like(WAITER)).id
         try:
             begun = time.perf_counter()
-            self._engine.start(name)
+            self._engine.containers.start(name)
             return time.perf_counter() - begun
         finally:
-            self._engine.remove(name, force=True)
+            self._engine.containers.remove(name, force=True)
 
     def _exec(self) -> float:
         if not self._runner:
-            self._runner = self._engine.create(self._like(WAITER)).id
-            self._engine.start(self._runner)
+            self._runner = self._engine.containers.create(self._like(WAITER)).id
+            self._engine.containers.start(self._runner)
         begun = time.perf_counter()
         self._exec_in(self._runner, TRUE)
         return time.perf_counter() - begun
 
     def _exec_in(self, name: str, command: tuple[str, ...]) -> None:
-        outcome = self._engine.exec(name, ExecSpec(command=command), streams=UNHEARD)
+        outcome = self._engine.containers.exec(name, ExecSpec(command=command), streams=UNHEARD)
         if outcome.exit_code != 0:
             raise PlugengineError(f"exec {' '.join(command)}: exit code {outcome.exit_code}")
 
     def _stop(self) -> float:
-        name = self._engine.create(self._like(WAITER)).id
+        name = self._engine.containers.create(self._like(WAITER)).id
         try:
-            self._engine.start(name)
+            self._engine.containers.start(name)
             _until_ready(lambda: self._exec_in(name, WAITS))
             begun = time.perf_counter()
-            self._engine.stop(name)
+            self._engine.containers.stop(name)
             return time.perf_counter() - begun
         finally:
-            self._engine.remove(name, force=True)
+            self._engine.containers.remove(name, force=True)
 
 
 class Floor:

@@ -101,7 +101,7 @@ class Pair:
         words = ("python3", _GUEST_SCRIPT, mode, self._address, str(self._port), str(self._port), str(seconds))
         output = os.memfd_create("pe-bench-net")
         try:
-            outcome = self._engine.exec(
+            outcome = self._engine.containers.exec(
                 self._client,
                 ExecSpec(command=words),
                 streams=Streams(stdout=output, stderr=output, proxy_signals=False),
@@ -120,7 +120,7 @@ class Pair:
         """Remove the containers."""
         for name in self._made:
             with suppress(PlugengineError):
-                self._engine.remove(name, force=True)
+                self._engine.containers.remove(name, force=True)
         self._made.clear()
 
     def _start_server(self, network: str, *, publishes: bool) -> str:
@@ -134,7 +134,7 @@ class Pair:
             self.close()
             self.no_ports = exc.message
             return self._start(network, *words)
-        self._published = self._engine.ports(name)
+        self._published = self._engine.containers.ports(name)
         return name
 
     def _start(self, network: str, *command: str, ports: tuple[Port, ...] = ()) -> str:
@@ -142,13 +142,13 @@ class Pair:
         spec = ContainerSpec(
             image=IMAGE, command=command, network=network, ports=ports, mounts=(script,), stop_timeout_s=0
         )
-        name = self._engine.create(spec).id
+        name = self._engine.containers.create(spec).id
         self._made.append(name)
-        self._engine.start(name)
+        self._engine.containers.start(name)
         return name
 
     def _address_of(self, name: str) -> str:
-        return str(self._engine.inspect(name)["NetworkSettings"].get("IPAddress") or "")
+        return str(self._engine.containers.inspect(name)["NetworkSettings"].get("IPAddress") or "")
 
 
 def ask_from_host(words: Sequence[str]) -> float:

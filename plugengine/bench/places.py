@@ -78,12 +78,12 @@ class ContainerPlace:
         self._seen = seen
         self._undo = undo
         try:
-            self.id = engine.create(spec).id
+            self.id = engine.containers.create(spec).id
         except BaseException:
             undo()
             raise
         try:
-            engine.start(self.id)
+            engine.containers.start(self.id)
         except BaseException:
             self.close()
             raise
@@ -93,14 +93,14 @@ class ContainerPlace:
         words = request(workload, sizes, self._scripts, root=self._root)
         with tempfile.TemporaryFile() as output:
             streams = Streams(stdout=output.fileno(), stderr=output.fileno(), proxy_signals=False)
-            outcome = self._engine.exec(self.id, ExecSpec(command=(*_PYTHON, words)), streams=streams)
+            outcome = self._engine.containers.exec(self.id, ExecSpec(command=(*_PYTHON, words)), streams=streams)
             output.seek(0)
             return answer(output.read(), outcome.exit_code)
 
     def remount(self) -> None:
         """Stop and start the container."""
-        self._engine.stop(self.id, timeout_s=0, signal="KILL")
-        self._engine.start(self.id)
+        self._engine.containers.stop(self.id, timeout_s=0, signal="KILL")
+        self._engine.containers.start(self.id)
 
     @contextmanager
     def open(self, path: str) -> Iterator[int]:
@@ -109,7 +109,7 @@ class ContainerPlace:
             if self._seen is not None:
                 fd = os.open(f"{self._seen}{path}", _READ)
             else:
-                row = self._engine.get(self.id)
+                row = self._engine.containers.get(self.id)
                 fd = open_in_root(undo.enter_context(rootfs_view.root_filesystem(self._engine.site, row)), path, _READ)
             try:
                 yield fd
@@ -119,7 +119,7 @@ class ContainerPlace:
     def close(self) -> None:
         """Kill and remove the container."""
         try:
-            self._engine.remove(self.id, force=True)
+            self._engine.containers.remove(self.id, force=True)
         finally:
             self._undo()
 

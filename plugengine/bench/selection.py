@@ -71,7 +71,7 @@ def parse_options(words: Iterable[str]) -> dict[str, dict[str, str]]:
 
 def statuses(engine: Engine, kind: str) -> dict[str, DriverStatus]:
     """Return the installed drivers of a kind by name, as they are with the roots of this engine."""
-    return {each.name: each for each in engine.drivers() if each.kind == kind}
+    return {each.name: each for each in engine.drivers.list() if each.kind == kind}
 
 
 def column(engine: Engine, status: DriverStatus, options: DriverOptions) -> Column:
@@ -102,6 +102,6 @@ def network_name(engine: Engine, driver: str, options: DriverOptions) -> str:
     if not given:
         return driver
     name = f"bench-{driver}"
-    if all(row.network.name != name for row in engine.networks()):
-        engine.create_network(name, driver=driver, options=given)
+    if all(row.network.name != name for row in engine.networks.list()):
+        engine.networks.create(name, driver=driver, options=given)
     return name

@@ -141,7 +141,7 @@ class Stand:
     @property
     def valid_ids(self) -> frozenset[str]:
         """The containers that this stand's driver must keep when it collects what is nobody's."""
-        return frozenset(row.id for row in self.engine.containers(all=True)) | self._prepared
+        return frozenset(row.id for row in self.engine.containers.list(all=True)) | self._prepared
 
     def prepared_before(self) -> None:
         """See that the driver has done once what it does once for an image."""

@@ -274,7 +274,7 @@ def _write_tar(engine: Engine, image: str, path: str) -> None:
     """Write the image's only layer as the tar of a root filesystem."""
     from plugengine.images.layers.diff import diff_layer
 
-    layers = engine.image(image).layers
+    layers = engine.images.get(image).layers
     if len(layers) != 1:
         raise NotSupportedError(f"image {image}: {len(layers)} layers", hint="--peers needs an image of one layer")
     with open(path, "wb") as stream:
@@ -282,6 +282,6 @@ def _write_tar(engine: Engine, image: str, path: str) -> None:
 
 
 def _remove_containers(engine: Engine) -> None:
-    for row in engine.containers(all=True):
+    for row in engine.containers.list(all=True):
         with suppress(PlugengineError):
-            engine.remove(row.id, force=True)
+            engine.containers.remove(row.id, force=True)

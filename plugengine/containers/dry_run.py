@@ -15,10 +15,10 @@ _ID = "0" * 64  # of the container that is not made
 
 
 def describe(site: Site, spec: ContainerSpec) -> list[str]:
-    """Return the steps of `Engine.run` as text, without taking any of them.
+    """Return the steps of `engine.containers.run` as text, without taking any of them.
 
     Raises:
-        PlugengineError: As `Engine.run`, as far as it is known before the first step.
+        PlugengineError: As `engine.containers.run`, as far as it is known before the first step.
     """
     image = site.images.resolve(spec.image, pull=spec.pull)
     chosen = networks.choose(site, spec)

@@ -71,7 +71,7 @@ def create(
     ip_range: str | None = None,
     options: Mapping[str, str] | None = None,
 ) -> Network:
-    """Make a network, and its driver's side of it; see `Engine.create_network`."""
+    """Make a network, and its driver's side of it; see `engine.networks.create`."""
     if name in site.registry.names("network") or name == "default":
         raise ConflictError(f"network {name}: is what the driver's own network is called", hint="choose another name")
     driver = _open(site, driver_name or _default_driver(site))
@@ -113,7 +113,7 @@ def _open(site: Site, name: str) -> NetworkDriver:
 
 
 def remove(site: Site, name: str) -> None:
-    """Remove a network somebody made; see `Engine.remove_network`."""
+    """Remove a network somebody made; see `engine.networks.remove`."""
     row = ipam.get_network(site.state, name)
     network = row.network
     if network.name == network.driver:

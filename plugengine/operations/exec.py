@@ -13,7 +13,7 @@ from plugengine.streams.attach_client import Outcome, Session, Streams
 
 
 def run_exec(site: Site, row: ContainerRow, spec: ExecSpec, *, streams: Streams | None) -> Outcome:
-    """Ask the container's monitor to run a command; see `Engine.exec`."""
+    """Ask the container's monitor to run a command; see `engine.containers.exec`."""
     if not spec.command:
         raise UsageError(f"exec in {row.name}: no command")
     if row.status == "paused":

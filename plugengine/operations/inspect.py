@@ -34,7 +34,7 @@ class ProcessLine(Struct, frozen=True, kw_only=True):
 
 
 def read_log(site: Site, row: ContainerRow, *, tail: int | None, follow: bool) -> Iterator[LogLine]:
-    """Yield the log; see `Engine.logs`."""
+    """Yield the log; see `engine.containers.logs`."""
     path = site.locations.log(row.id)
     if not follow:
         yield from read_lines(path, tail=tail)
@@ -79,20 +79,20 @@ def containers_of(site: Site, image_id: str) -> list[str]:
 
 
 def changes(site: Site, row: ContainerRow) -> Iterable[Change]:
-    """Return the differences to the image; see `Engine.changes`."""
+    """Return the differences to the image; see `engine.containers.changes`."""
     from plugengine.containers import rootfs_view
 
     return rootfs_view.changes(site, row)
 
 
 def usage(site: Site, row: ContainerRow) -> Usage:
-    """Return the space of the writable layer; see `Engine.usage`."""
+    """Return the space of the writable layer; see `engine.containers.usage`."""
     drivers = site.drivers(row.choice)
     return drivers.storage.usage(storage_request(site, row, row.records), row.records["storage"])
 
 
 def stats(site: Site, row: ContainerRow) -> tuple[CgroupStats, NetworkStats]:
-    """Return the use of resources; see `Engine.stats`."""
+    """Return the use of resources; see `engine.containers.stats`."""
     record = row.records.get("cgroup")
     if row.status not in LIVE or record is None:
         raise ConflictError(f"container {row.name}: is not running")
@@ -112,7 +112,7 @@ def stats(site: Site, row: ContainerRow) -> tuple[CgroupStats, NetworkStats]:
 
 
 def driver_stats(site: Site, row: ContainerRow) -> dict[str, int]:
-    """Return counters of the storage driver's server; see `Engine.driver_stats`."""
+    """Return counters of the storage driver's server; see `engine.containers.driver_stats`."""
     if row.status not in LIVE or not row.state.server_pid:
         return {}
     try:
@@ -123,7 +123,7 @@ def driver_stats(site: Site, row: ContainerRow) -> dict[str, int]:
 
 
 def processes(site: Site, row: ContainerRow) -> list[ProcessLine]:
-    """Return the processes; see `Engine.top`."""
+    """Return the processes; see `engine.containers.top`."""
     record = row.records.get("cgroup")
     if row.status not in LIVE or record is None:
         raise ConflictError(f"container {row.name}: is not running")
@@ -176,7 +176,7 @@ def _tty_name(number: int) -> str:
 
 
 def inspect(site: Site, row: ContainerRow) -> dict[str, Any]:
-    """Return everything about a container; see `Engine.inspect`."""
+    """Return everything about a container; see `engine.containers.inspect`."""
     spec, config = row.spec, msgspec.convert(row.records.get("config") or {}, ImageConfig)
     entrypoint = config.entrypoint if spec.entrypoint is None else spec.entrypoint
     command = spec.command or (config.cmd if spec.entrypoint is None else ())
@@ -301,7 +301,7 @@ def _mode(modes: Mapping[str, str], name: str) -> str:
 
 
 def inspect_network(site: Site, name: str) -> dict[str, Any]:
-    """Return everything about a network; see `Engine.inspect_network`."""
+    """Return everything about a network; see `engine.networks.inspect`."""
     from plugengine.networks import ipam
 
     stored = ipam.get_network(site.state, name)

@@ -218,7 +218,7 @@ def _gc(site: Site, driver: object, valid: frozenset[str]) -> tuple[str, ...]:
 
 
 def reset(site: Site) -> None:
-    """Stop and remove everything below the roots; see `Engine.reset`."""
+    """Stop and remove everything below the roots; see `engine.system.reset`."""
     from plugengine.operations import lifecycle
 
     for row in container_rows.list_all(site.state):

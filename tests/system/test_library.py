@@ -34,7 +34,7 @@ def test_a_program_with_threads_can_run_containers(pe: Pe) -> None:
         thread.start()
         spec = ContainerSpec(image="host:base", command=("echo", "inside"), network="none", auto_remove=True)
         with Engine() as engine:
-            outcome = engine.run(spec, streams=Streams(stdout=1, stderr=2))
+            outcome = engine.containers.run(spec, streams=Streams(stdout=1, stderr=2))
         stop.set()
         print("exit", outcome.exit_code, flush=True)
         """,
@@ -51,7 +51,7 @@ def test_a_program_that_lives_on_has_no_children_it_did_not_make(pe: Pe) -> None
         spec = ContainerSpec(image="host:base", command=("true",), network="none", auto_remove=True)
         with Engine() as engine:
             for _ in range(3):
-                assert engine.run(spec).exit_code == 0
+                assert engine.containers.run(spec).exit_code == 0
         try:
             os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
@@ -70,13 +70,13 @@ def test_a_monitor_lets_go_of_its_callers_descriptors_and_directory(pe: Pe) -> N
         server = socket.create_server(("127.0.0.1", 0))
         os.set_inheritable(server.fileno(), True)
         with Engine() as engine:
-            row = engine.create(ContainerSpec(image="host:base", command=("sleep", "60"), network="none"))
-            engine.start(row.id)
-            pid = engine.get(row.id).state.monitor_pid
+            row = engine.containers.create(ContainerSpec(image="host:base", command=("sleep", "60"), network="none"))
+            engine.containers.start(row.id)
+            pid = engine.containers.get(row.id).state.monitor_pid
             links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
             inode = os.fstat(server.fileno()).st_ino
             print(f"socket:[{inode}]" in links, os.readlink(f"/proc/{pid}/cwd"))
-            engine.remove(row.id, force=True)
+            engine.containers.remove(row.id, force=True)
         """,
     )
     assert printed == "False /\n"
@@ -89,10 +89,12 @@ def test_warnings_and_errors_reach_the_caller_as_values(pe: Pe) -> None:
         from plugengine import CommandNotFoundError, ContainerSpec, Engine
         with Engine() as engine:
             try:
-                engine.run(ContainerSpec(image="host:base", command=("nowhere",), network="none", auto_remove=True))
+                engine.containers.run(
+                    ContainerSpec(image="host:base", command=("nowhere",), network="none", auto_remove=True)
+                )
             except CommandNotFoundError as exc:
                 print(exc.exit_code, "nowhere" in exc.message, bool(exc.hint))
-            print(len(engine.containers(all=True)))
+            print(len(engine.containers.list(all=True)))
         """,
     )
     assert printed == "127 True True\n0\n"

@@ -170,7 +170,7 @@ class Diff(_LifeCycle):
     def take(self, stand: Stand, sizes: Mapping[str, int]) -> float:
         """Change a container that does not run, then derive its layer as the engine does."""
         engine = stand.engine
-        row = engine.create(stand.spec())
+        row = engine.containers.create(stand.spec())
         try:
             with rootfs_view.root_filesystem(engine.site, row) as root:
                 _change(f"/proc/self/fd/{root}{HOME}/{self.area}", sizes["files"])
@@ -180,7 +180,7 @@ class Diff(_LifeCycle):
                 diff_layer(upper)
             return time.perf_counter() - begin
         finally:
-            engine.remove(row.id, force=True)
+            engine.containers.remove(row.id, force=True)
 
 
 def _change(directory: str, files: int) -> None:

@@ -16,11 +16,11 @@ from plugengine.cli.container_options import detach_keys_option, sig_proxy_optio
 )
 def attach(app: App, container: str, *, no_stdin: bool, detach_keys: str | None, sig_proxy: bool | None) -> int:
     """Connect to a running container's streams until it ends or the detach keys are pressed."""
-    row = app.engine.get(container)
+    row = app.engine.containers.get(container)
     streams = make_streams(
         stdin=row.spec.interactive and not no_stdin,
         tty=row.spec.tty,
         detach_keys=detach_keys,
         proxy=sig_proxy is not False,
     )
-    return conclude(app, row, app.engine.attach(row.id, streams))
+    return conclude(app, row, app.engine.containers.attach(row.id, streams))

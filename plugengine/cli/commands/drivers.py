@@ -35,7 +35,7 @@ _COLUMNS: Final = ("Kind", "Name", "Default", "Supported", "Distribution", "Vers
 )
 def drivers(app: App, *, format: str | None, quiet: bool, options: bool) -> None:  # noqa: A002 - the flag's name
     """List the drivers of every kind: where they come from, whether they work here and why not, and the defaults."""
-    found = app.engine.drivers()
+    found = app.engine.drivers.list()
     if options and not format:
         for status in found:
             app.write(f"{status.kind} {status.name}: {status.summary}\n")

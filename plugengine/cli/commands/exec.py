@@ -29,10 +29,10 @@ def exec_(app: App, container: str, words: tuple[str, ...], **values: Any) -> in
     """Run another command in a running container; the exit code is the command's own."""
     spec = exec_spec(words, values, app.environ)
     if spec.detach:
-        app.engine.exec(container, spec)
+        app.engine.containers.exec(container, spec)
         return 0
     streams = make_streams(stdin=spec.interactive, tty=spec.tty, detach_keys=values["detach_keys"], proxy=True)
-    outcome = app.engine.exec(container, spec, streams=streams)
+    outcome = app.engine.containers.exec(container, spec, streams=streams)
     if outcome.error:
         app.complain(f"exec in {container}: {outcome.error}")
     return outcome.exit_code

@@ -48,7 +48,7 @@ def images(app: App, repository: str | None, **values: Any) -> None:
     now = time.time_ns()
     lines = [
         describe(image, name, now_ns=now, whole=values["no_trunc"])
-        for image in app.engine.images()
+        for image in app.engine.images.list()
         for name in image.names or ("",)
         if _passes(image, name, wanted)
     ]
@@ -97,7 +97,7 @@ def _passes(image: Image, name: str, wanted: Mapping[str, list[str]]) -> bool:
 @command(argument("source", metavar="IMAGE"), argument("target", metavar="NAME[:TAG]"))
 def tag(app: App, source: str, target: str) -> None:
     """Give an image another name; a name in use moves here."""
-    app.engine.tag(source, target)
+    app.engine.images.tag(source, target)
 
 
 @command(
@@ -106,4 +106,4 @@ def tag(app: App, source: str, target: str) -> None:
 )
 def rmi(app: App, references: tuple[str, ...], *, force: bool) -> int:
     """Remove names of images, and with the last name the image and the layers no other needs."""
-    return app.each(references, lambda reference: "\n".join(app.engine.remove_image(reference, force=force)))
+    return app.each(references, lambda reference: "\n".join(app.engine.images.remove(reference, force=force)))

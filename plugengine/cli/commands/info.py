@@ -24,7 +24,7 @@ def _format_option() -> click.Option:
 def info(app: App, *, format: str | None) -> None:  # noqa: A002 - the flag's name
     """Show where the engine works, with what, and how much there is of everything."""
     engine = app.engine
-    counts = Counter(row.status for row in engine.containers(all=True))
+    counts = Counter(row.status for row in engine.containers.list(all=True))
     host = os.uname()
     facts: dict[str, Any] = {
         "ServerVersion": _version(),
@@ -32,9 +32,9 @@ def info(app: App, *, format: str | None) -> None:  # noqa: A002 - the flag's na
         "ContainersRunning": counts["running"] + counts["stopping"],
         "ContainersPaused": counts["paused"],
         "ContainersStopped": counts.total() - counts["running"] - counts["stopping"] - counts["paused"],
-        "Images": len(engine.images()),
-        "Volumes": len(engine.volumes()),
-        "Drivers": {status.kind: status.name for status in engine.drivers() if status.default},
+        "Images": len(engine.images.list()),
+        "Volumes": len(engine.volumes.list()),
+        "Drivers": {status.kind: status.name for status in engine.drivers.list() if status.default},
         "Root": engine.site.locations.root,
         "RunRoot": engine.site.locations.run_root,
         "KernelVersion": host.release,

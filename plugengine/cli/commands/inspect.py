@@ -49,13 +49,13 @@ def inspect_volume(app: App, names: tuple[str, ...], *, format: str | None) -> i
 @command(_format_option(), argument("names", many=True, metavar="NETWORK..."))
 def inspect_network(app: App, names: tuple[str, ...], *, format: str | None) -> int:  # noqa: A002 - the flag's name
     """Show everything about networks, as JSON."""
-    return _show(app, names, format, app.engine.inspect_network)
+    return _show(app, names, format, app.engine.networks.inspect)
 
 
 def _find(app: App, name: str, kinds: tuple[str, ...]) -> Mapping[str, Any]:
     finders: dict[str, Finder] = {
-        "container": app.engine.inspect,
-        "image": app.engine.inspect_image,
+        "container": app.engine.containers.inspect,
+        "image": app.engine.images.inspect,
         "volume": lambda wanted: _volume(app, wanted),
     }
     hint = None
@@ -73,7 +73,7 @@ def _find(app: App, name: str, kinds: tuple[str, ...]) -> Mapping[str, Any]:
 def _volume(app: App, name: str) -> Mapping[str, Any]:
     from plugengine.cli.commands.volume import describe
 
-    for volume in app.engine.volumes():
+    for volume in app.engine.volumes.list():
         if volume.name == name:
             return describe(app, volume)
     raise NotFoundError(f"volume {name}: no such volume")

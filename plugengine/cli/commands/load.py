@@ -20,7 +20,7 @@ STDIN = "-"
 def load(app: App, *, input: str | None, quiet: bool) -> None:  # noqa: A002 - the flag's name
     """Load images from a docker or OCI archive: plain, gzip or zstd, from a file or a pipe."""
     source = _source(input, "pe load -i image.tar")
-    for image in app.engine.load(source, progress=None if quiet else progress_bar()):
+    for image in app.engine.images.load(source, progress=None if quiet else progress_bar()):
         for name in image.names:
             app.line(f"Loaded image: {name}")
         if not image.names:
@@ -37,7 +37,7 @@ def import_(app: App, file: str, name: str | None, *, change: tuple[str, ...]) -
     if "://" in file:
         raise CommandLineError(f"import {file}: only files and standard input", hint="download it first")
     app.line(
-        app.engine.import_rootfs(
+        app.engine.images.import_rootfs(
             _source(file, "pe import rootfs.tar name"), name, changes=change, progress=progress_bar()
         ).id
     )

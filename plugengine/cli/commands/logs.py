@@ -39,7 +39,9 @@ def logs(
     last = None if until is None else parse_moment("--until", until, now_ns=now)
     outputs = {"stdout": sys.stdout.buffer, "stderr": sys.stderr.buffer}
     output = sys.stdout.buffer
-    for line in app.engine.logs(container, tail=None if lines is not None and lines < 0 else lines, follow=follow):
+    for line in app.engine.containers.logs(
+        container, tail=None if lines is not None and lines < 0 else lines, follow=follow
+    ):
         if first is not None or last is not None:
             moment = parse_date(line.time) or 0
             if first is not None and moment < first:

@@ -32,7 +32,7 @@ HEADINGS: Final[Mapping[str, str]] = {
 )
 def create(app: App, name: str, *, opt: tuple[str, ...], **values: str | None) -> None:
     """Make a network, and print its name; containers join it with `--net NAME`."""
-    network = app.engine.create_network(
+    network = app.engine.networks.create(
         name,
         driver=values["driver"],
         subnet=values["subnet"],
@@ -60,7 +60,7 @@ def ls(app: App, *, quiet: bool, filter: tuple[str, ...], format: str | None) ->
             "Options": ",".join(f"{key}={value}" for key, value in sorted(network.options.items())),
             "Scope": "local",
         }
-        for network in (row.network for row in app.engine.networks())
+        for network in (row.network for row in app.engine.networks.list())
         if (not wanted.get("name") or any(text in network.name for text in wanted["name"]))
         and (not wanted.get("driver") or network.driver in wanted["driver"])
     ]
@@ -83,7 +83,7 @@ def rm(app: App, names: tuple[str, ...], *, force: bool) -> int:
 
     def remove(name: str) -> str | None:
         try:
-            app.engine.remove_network(name)
+            app.engine.networks.remove(name)
         except NotFoundError:
             if not force:
                 raise

@@ -12,7 +12,9 @@ from plugengine.model import Port
 @command(argument("container"), argument("port", required=False, metavar="[PORT[/PROTO]]"))
 def port(app: App, container: str, port: str | None) -> None:
     """List the published ports of a container, or where one of them is published."""
-    ports = sorted(app.engine.ports(container), key=lambda each: (each.guest_port, each.protocol, each.host_port))
+    ports = sorted(
+        app.engine.containers.ports(container), key=lambda each: (each.guest_port, each.protocol, each.host_port)
+    )
     if port is None:
         for each in ports:
             app.write(f"{each.guest_port}/{each.protocol} -> {host_address(each)}\n")

@@ -58,7 +58,7 @@ def ps(app: App, **values: Any) -> None:
     last = 1 if values["latest"] else 0
     if values["last"] is not None:
         last = max(parse_int("--last", values["last"], low=-1, high=_MOST), 0)
-    rows = app.engine.containers(all=values["all"] or bool(last) or asks_for_all(values["filter"]))
+    rows = app.engine.containers.list(all=values["all"] or bool(last) or asks_for_all(values["filter"]))
     rows = [row for row in rows if passes(row)]
     if last:
         rows = rows[:last]
@@ -142,4 +142,4 @@ def ports_text(row: ContainerRow) -> str:
 
 
 def _size(app: App, row: ContainerRow) -> str:
-    return decimal_size(app.engine.usage(row.id).size_bytes)
+    return decimal_size(app.engine.containers.usage(row.id).size_bytes)

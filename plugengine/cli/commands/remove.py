@@ -17,8 +17,8 @@ def rm(app: App, containers: tuple[str, ...], *, force: bool, volumes: bool) -> 
 
     def remove(reference: str) -> str | None:
         try:
-            missing = app.engine.missing_drivers(reference)
-            app.engine.remove(reference, force=force, volumes=volumes)
+            missing = app.engine.containers.missing_drivers(reference)
+            app.engine.containers.remove(reference, force=force, volumes=volumes)
         except NotFoundError as exc:
             if not force:
                 raise
@@ -37,4 +37,4 @@ def rm(app: App, containers: tuple[str, ...], *, force: bool, volumes: bool) -> 
 @command(argument("container"), argument("name", metavar="NEW_NAME"))
 def rename(app: App, container: str, name: str) -> None:
     """Give a container another name."""
-    app.engine.rename(container, name)
+    app.engine.containers.rename(container, name)

@@ -52,14 +52,14 @@ def run(app: App, words: tuple[str, ...], **values: Any) -> int:
         only=only,
     )
     row = _make(app, spec, values["cidfile"])
-    outcome = app.engine.start(row.id, streams=streams, debug=app.debug, log=app.log, warn=app.warn)
+    outcome = app.engine.containers.start(row.id, streams=streams, debug=app.debug, log=app.log, warn=app.warn)
     assert outcome is not None  # noqa: S101 - streams were given
     return conclude(app, row, outcome)
 
 
 def _run_detached(app: App, spec: ContainerSpec, cidfile: str | None) -> int:
     row = _make(app, spec, cidfile)
-    app.engine.start(row.id, debug=app.debug, log=app.log, warn=app.warn)
+    app.engine.containers.start(row.id, debug=app.debug, log=app.log, warn=app.warn)
     app.line(row.id)
     return 0
 
@@ -99,13 +99,13 @@ def working_directory() -> str:
 
 def _make(app: App, spec: ContainerSpec, cidfile: str | None) -> ContainerRow:
     with _cidfile(cidfile) as keep:
-        row = app.engine.create(spec)
+        row = app.engine.containers.create(spec)
         keep(row.id)
     return row
 
 
 def _describe(app: App, spec: ContainerSpec) -> int:
-    for text in app.engine.describe_run(spec):
+    for text in app.engine.containers.describe_run(spec):
         app.write(f"{text}\n")
     return 0
 

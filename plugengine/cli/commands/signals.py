@@ -35,7 +35,7 @@ def stop(app: App, containers: tuple[str, ...], *, time: str | None, signal: str
     seconds = _seconds(time)
 
     def end(reference: str) -> str:
-        app.engine.stop(reference, timeout_s=seconds, signal=signal)
+        app.engine.containers.stop(reference, timeout_s=seconds, signal=signal)
         return reference
 
     return app.each(containers, end)
@@ -47,7 +47,7 @@ def restart(app: App, containers: tuple[str, ...], *, time: str | None, signal: 
     seconds = _seconds(time)
 
     def again(reference: str) -> str:
-        app.engine.restart(reference, timeout_s=seconds, signal=signal)
+        app.engine.containers.restart(reference, timeout_s=seconds, signal=signal)
         return reference
 
     return app.each(containers, again)
@@ -58,7 +58,7 @@ def kill(app: App, containers: tuple[str, ...], *, signal: str | None) -> int:
     """Send a signal to the first process of containers."""
 
     def send(reference: str) -> str:
-        app.engine.kill(reference, signal=signal or "KILL")
+        app.engine.containers.kill(reference, signal=signal or "KILL")
         return reference
 
     return app.each(containers, send)
@@ -69,7 +69,7 @@ def pause(app: App, containers: tuple[str, ...]) -> int:
     """Freeze all processes of containers."""
 
     def freeze(reference: str) -> str:
-        app.engine.pause(reference)
+        app.engine.containers.pause(reference)
         return reference
 
     return app.each(containers, freeze)
@@ -80,7 +80,7 @@ def unpause(app: App, containers: tuple[str, ...]) -> int:
     """Let paused containers go on."""
 
     def thaw(reference: str) -> str:
-        app.engine.unpause(reference)
+        app.engine.containers.unpause(reference)
         return reference
 
     return app.each(containers, thaw)
@@ -89,4 +89,4 @@ def unpause(app: App, containers: tuple[str, ...]) -> int:
 @command(_containers())
 def wait(app: App, containers: tuple[str, ...]) -> int:
     """Wait until containers have ended, and print their exit codes."""
-    return app.each(containers, lambda reference: str(app.engine.wait(reference)))
+    return app.each(containers, lambda reference: str(app.engine.containers.wait(reference)))

@@ -28,8 +28,10 @@ def start(
     if not (attach or interactive):
 
         def begin(reference: str) -> str:
-            if app.engine.get(reference).status != "running":  # to start what runs is no error, as with docker
-                app.engine.start(reference, debug=app.debug, log=app.log, warn=app.warn)
+            if (
+                app.engine.containers.get(reference).status != "running"
+            ):  # to start what runs is no error, as with docker
+                app.engine.containers.start(reference, debug=app.debug, log=app.log, warn=app.warn)
             return reference
 
         return app.each(containers, begin)
@@ -37,13 +39,13 @@ def start(
         raise CommandLineError("--attach: one container at a time", hint=f"pe start -a {containers[0]}")
     from plugengine.cli.connection import conclude, make_streams
 
-    row = app.engine.get(containers[0])
+    row = app.engine.containers.get(containers[0])
     streams = make_streams(
         stdin=interactive and row.spec.interactive,
         tty=row.spec.tty,
         detach_keys=detach_keys,
         proxy=sig_proxy is not False,
     )
-    outcome = app.engine.start(row.id, streams=streams, debug=app.debug, log=app.log, warn=app.warn)
+    outcome = app.engine.containers.start(row.id, streams=streams, debug=app.debug, log=app.log, warn=app.warn)
     assert outcome is not None  # noqa: S101 - streams were given
     return conclude(app, row, outcome)

@@ -75,17 +75,17 @@ def stats(app: App, containers: tuple[str, ...], **values: Any) -> None:
 
 def _rows(app: App, containers: tuple[str, ...], *, everyone: bool) -> list[ContainerRow]:
     if containers:
-        return [app.engine.get(reference) for reference in containers]
-    return app.engine.containers(all=everyone)
+        return [app.engine.containers.get(reference) for reference in containers]
+    return app.engine.containers.list(all=everyone)
 
 
 def _take(app: App, rows: Iterable[ContainerRow], samples: dict[str, Sample]) -> None:
     for row in rows:
         try:
-            cgroup, network = app.engine.stats(row.id)
+            cgroup, network = app.engine.containers.stats(row.id)
         except (ConflictError, NotFoundError):
             continue  # it does not run, or has just ended
-        driver = app.engine.driver_stats(row.id) if row.state.server_pid else {}
+        driver = app.engine.containers.driver_stats(row.id) if row.state.server_pid else {}
         samples[row.id] = Sample(time_ns=time.monotonic_ns(), cgroup=cgroup, network=network, driver=driver)
 
 

@@ -13,7 +13,7 @@ from plugengine.cli.parse.errors import CommandLineError
 def check(app: App, *, repair: bool) -> int:
     """Report what killed processes and crashes left behind; 1 if something is left to mend."""
     left = 0
-    for finding in app.open_engine(mend=False).check(repair=repair):
+    for finding in app.open_engine(mend=False).system.check(repair=repair):
         app.line(f"{'repaired' if finding.repaired else 'found'}: {finding.what}")
         left += not finding.repaired
     if left and not repair:
@@ -32,4 +32,4 @@ def reset(app: App, *, force: bool) -> None:
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             return
-    app.engine.reset()
+    app.engine.system.reset()

@@ -23,6 +23,6 @@ def top(app: App, container: str) -> None:
             line.cpu_time,
             line.command,
         )
-        for line in app.engine.top(container)
+        for line in app.engine.containers.top(container)
     ]
     write_table(app.write, _HEADINGS, rows)

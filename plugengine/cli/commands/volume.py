@@ -34,7 +34,7 @@ _LOCAL: Final = "local"
 def create(app: App, name: str | None, *, driver: str | None, label: tuple[str, ...]) -> None:
     """Make a volume, and print its name; one that is there already is fine."""
     parse_choice("--driver", driver or _LOCAL, (_LOCAL, "default"))
-    app.line(app.engine.create_volume(name, labels=resolve_labels(label, ())).name)
+    app.line(app.engine.volumes.create(name, labels=resolve_labels(label, ())).name)
 
 
 @command(
@@ -53,7 +53,7 @@ def ls(app: App, *, quiet: bool, filter: tuple[str, ...], format: str | None) ->
             "Labels": ",".join(f"{key}={value}" for key, value in sorted(volume.labels.items())),
             "Scope": _LOCAL,
         }
-        for volume in app.engine.volumes()
+        for volume in app.engine.volumes.list()
         if all(has_label(volume.labels, text) for text in wanted.get("label", []))
         and (not wanted.get("name") or any(text in volume.name for text in wanted["name"]))
     ]
@@ -76,7 +76,7 @@ def rm(app: App, names: tuple[str, ...], *, force: bool) -> int:
 
     def remove(name: str) -> str | None:
         try:
-            app.engine.remove_volume(name)
+            app.engine.volumes.remove(name)
         except NotFoundError:
             if not force:
                 raise

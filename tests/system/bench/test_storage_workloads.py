@@ -14,7 +14,7 @@ from plugengine.bench.results import Run
 from plugengine.bench.storage import PLAIN, StorageOptions, measure
 from plugengine.bench.workload import Size
 from plugengine.bench.workloads import BUNDLED
-from plugengine.engine import Engine
+from plugengine.engine.containers import Containers
 from plugengine.kernel.mountinfo import read_mountinfo
 from plugengine.plugins.registry import Registry
 from plugengine.spec import ContainerSpec
@@ -39,16 +39,16 @@ def measured(directory: Path, *, direct: bool = False, **options: object) -> Run
 @contextmanager
 def containers_told(path: Path) -> Iterator[None]:
     """Have the id of each container made meanwhile written to a file: other tests may be making theirs."""
-    create = Engine.create
+    create = Containers.create
 
-    def told(engine: Engine, spec: ContainerSpec) -> ContainerRow:
-        row = create(engine, spec)
+    def told(containers: Containers, spec: ContainerSpec) -> ContainerRow:
+        row = create(containers, spec)
         with path.open("a") as stream:  # a file, as the engine is in another process
             print(row.id, file=stream)
         return row
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Engine, "create", told)
+        patch.setattr(Containers, "create", told)
         yield
 
 

@@ -1,0 +1,212 @@
+"""`engine.containers`: make, run, look at and remove containers."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from plugengine.model import CgroupStats, Change, NetworkStats, Port, Usage
+from plugengine.site import Site
+from plugengine.spec import ContainerSpec, ExecSpec
+from plugengine.state import container_rows
+from plugengine.state.container_rows import ContainerRow
+from plugengine.streams.attach_client import Outcome, Streams
+from plugengine.streams.logs import LogLine
+
+if TYPE_CHECKING:
+    from plugengine.operations.inspect import ProcessLine
+
+Log = Callable[[str], None]
+
+
+class Containers:
+    """The containers of an engine; a reference is a name, an id or the beginning of an id."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    def get(self, reference: str) -> ContainerRow:
+        """Return a container by name, id or the beginning of its id.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        return container_rows.get(self._site.state, reference)
+
+    def list(self, *, all: bool = False) -> builtins.list[ContainerRow]:  # noqa: A002 - docker's word
+        """Return the running containers, or all of them, the newest first."""
+        return container_rows.list_all(self._site.state, None if all else (*container_rows.LIVE, "starting"))
+
+    def create(self, spec: ContainerSpec) -> ContainerRow:
+        """Make a container without starting it."""
+        from plugengine.containers.create import create
+
+        return create(self._site, spec)
+
+    def start(
+        self,
+        reference: str,
+        *,
+        streams: Streams | None = None,
+        debug: bool = False,
+        log: Log | None = None,
+        warn: Log | None = None,
+    ) -> Outcome | None:
+        """Start a container; with streams, stay connected until it ends or the caller detaches.
+
+        Args:
+            reference: Name, id or the beginning of an id.
+            streams: The caller's descriptors.
+            debug: Have `log` called for each step.
+            log: Takes one line.
+            warn: Takes one line for each limit or option this host cannot hold.
+        """
+        from plugengine.operations import lifecycle
+
+        return lifecycle.start(self._site, self.get(reference), streams=streams, debug=debug, log=log, warn=warn)
+
+    def run(
+        self,
+        spec: ContainerSpec,
+        *,
+        streams: Streams | None = None,
+        debug: bool = False,
+        log: Log | None = None,
+        warn: Log | None = None,
+    ) -> Outcome:
+        """Make and start a container, and stay connected until it ends.
+
+        Raises:
+            PlugengineError: Also when the command cannot be started; the container is kept unless `auto_remove`.
+        """
+        row = self.create(spec)
+        outcome = self.start(row.id, streams=streams or Streams(), debug=debug, log=log, warn=warn)
+        assert outcome is not None  # noqa: S101 - streams were given
+        return outcome
+
+    def describe_run(self, spec: ContainerSpec) -> builtins.list[str]:
+        """Return the steps `run` would take, one line each, without taking any."""
+        from plugengine.containers.dry_run import describe
+
+        return describe(self._site, spec)
+
+    def stop(self, reference: str, *, timeout_s: int | None = None, signal: str | None = None) -> None:
+        """Ask a container to end, then make it; one that does not run is fine."""
+        from plugengine.operations import lifecycle
+        from plugengine.runtime.guest import signal_number
+
+        number = None if signal is None else signal_number(signal)
+        lifecycle.stop(self._site, self.get(reference), timeout_s=timeout_s, number=number)
+
+    def kill(self, reference: str, *, signal: str = "KILL") -> None:
+        """Send a signal to a running container's first process."""
+        from plugengine.operations import lifecycle
+        from plugengine.runtime.guest import signal_number
+
+        lifecycle.kill(self._site, self.get(reference), signal_number(signal))
+
+    def restart(self, reference: str, *, timeout_s: int | None = None, signal: str | None = None) -> None:
+        """Stop and start."""
+        from plugengine.operations import lifecycle
+        from plugengine.runtime.guest import signal_number
+
+        number = None if signal is None else signal_number(signal)
+        lifecycle.restart(self._site, self.get(reference), timeout_s=timeout_s, number=number)
+
+    def remove(self, reference: str, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove a container, with `volumes` also its anonymous volumes."""
+        from plugengine.operations import lifecycle
+
+        lifecycle.remove(self._site, self.get(reference), force=force, with_volumes=volumes)
+
+    def wait(self, reference: str) -> int:
+        """Wait until a container ends and return its exit code."""
+        from plugengine.operations import lifecycle
+
+        return lifecycle.wait(self._site, self.get(reference))
+
+    def pause(self, reference: str) -> None:
+        """Freeze every process of a container."""
+        from plugengine.operations import lifecycle
+
+        lifecycle.pause(self._site, self.get(reference))
+
+    def unpause(self, reference: str) -> None:
+        """Let a paused container go on."""
+        from plugengine.operations import lifecycle
+
+        lifecycle.unpause(self._site, self.get(reference))
+
+    def rename(self, reference: str, name: str) -> None:
+        """Give a container another name."""
+        container_rows.rename(self._site.state, self.get(reference).id, name)
+
+    def attach(self, reference: str, streams: Streams) -> Outcome:
+        """Connect to a running container's streams until it ends or the caller detaches."""
+        from plugengine.operations import lifecycle
+
+        return lifecycle.attach(self._site, self.get(reference), streams)
+
+    def exec(self, reference: str, spec: ExecSpec, *, streams: Streams | None = None) -> Outcome:
+        """Run another command in a running container; without streams, or with `detach`, return at once.
+
+        Raises:
+            CommandNotFoundError, NotExecutableError: The command.
+            ConflictError: The container does not run, or is paused.
+        """
+        from plugengine.operations.exec import run_exec
+
+        return run_exec(self._site, self.get(reference), spec, streams=streams)
+
+    def logs(self, reference: str, *, tail: int | None = None, follow: bool = False) -> Iterator[LogLine]:
+        """Yield what a container wrote, the last `tail` lines; with follow until it ends."""
+        from plugengine.operations.inspect import read_log
+
+        return read_log(self._site, self.get(reference), tail=tail, follow=follow)
+
+    def inspect(self, reference: str) -> dict[str, Any]:
+        """Return everything about a container, in docker's shape."""
+        from plugengine.operations.inspect import inspect
+
+        return inspect(self._site, self.get(reference))
+
+    def top(self, reference: str) -> builtins.list[ProcessLine]:
+        """Return a running container's processes, read on the host's side."""
+        from plugengine.operations.inspect import processes
+
+        return processes(self._site, self.get(reference))
+
+    def stats(self, reference: str) -> tuple[CgroupStats, NetworkStats]:
+        """Return a running container's use of resources now."""
+        from plugengine.operations.inspect import stats
+
+        return stats(self._site, self.get(reference))
+
+    def driver_stats(self, reference: str) -> dict[str, int]:
+        """Return what the file server of a container's storage driver has done; empty where there is none."""
+        from plugengine.operations.inspect import driver_stats
+
+        return driver_stats(self._site, self.get(reference))
+
+    def ports(self, reference: str) -> tuple[Port, ...]:
+        """Return a container's published ports."""
+        from plugengine.operations.inspect import ports
+
+        return ports(self.get(reference))
+
+    def changes(self, reference: str) -> Iterable[Change]:
+        """Return how a container's filesystem differs from its image."""
+        from plugengine.operations.inspect import changes
+
+        return changes(self._site, self.get(reference))
+
+    def usage(self, reference: str) -> Usage:
+        """Return the space a container's writable layer takes."""
+        from plugengine.operations.inspect import usage
+
+        return usage(self._site, self.get(reference))
+
+    def missing_drivers(self, reference: str) -> tuple[str, ...]:
+        """Return those of a container's drivers that are not installed any more, as "storage driver NAME"."""
+        return self._site.missing(self.get(reference).choice)

@@ -1,0 +1,66 @@
+"""`engine.images`: load, list, name and remove images."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from plugengine.site import Site
+from plugengine.spec import Image
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+
+class Images:
+    """The images of an engine; a reference is a name, an id or the beginning of an id."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    def load(
+        self, source: str | BinaryIO, *, progress: Callable[[str, int, int | None], None] | None = None
+    ) -> tuple[Image, ...]:
+        """Load images from an archive (docker-archive or OCI, plain, gzip or zstd)."""
+        return self._site.images.load(source, progress=progress)
+
+    def import_rootfs(
+        self,
+        source: str | BinaryIO,
+        name: str | None = None,
+        *,
+        changes: Iterable[str] = (),
+        progress: Callable[[str, int, int | None], None] | None = None,
+    ) -> Image:
+        """Make a one-layer image from the tar of a root filesystem."""
+        return self._site.images.import_rootfs(source, name, changes=tuple(changes), progress=progress)
+
+    def list(self) -> builtins.list[Image]:
+        """Return the images of the store, the newest first."""
+        return self._site.images.list()
+
+    def get(self, reference: str) -> Image:
+        """Return one image.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        return self._site.images.get(reference)
+
+    def inspect(self, reference: str) -> dict[str, Any]:
+        """Return everything about an image, in docker's shape."""
+        return self._site.images.inspect(reference)
+
+    def tag(self, source: str, target: str) -> None:
+        """Give an image another name."""
+        self._site.images.tag(source, target)
+
+    def remove(self, reference: str, *, force: bool = False) -> builtins.list[str]:
+        """Remove a name, and with its last name the image; return a line for each thing removed."""
+        from plugengine.operations.inspect import containers_of
+        from plugengine.operations.recovery import follow_removed_layers
+
+        lines = self._site.images.remove(reference, force=force, in_use=lambda image: containers_of(self._site, image))
+        follow_removed_layers(self._site)
+        return lines
