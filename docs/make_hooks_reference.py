@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from plugengine import hookspecs, model
-from plugengine.plugins import deadlines
+from plugengine.hookmarks import QUICK_S, Call, Process, calls_of
 
 TARGET: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hooks.md")
 _WIDTH: Final = 110
@@ -34,14 +34,29 @@ notice.
 with a sentence that says so. A newer minor version than the engine's is accepted: hooks the engine does not know are
 never called; a capability or a parameter it does not know is named in the error. An older one works.
 
+## Who has which hooks, and who calls them
+
+Each kind begins with a table. *Has it*: every driver of the kind, those that claim a capability, or who likes to. A
+driver without a hook it must have is refused when it is loaded, with a sentence that names the hook and the
+distribution. *Called in*: the caller's process is `pe`, or the one that uses the library, and the hook runs in the
+thread that called; the monitor is the one process each running container has, with one thread and a mount namespace of
+its own. *While it runs*: whether the container runs meanwhile;
+"-" where there is none, or where it may be either.
+
 ## Deadlines
 
-A hook that does not return in time is ended with an error, and its driver is shown as degraded by `pe drivers`: it is
-no default until the same verb has returned, but can still be named. Seconds: {deadlines}. `PLUGENGINE_HOOK_TIMEOUT`
-sets one number for all, 0 none. It holds in every thread: in the main one a signal interrupts the hook; elsewhere the
-hook runs in a thread of its own, which is left behind and ends at its next line of Python. A call into C that neither
-returns nor is interrupted by signals is not ended.
+A hook that does not return within the seconds of these tables is ended with an error, and its driver is shown as
+degraded by `pe drivers`: it is no default until the same verb has returned, but can still be named. Importing a driver
+has {import_s:g} seconds. `PLUGENGINE_HOOK_TIMEOUT` sets one number for all, 0 none. It holds in every thread: in the
+main one a signal interrupts the hook; elsewhere the hook runs in a thread of its own, which is left behind and ends at
+its next line of Python. A call into C that neither returns nor is interrupted by signals is not ended.
 """
+_RUNS: Final = {
+    Process.CALLER: "caller",
+    Process.MONITOR: "monitor",
+    Process.CALLER | Process.MONITOR: "caller, monitor",
+}
+_RUNNING: Final = {True: "yes", False: "no", None: "-"}
 _TITLES: Final = {
     "storage": (
         "Storage",
@@ -74,7 +89,7 @@ def render() -> str:
             version=".".join(map(str, hookspecs.API_VERSION)),
             rules=_list(rules),
             modules=", ".join(f"`{name}`" for name in hookspecs.PUBLIC_MODULES),
-            deadlines=", ".join(f"{value:g} for {text}" for value, text in deadlines.table()),
+            import_s=QUICK_S,
         )
     )
     parts = [head]
@@ -101,11 +116,20 @@ def _kind(kind: str, spec: type[Any]) -> Iterator[str]:
     title, group, order = _TITLES[kind]
     yield f"## {title}\n"
     yield _wrapped(f"{inspect.cleandoc(spec.__doc__ or '')} Entry-point group {group}. In order: {order}.\n")
+    calls = calls_of(spec)
+    if calls:
+        head = ("| hook | has it | called in | seconds | while it runs |", "|---|---|---|---|---|")
+        yield "\n".join([*head, *(_call(name, call) for name, call in calls.items()), ""])
     for name, function in vars(spec).items():
         if name.startswith("pe_"):
             yield f"### {name}\n"
             yield f"```python\n{signature(name, function)}\n```\n"
             yield f"{inspect.cleandoc(function.__doc__ or '')}\n"
+
+
+def _call(name: str, call: Call) -> str:
+    has = f"claims `{call.claim.name}`" if call.claim else "optional" if call.optional else "every driver"
+    return f"| [{name}](#{name}) | {has} | {_RUNS[call.runs]} | {call.within_s:g} | {_RUNNING[call.running]} |"
 
 
 def signature(name: str, function: Any) -> str:

@@ -7,20 +7,25 @@ Rules that hold for every driver
       Unmaking succeeds on what is already gone, tries everything, and reports at the end.
     * A record is a JSON object; it alone (with the request) is enough to unmake after a reboot.
     * A capability not claimed in `DriverInfo` raises `NotSupportedError`; it is never a silent no-op.
-    * Hooks run as root, in the container's monitor (one thread) unless said otherwise, and must not change the
-      process: no chdir, umask, setns, signal handler or stray descriptor survives a call.
+    * Verbs that make or unmake return nothing, unless they return what they made.
+    * Each hook is marked with who must have it (every driver unless it is optional or for a capability), the process
+      that calls it, the seconds it may take (60 if not said), and whether the container runs meanwhile (None: either).
+    * Hooks run as root, and must not change the process: no chdir, umask, setns, signal handler or stray descriptor
+      survives a call. In the caller's process there may be other threads, and calls for other containers in them.
     * `*_info`, `*_probe`, `pe_cgroup_settings`, `pe_namespace_plan` and `pe_storage_mounts` change nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, Protocol
 
 import pluggy
 
+from plugengine.hookmarks import BULK_S, PROJECT, QUICK_S, Process, hook
 from plugengine.model import (
     Attachment,
+    Capability,
     CgroupEntry,
     CgroupRequest,
     CgroupStats,
@@ -44,7 +49,6 @@ from plugengine.model import (
     Usage,
 )
 
-PROJECT: Final = "plugengine"
 API_VERSION: Final = (1, 0)
 # What a driver may import besides the names of `plugengine` itself; all else changes without notice.
 PUBLIC_MODULES: Final = ("hookspecs", "model", "errors", "kernel", "trees", "cgroups", "mounts", "testing")
@@ -52,63 +56,66 @@ PUBLIC_MODULES: Final = ("hookspecs", "model", "errors", "kernel", "trees", "cgr
 hookspec: Final[pluggy.HookspecMarker] = pluggy.HookspecMarker(PROJECT)
 hookimpl: Final[pluggy.HookimplMarker] = pluggy.HookimplMarker(PROJECT)
 
+CALLER: Final = Process.CALLER
+MONITOR: Final = Process.MONITOR
+EITHER: Final = CALLER | MONITOR
 
-class StorageSpec:
+
+class StorageSpec(Protocol):
     """Storage: the root filesystem of a container, from a chain of layers."""
 
-    @hookspec(firstresult=True)
-    def pe_storage_info(self) -> DriverInfo | None:
+    @hook(runs=EITHER, within_s=QUICK_S, running=None)
+    def pe_storage_info(self) -> DriverInfo:
         """Return name-independent facts about the driver; pure, cheap, no imports beyond the module's own."""
 
-    @hookspec(firstresult=True)
-    def pe_storage_probe(self, host: Host) -> Iterable[str] | None:
+    @hook(runs=CALLER, within_s=QUICK_S, running=None)
+    def pe_storage_probe(self, host: Host) -> Iterable[str]:
         """Return the reasons, each one a sentence a person can act on, why this host cannot run it; none: supported."""
 
-    @hookspec(firstresult=True)
-    def pe_storage_prepare(self, request: StorageRequest) -> Record | None:
+    @hook(runs=CALLER, within_s=BULK_S)
+    def pe_storage_prepare(self, request: StorageRequest) -> Record:
         """Make the writable layer below `request.directory`; called once when the container is created.
 
         Returns: the record handed to every later verb. Raises: DriverError, UsageError for a bad option.
         Undone by: `pe_storage_remove`.
         """
 
-    @hookspec(firstresult=True)
-    def pe_storage_mounts(self, request: StorageRequest, record: Record) -> Rootfs | None:
+    @hook(runs=EITHER, within_s=QUICK_S)
+    def pe_storage_mounts(self, request: StorageRequest, record: Record) -> Rootfs:
         """Return how the root filesystem comes to be at `request.target`; called before each start; pure.
 
         The core performs the mounts in its monitor's private mount namespace and starts the server, and undoes both.
         The record is what `prepare` returned; empty for a dry run, where nothing was prepared.
         """
 
-    @hookspec(firstresult=True)
-    def pe_storage_changes(self, request: StorageRequest, record: Record) -> Iterable[Change] | None:
-        """Yield what differs from the chain, from the writable layer alone (claims NATIVE_DIFF)."""
+    @hook(Capability.NATIVE_DIFF, runs=CALLER, within_s=BULK_S, running=None)
+    def pe_storage_changes(self, request: StorageRequest, record: Record) -> Iterable[Change]:
+        """Yield what differs from the chain, from the writable layer alone."""
 
-    @hookspec(firstresult=True)
-    def pe_storage_upper(self, request: StorageRequest, record: Record) -> HostPath | None:
+    @hook(Capability.NATIVE_DIFF, runs=CALLER, within_s=QUICK_S, running=None)
+    def pe_storage_upper(self, request: StorageRequest, record: Record) -> HostPath:
         """Return the directory that holds the changes in overlay form (0:0 whiteouts, trusted.overlay.opaque).
 
-        Needed for commit and diff (claims NATIVE_DIFF); owners are as stored, mapped if `user_map` was given.
+        Needed for commit and diff; owners are as stored, mapped if `user_map` was given.
         """
 
-    @hookspec(firstresult=True)
-    def pe_storage_usage(self, request: StorageRequest, record: Record) -> Usage | None:
+    @hook(runs=CALLER, within_s=BULK_S, running=None)
+    def pe_storage_usage(self, request: StorageRequest, record: Record) -> Usage:
         """Return the space of the writable layer."""
 
-    @hookspec(firstresult=True)
-    def pe_storage_stats(self, request: StorageRequest, record: Record) -> Mapping[str, int] | None:
-        """Return counters of the running server since its start, by names of the driver's own; optional.
+    @hook(runs=CALLER, within_s=QUICK_S, running=True, optional=True)
+    def pe_storage_stats(self, request: StorageRequest, record: Record) -> Mapping[str, int]:
+        """Return counters of the container's server (`Rootfs.server`) since its start, by names of the driver's own.
 
-        Called, in any process, for a running container that has a server (`Rootfs.server`). Shown by `pe inspect`
-        and `pe stats --format json` as DriverStats. Returns: empty if the server has just ended.
+        Shown by `pe inspect` and `pe stats --format json` as DriverStats. Returns: empty if it has just ended.
         """
 
-    @hookspec(firstresult=True)
-    def pe_storage_remove(self, request: StorageRequest, record: Record | None) -> bool | None:
-        """Remove what `prepare` made; the record is None when prepare never returned. Returns True."""
+    @hook(runs=EITHER, within_s=BULK_S)
+    def pe_storage_remove(self, request: StorageRequest, record: Record | None) -> None:
+        """Remove what `prepare` made; the record is None when prepare never returned."""
 
-    @hookspec(firstresult=True)
-    def pe_storage_gc(self, host: Host, valid_ids: frozenset[str], shared: HostPath) -> Iterable[str] | None:
+    @hook(runs=CALLER, within_s=BULK_S, running=None, optional=True)
+    def pe_storage_gc(self, host: Host, valid_ids: frozenset[str], shared: HostPath) -> Iterable[str]:
         """Remove what belongs to no container of `valid_ids`; return a line for each thing removed.
 
         `shared` is that of `StorageRequest`: on the filesystem of the containers' directories, made by the driver when
@@ -118,19 +125,19 @@ class StorageSpec:
         """
 
 
-class NetworkSpec:
+class NetworkSpec(Protocol):
     """Network: what is inside a container's network namespace, and how it reaches out."""
 
-    @hookspec(firstresult=True)
-    def pe_network_info(self) -> DriverInfo | None:
+    @hook(runs=EITHER, within_s=QUICK_S, running=None)
+    def pe_network_info(self) -> DriverInfo:
         """Return facts about the driver; pure."""
 
-    @hookspec(firstresult=True)
-    def pe_network_probe(self, host: Host) -> Iterable[str] | None:
+    @hook(runs=CALLER, within_s=QUICK_S, running=None)
+    def pe_network_probe(self, host: Host) -> Iterable[str]:
         """Return the reasons why this host cannot run it; none: supported."""
 
-    @hookspec(firstresult=True)
-    def pe_network_create(self, network: Network) -> Record | None:
+    @hook(runs=EITHER, running=None, optional=True)
+    def pe_network_create(self, network: Network) -> Record:
         """Make the host's side of a network: bridge, rules.
 
         Called before every attach, so it must be idempotent and quick when all is there, and mend what is missing
@@ -139,12 +146,12 @@ class NetworkSpec:
         Undone by: `pe_network_remove`, once no container is attached.
         """
 
-    @hookspec(firstresult=True)
-    def pe_network_remove(self, network: Network, record: Record) -> bool | None:
-        """Remove the host's side. Returns True."""
+    @hook(runs=EITHER, running=None, optional=True)
+    def pe_network_remove(self, network: Network, record: Record) -> None:
+        """Remove the host's side."""
 
-    @hookspec(firstresult=True)
-    def pe_network_attach(self, request: NetworkRequest) -> Attachment | None:
+    @hook(runs=MONITOR)
+    def pe_network_attach(self, request: NetworkRequest) -> Attachment:
         """Connect a container's network namespace; called after it exists and before the command starts.
 
         Args: `request.netns` is an open descriptor, lent for the call; loopback is the driver's to bring up.
@@ -152,62 +159,60 @@ class NetworkSpec:
         Undone by: `pe_network_detach`.
         """
 
-    @hookspec(firstresult=True)
-    def pe_network_detach(self, network: Network, container_id: str, attachment: Attachment | None) -> bool | None:
-        """Remove everything `attach` made on the host. Returns True.
+    @hook(runs=EITHER)
+    def pe_network_detach(self, network: Network, container_id: str, attachment: Attachment | None) -> None:
+        """Remove everything `attach` made on the host.
 
         Also when the namespace is gone, and (with attachment None) when attach was interrupted: the driver finds it by
         the container's id.
         """
 
-    @hookspec(firstresult=True)
+    @hook(Capability.PORTS, runs=CALLER, running=True)
     def pe_network_ports(
         self, network: Network, container_id: str, attachment: Attachment, ports: tuple[Port, ...]
-    ) -> Attachment | None:
-        """Replace the published ports of a running container (claims PORTS)."""
+    ) -> Attachment:
+        """Replace the published ports of a running container."""
 
-    @hookspec(firstresult=True)
-    def pe_network_stats(self, attachment: Attachment, netns: int) -> NetworkStats | None:
+    @hook(runs=CALLER, within_s=QUICK_S, running=True, optional=True)
+    def pe_network_stats(self, attachment: Attachment, netns: int) -> NetworkStats:
         """Return counters, as the container sees them."""
 
-    @hookspec(firstresult=True)
-    def pe_network_gc(
-        self, host: Host, networks: tuple[Network, ...], valid_ids: frozenset[str]
-    ) -> Iterable[str] | None:
+    @hook(runs=CALLER, running=None, optional=True)
+    def pe_network_gc(self, host: Host, networks: tuple[Network, ...], valid_ids: frozenset[str]) -> Iterable[str]:
         """Remove links and rules that belong to no container of `valid_ids` and no network of `networks`."""
 
 
-class CgroupSpec:
+class CgroupSpec(Protocol):
     """Cgroup: resource limits, accounting, freezing and killing of a container as a whole."""
 
-    @hookspec(firstresult=True)
-    def pe_cgroup_info(self) -> DriverInfo | None:
+    @hook(runs=EITHER, within_s=QUICK_S, running=None)
+    def pe_cgroup_info(self) -> DriverInfo:
         """Return facts about the driver; pure."""
 
-    @hookspec(firstresult=True)
-    def pe_cgroup_probe(self, host: Host) -> Iterable[str] | None:
+    @hook(runs=CALLER, within_s=QUICK_S, running=None)
+    def pe_cgroup_probe(self, host: Host) -> Iterable[str]:
         """Return the reasons why this host cannot run it; none: supported."""
 
-    @hookspec(firstresult=True)
-    def pe_cgroup_settings(self, limits: Limits, request: CgroupRequest) -> Settings | None:
+    @hook(runs=EITHER, within_s=QUICK_S)
+    def pe_cgroup_settings(self, limits: Limits, request: CgroupRequest) -> Settings:
         """Return the writes for these limits on this host, and what it cannot hold; reads the host, writes nothing."""
 
-    @hookspec(firstresult=True)
-    def pe_cgroup_create(self, request: CgroupRequest) -> Record | None:
+    @hook(runs=MONITOR)
+    def pe_cgroup_create(self, request: CgroupRequest) -> Record:
         """Make the group in every hierarchy in use. Undone by: `pe_cgroup_remove`."""
 
-    @hookspec(firstresult=True)
-    def pe_cgroup_apply(self, record: Record, settings: Settings, limits: Limits) -> bool | None:
+    @hook(runs=MONITOR)
+    def pe_cgroup_apply(self, record: Record, settings: Settings, limits: Limits) -> None:
         """Write the settings (and load the device program, where that is how devices are limited); also for update.
 
         Raises: DriverError naming the file, the value and the reason.
         """
 
-    @hookspec(firstresult=True)
-    def pe_cgroup_join(self, record: Record, pid: int) -> bool | None:
+    @hook(runs=MONITOR, running=None)
+    def pe_cgroup_join(self, record: Record, pid: int) -> None:
         """Move one process (host pid) into the group."""
 
-    @hookspec(firstresult=True)
+    @hook(runs=MONITOR, within_s=QUICK_S, running=None, optional=True)
     def pe_cgroup_entry(self, record: Record) -> CgroupEntry | None:
         """Return how a process that is cloned for the group enters by itself, in place of `pe_cgroup_join`.
 
@@ -215,51 +220,51 @@ class CgroupSpec:
         its cgroup namespace. None, or a process that runs already: `pe_cgroup_join`.
         """
 
-    @hookspec(firstresult=True)
-    def pe_cgroup_pids(self, record: Record) -> tuple[int, ...] | None:
+    @hook(runs=CALLER, within_s=QUICK_S, running=True)
+    def pe_cgroup_pids(self, record: Record) -> tuple[int, ...]:
         """Return the host pids of all processes in the group and its descendants."""
 
-    @hookspec(firstresult=True)
-    def pe_cgroup_stats(self, record: Record) -> CgroupStats | None:
-        """Return the accounting now."""
+    @hook(runs=EITHER, within_s=QUICK_S, running=None)
+    def pe_cgroup_stats(self, record: Record) -> CgroupStats:
+        """Return the accounting now; called when the container has ended, too."""
 
-    @hookspec(firstresult=True)
-    def pe_cgroup_freeze(self, record: Record, frozen: bool) -> bool | None:  # noqa: FBT001 - pluggy passes no keyword-only ones
-        """Freeze or thaw; returns when the state is reached (claims FREEZE)."""
+    @hook(Capability.FREEZE, runs=CALLER, running=True)
+    def pe_cgroup_freeze(self, record: Record, frozen: bool) -> None:  # noqa: FBT001 - pluggy passes no keyword-only ones
+        """Freeze or thaw; returns when the state is reached."""
 
-    @hookspec(firstresult=True)
-    def pe_cgroup_kill(self, record: Record) -> bool | None:
+    @hook(runs=EITHER, running=None)
+    def pe_cgroup_kill(self, record: Record) -> None:
         """SIGKILL every process of the group, also a forking or frozen one; returns when none is left."""
 
-    @hookspec(firstresult=True)
-    def pe_cgroup_mounts(self, record: Record, target: HostPath) -> tuple[Mount, ...] | None:
+    @hook(runs=MONITOR, within_s=QUICK_S)
+    def pe_cgroup_mounts(self, record: Record, target: HostPath) -> tuple[Mount, ...]:
         """Return the read-only mounts that give the guest its /sys/fs/cgroup, performed inside its cgroup namespace."""
 
-    @hookspec(firstresult=True)
-    def pe_cgroup_remove(self, record: Record) -> bool | None:
-        """Remove the group everywhere; it is empty by then. Returns True."""
+    @hook(runs=EITHER)
+    def pe_cgroup_remove(self, record: Record) -> None:
+        """Remove the group everywhere; it is empty by then."""
 
-    @hookspec(firstresult=True)
-    def pe_cgroup_gc(self, host: Host, parent: str, valid_ids: frozenset[str]) -> Iterable[str] | None:
+    @hook(runs=CALLER, running=None)
+    def pe_cgroup_gc(self, host: Host, parent: str, valid_ids: frozenset[str]) -> Iterable[str]:
         """Kill and remove groups below `parent` whose owner is `host.root` and that belong to no one of `valid_ids`.
 
         Groups of other engines, and those this driver did not make, are left alone.
         """
 
 
-class NamespaceSpec:
+class NamespaceSpec(Protocol):
     """Namespace: which namespaces a container gets, shares or joins."""
 
-    @hookspec(firstresult=True)
-    def pe_namespace_info(self) -> DriverInfo | None:
+    @hook(runs=EITHER, within_s=QUICK_S, running=None)
+    def pe_namespace_info(self) -> DriverInfo:
         """Return facts about the driver; pure."""
 
-    @hookspec(firstresult=True)
-    def pe_namespace_probe(self, host: Host) -> Iterable[str] | None:
+    @hook(runs=CALLER, within_s=QUICK_S, running=None)
+    def pe_namespace_probe(self, host: Host) -> Iterable[str]:
         """Return the reasons why this host cannot run it; none: supported."""
 
-    @hookspec(firstresult=True)
-    def pe_namespace_plan(self, request: NamespaceRequest) -> NamespacePlan | None:
+    @hook(runs=EITHER, within_s=QUICK_S)
+    def pe_namespace_plan(self, request: NamespaceRequest) -> NamespacePlan:
         """Return clone flags, namespaces to join and maps; pure."""
 
 

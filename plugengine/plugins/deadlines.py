@@ -6,26 +6,20 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from types import FrameType
 from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import Struct
 
+from plugengine.hookmarks import QUICK_S, Call, calls_of
+from plugengine.hookspecs import SPECS
 from plugengine.model import HostPath
 from plugengine.plugins.caching import write_quietly
 
 VARIABLE: Final = "PLUGENGINE_HOOK_TIMEOUT"  # seconds for every verb; 0: none
 T = TypeVar("T")
-_PURE_S: Final = 20.0
-_CHANGING_S: Final = 60.0
-# Verbs that copy, remove or walk a container's files take as long as there are files.
-_BULK_S: Final = 1800.0
-_SECONDS: Final = {
-    **dict.fromkeys(("info", "probe", "settings", "plan", "mounts", "entry", "upper", "stats", "pids"), _PURE_S),
-    **{f"storage_{verb}": _BULK_S for verb in ("prepare", "remove", "changes", "usage", "gc")},
-}
 
 
 class Expired(BaseException):
@@ -40,14 +34,14 @@ def seconds(kind: str, verb: str) -> float:
             return max(0.0, float(text))
         except ValueError:
             pass
-    return _SECONDS.get(f"{kind}_{verb}") or _SECONDS.get(verb, _CHANGING_S)
+    call = calls().get(f"pe_{kind}_{verb}")
+    return call.within_s if call is not None else QUICK_S
 
 
-def table() -> tuple[tuple[float, str], ...]:
-    """Return (seconds, verbs) for people to read, the shortest first."""
-    pure = ", ".join(verb for verb, limit in _SECONDS.items() if limit == _PURE_S)
-    bulk = ", ".join(verb.removeprefix("storage_") for verb, limit in _SECONDS.items() if limit == _BULK_S)
-    return ((_PURE_S, pure), (_CHANGING_S, "all others"), (_BULK_S, f"{bulk} of storage"))
+@cache
+def calls() -> dict[str, Call]:
+    """Return every hook that one driver answers."""
+    return {name: call for spec in SPECS.values() for name, call in calls_of(spec).items()}
 
 
 def within(limit_s: float, call: Callable[[], T]) -> T:

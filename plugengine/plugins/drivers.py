@@ -42,6 +42,7 @@ from plugengine.plugins.registry import Registry, new_manager, register
 
 if TYPE_CHECKING:
     import pluggy
+    from pluggy import HookCaller
 
 _T = TypeVar("_T")
 _NOWHERE: Final = HostPath("")
@@ -60,7 +61,7 @@ class Driver:
         self._notes = notes or Degraded(None)
         self.name = name
         self.degraded = self._notes.find(self.group, name, source)
-        self.info: DriverInfo = self._call("info", DriverInfo)
+        self.info: DriverInfo = self._ask("info", DriverInfo)
 
     def probe(self, host: Host) -> tuple[str, ...]:
         """Return the reasons why this host cannot run it; empty: supported."""
@@ -112,14 +113,24 @@ class Driver:
             "set PLUGENGINE_HOOK_TIMEOUT to more seconds",
         )
 
-    def _call(self, verb: str, expected: type[_T], /, **arguments: Any) -> _T:
+    def has(self, verb: str) -> bool:
+        """Tell whether the driver has the hook of a verb."""
+        hook: HookCaller = getattr(self._hook, f"pe_{self.group}_{verb}")
+        return bool(hook.get_hookimpls())
+
+    def _do(self, verb: str, /, **arguments: Any) -> None:
+        """Call a hook that returns nothing."""
+        self._try(verb, object, **arguments)
+
+    def _ask(self, verb: str, expected: type[_T], /, **arguments: Any) -> _T:
+        """Call a hook that returns a value."""
         result: _T | None = self._try(verb, expected, **arguments)
         if result is None:
-            raise NotSupportedError(f"{self.group} driver {self.name}: {verb} is not implemented")
+            raise DriverLoadError(f"{self.group} driver {self.name}: {verb}: returned None, not {expected.__name__}")
         return result
 
     def _record(self, verb: str, /, **arguments: Any) -> Record:
-        record: Record = self._call(verb, dict, **arguments)
+        record: Record = self._ask(verb, dict, **arguments)
         return record
 
 
@@ -134,7 +145,7 @@ class StorageDriver(Driver):
 
     def mounts(self, request: StorageRequest, record: Record) -> Rootfs:
         """Return how the root filesystem comes to be."""
-        return self._call("mounts", Rootfs, request=request, record=record)
+        return self._ask("mounts", Rootfs, request=request, record=record)
 
     def changes(self, request: StorageRequest, record: Record) -> Iterator[Change]:
         """Yield what differs from the image."""
@@ -147,11 +158,11 @@ class StorageDriver(Driver):
     def upper(self, request: StorageRequest, record: Record) -> HostPath:
         """Return the directory that holds the changes in overlay form."""
         self.require(Capability.NATIVE_DIFF)
-        return HostPath(self._call("upper", str, request=request, record=record))
+        return HostPath(self._ask("upper", str, request=request, record=record))
 
     def usage(self, request: StorageRequest, record: Record) -> Usage:
         """Return the space of the writable layer."""
-        return self._call("usage", Usage, request=request, record=record)
+        return self._ask("usage", Usage, request=request, record=record)
 
     def stats(self, request: StorageRequest, record: Record) -> dict[str, int]:
         """Return counters of the running server; empty for a driver that keeps none."""
@@ -159,7 +170,7 @@ class StorageDriver(Driver):
 
     def remove(self, request: StorageRequest, record: Record | None) -> None:
         """Remove what prepare made."""
-        self._call("remove", bool, request=request, record=record)
+        self._do("remove", request=request, record=record)
 
     def gc(self, host: Host, valid_ids: frozenset[str], shared: HostPath = _NOWHERE) -> tuple[str, ...]:
         """Remove what belongs to no container."""
@@ -172,25 +183,25 @@ class NetworkDriver(Driver):
     group = "network"
 
     def create(self, network: Network) -> Record:
-        """Make the host's side of a network."""
-        return self._record("create", network=network)
+        """Make the host's side of a network, if the driver has one."""
+        return self._record("create", network=network) if self.has("create") else {}
 
     def remove(self, network: Network, record: Record) -> None:
         """Remove the host's side."""
-        self._call("remove", bool, network=network, record=record)
+        self._do("remove", network=network, record=record)
 
     def attach(self, request: NetworkRequest) -> Attachment:
         """Connect a container."""
-        return self._call("attach", Attachment, request=request)
+        return self._ask("attach", Attachment, request=request)
 
     def detach(self, network: Network, container_id: str, attachment: Attachment | None) -> None:
         """Disconnect a container, also a half connected one."""
-        self._call("detach", bool, network=network, container_id=container_id, attachment=attachment)
+        self._do("detach", network=network, container_id=container_id, attachment=attachment)
 
     def ports(self, network: Network, container_id: str, attachment: Attachment, ports: tuple[Port, ...]) -> Attachment:
         """Replace the published ports."""
         self.require(Capability.PORTS)
-        return self._call(
+        return self._ask(
             "ports",
             Attachment,
             network=network,
@@ -200,8 +211,10 @@ class NetworkDriver(Driver):
         )
 
     def stats(self, attachment: Attachment, netns: int) -> NetworkStats:
-        """Return counters as the container sees them."""
-        return self._call("stats", NetworkStats, attachment=attachment, netns=netns)
+        """Return counters as the container sees them; zeros of a driver that keeps none."""
+        if not self.has("stats"):
+            return NetworkStats()
+        return self._ask("stats", NetworkStats, attachment=attachment, netns=netns)
 
     def gc(self, host: Host, networks: tuple[Network, ...], valid_ids: frozenset[str]) -> tuple[str, ...]:
         """Remove links and rules of no container."""
@@ -215,7 +228,7 @@ class CgroupDriver(Driver):
 
     def settings(self, limits: Limits, request: CgroupRequest) -> Settings:
         """Return the writes for these limits."""
-        return self._call("settings", Settings, limits=limits, request=request)
+        return self._ask("settings", Settings, limits=limits, request=request)
 
     def create(self, request: CgroupRequest) -> Record:
         """Make the group."""
@@ -223,11 +236,11 @@ class CgroupDriver(Driver):
 
     def apply(self, record: Record, settings: Settings, limits: Limits) -> None:
         """Write the settings."""
-        self._call("apply", bool, record=record, settings=settings, limits=limits)
+        self._do("apply", record=record, settings=settings, limits=limits)
 
     def join(self, record: Record, pid: int) -> None:
         """Move a process into the group."""
-        self._call("join", bool, record=record, pid=pid)
+        self._do("join", record=record, pid=pid)
 
     def entry(self, record: Record) -> CgroupEntry | None:
         """Return how a new process enters by itself; None: it has to be moved with `join`."""
@@ -236,28 +249,28 @@ class CgroupDriver(Driver):
 
     def pids(self, record: Record) -> tuple[int, ...]:
         """Return the processes of the group."""
-        return self._call("pids", tuple, record=record)
+        return self._ask("pids", tuple, record=record)
 
     def stats(self, record: Record) -> CgroupStats:
         """Return the accounting now."""
-        return self._call("stats", CgroupStats, record=record)
+        return self._ask("stats", CgroupStats, record=record)
 
     def freeze(self, record: Record, *, frozen: bool) -> None:
         """Freeze or thaw."""
         self.require(Capability.FREEZE)
-        self._call("freeze", bool, record=record, frozen=frozen)
+        self._do("freeze", record=record, frozen=frozen)
 
     def kill(self, record: Record) -> None:
         """Kill every process of the group."""
-        self._call("kill", bool, record=record)
+        self._do("kill", record=record)
 
     def mounts(self, record: Record, target: HostPath) -> tuple[Mount, ...]:
         """Return the mounts for the guest's /sys/fs/cgroup."""
-        return self._call("mounts", tuple, record=record, target=target)
+        return self._ask("mounts", tuple, record=record, target=target)
 
     def remove(self, record: Record) -> None:
         """Remove the group."""
-        self._call("remove", bool, record=record)
+        self._do("remove", record=record)
 
     def gc(self, host: Host, parent: str, valid_ids: frozenset[str]) -> tuple[str, ...]:
         """Remove groups of no container."""
@@ -271,7 +284,7 @@ class NamespaceDriver(Driver):
 
     def plan(self, request: NamespaceRequest) -> NamespacePlan:
         """Return what to clone, join and map."""
-        return self._call("plan", NamespacePlan, request=request)
+        return self._ask("plan", NamespacePlan, request=request)
 
 
 CLASSES: Mapping[str, type[Driver]] = {

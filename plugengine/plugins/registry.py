@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from plugengine.errors import ConflictError, DriverLoadError, NotFoundError
-from plugengine.hookspecs import API_VERSION, PROJECT, SPECS
+from plugengine.hookmarks import PROJECT, calls_of
+from plugengine.hookspecs import API_VERSION, SPECS
 from plugengine.model import Capability, DriverInfo, HostPath
 from plugengine.plugins.caching import write_quietly
 from plugengine.plugins.deadlines import Degraded, Expired, seconds, within
@@ -146,43 +147,66 @@ def register(manager: pluggy.PluginManager, registry: Registry, group: str, name
 
     plugin = registry.load(group, name)
     source = registry.find(group, name).source
-    written_for = API_VERSION if group == "hooks" else _version(plugin, group, name, source)
-    newer = written_for > API_VERSION
+    info = None if group == "hooks" else _info(plugin, group, name, source)
+    newer = info is not None and info.api_version > API_VERSION
+    if manager.is_registered(plugin):
+        other = manager.get_name(plugin)
+        raise DriverLoadError(
+            f"{group} driver {name} of {source}: is the same object as {other}",
+            hint=f"a fault of {source.split()[0]}: each entry point needs a module or object of its own",
+        )
     manager.add_hookspecs(SPECS[group])
     try:
         manager.register(plugin, name=f"{group}:{name}")
-        if not newer:
-            _refuse_unknown_hooks(manager, plugin)
+        _check_hooks(manager, plugin, group, claimed=info.capabilities if info else None, newer=newer)
     except pluggy.PluginValidationError as exc:
         if manager.is_registered(plugin):
             manager.unregister(plugin)
-        fault = f"a fault of {source.split()[0]}: its hooks must be those of plugengine.hookspecs"
-        needs = f"written for API {_dotted(written_for)}, this engine has {_dotted(API_VERSION)}: upgrade plugengine"
-        raise DriverLoadError(
-            f"{group} driver {name} of {source}: {' '.join(str(exc).split())}", hint=needs if newer else fault
-        ) from exc
+        hint = f"a fault of {source.split()[0]}: its hooks must be those of plugengine.hookspecs"
+        if newer and info is not None:
+            written_for, ours = _dotted(info.api_version), _dotted(API_VERSION)
+            hint = f"written for API {written_for}, this engine has {ours}: upgrade plugengine"
+        raise DriverLoadError(f"{group} driver {name} of {source}: {' '.join(str(exc).split())}", hint=hint) from exc
 
 
-def _refuse_unknown_hooks(manager: pluggy.PluginManager, plugin: Any) -> None:
-    """Raise PluginValidationError for hooks of one plugin that no specification has; another's are not its fault."""
+def _check_hooks(
+    manager: pluggy.PluginManager, plugin: Any, group: str, *, claimed: frozenset[Capability] | None, newer: bool
+) -> None:
+    """Raise PluginValidationError for hooks that are not of this kind, and for those the driver must have but has not.
+
+    Args:
+        manager: Where it is registered.
+        plugin: Whose hooks; another's are not its fault.
+        group: The kind.
+        claimed: What a driver claims; None for other plugins, which need no hook in particular.
+        newer: It was written for a later version: hooks no kind has are of that one.
+    """
     import pluggy
 
-    unknown = [
+    own = {
         caller.name
         for caller in manager.get_hookcallers(plugin) or ()
-        if not caller.has_spec()
-        and any(impl.plugin is plugin and not impl.optionalhook for impl in caller.get_hookimpls())
-    ]
-    if unknown:
-        raise pluggy.PluginValidationError(plugin, f"no such hook: {', '.join(unknown)}")
+        if any(impl.plugin is plugin and not impl.optionalhook for impl in caller.get_hookimpls())
+    }
+    of_others = {name for kind, spec in SPECS.items() if kind != group for name in vars(spec)}
+    wrong = own & of_others if newer else own - set(vars(SPECS[group]))
+    if wrong:
+        of_kind = "" if claimed is None else f" of a {group} driver"
+        raise pluggy.PluginValidationError(plugin, f"no such hook{of_kind}: {', '.join(sorted(wrong))}")
+    for hook, call in calls_of(SPECS[group]).items() if claimed is not None else ():
+        if hook not in own and call.required_of(claimed or frozenset()):
+            of_whom = f"a driver that claims {call.claim.value}" if call.claim else f"every {group} driver"
+            raise pluggy.PluginValidationError(plugin, f"has no {hook}, which {of_whom} must have")
 
 
-def _version(plugin: Any, group: str, name: str, source: str) -> tuple[int, int]:
-    """Return the version of the contract a driver was written for, if this engine can talk to it."""
+def _info(plugin: Any, group: str, name: str, source: str) -> DriverInfo:
+    """Return what a driver says of itself, if this engine can talk to it."""
     what = f"{group} driver {name} of {source}"
     hook = getattr(plugin, f"pe_{group}_info", None)
+    if hook is None:
+        raise DriverLoadError(f"{what}: has no pe_{group}_info, which every {group} driver must have")
     try:
-        info = None if hook is None else within(seconds(group, "info"), hook)
+        info = within(seconds(group, "info"), hook)
     except (Exception, Expired) as exc:
         reason = f"did not return within {seconds(group, 'info'):g} s" if isinstance(exc, Expired) else repr(exc)
         hint = None
@@ -196,7 +220,7 @@ def _version(plugin: Any, group: str, name: str, source: str) -> tuple[int, int]
             f"{what}: written for API {_dotted(info.api_version)}, this engine has {_dotted(API_VERSION)}",
             hint=f"install a release of {source.split()[0]} made for API {API_VERSION[0]}",
         )
-    return info.api_version
+    return info
 
 
 def _dotted(version: tuple[int, int]) -> str:

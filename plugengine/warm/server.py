@@ -300,7 +300,7 @@ def _import_all() -> None:
 def preload_drivers() -> None:
     """Import the drivers of the engine's own distribution; those of others are loaded by who chooses them."""
     from plugengine.errors import PlugengineError
-    from plugengine.hookspecs import PROJECT
+    from plugengine.hookmarks import PROJECT
     from plugengine.plugins.registry import GROUPS, Registry
 
     registry = Registry()

@@ -17,7 +17,7 @@ from plugengine.errors import DriverError
 from plugengine.hookspecs import API_VERSION, hookimpl
 from plugengine.kernel.mount import MNT_DETACH, MS_BIND, mount, umount2
 from plugengine.kernel.process import CLONE_NEWUTS, unshare
-from plugengine.model import Capability, DriverInfo, Host, StorageRequest
+from plugengine.model import Capability, DriverInfo, Host, Rootfs, StorageRequest, Usage
 from plugengine.testing import Case, Failure, Unsuitable
 from plugengine.testing.cases import CONTRACT
 
@@ -43,8 +43,16 @@ class Good:
         return {}
 
     @hookimpl
-    def pe_storage_remove(self, request: StorageRequest, record: Any) -> bool:
-        return True
+    def pe_storage_mounts(self, request: StorageRequest, record: Any) -> Rootfs:
+        return Rootfs()
+
+    @hookimpl
+    def pe_storage_usage(self, request: StorageRequest, record: Any) -> Usage:
+        return Usage(size_bytes=0, inodes=0)
+
+    @hookimpl
+    def pe_storage_remove(self, request: StorageRequest, record: Any) -> None:
+        """Remove nothing."""
 
     def act(self, request: StorageRequest) -> None:
         """Do what the driver is for."""

@@ -15,7 +15,7 @@ from tests.system.packages import Package, install
 BAD = """
 import os
 from plugengine.hookspecs import API_VERSION, hookimpl
-from plugengine.model import DriverInfo, Rootfs
+from plugengine.model import DriverInfo, Rootfs, Usage
 
 @hookimpl
 def pe_storage_info():
@@ -35,8 +35,12 @@ def pe_storage_mounts(request, record):
     return Rootfs()
 
 @hookimpl
+def pe_storage_usage(request, record):
+    return Usage(size_bytes=0, inodes=0)
+
+@hookimpl
 def pe_storage_remove(request, record):
-    return True
+    pass
 """
 UNABLE = BAD.replace("return ()", "return ('the moon is full',)")
 NETWORK = """

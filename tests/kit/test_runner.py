@@ -119,7 +119,7 @@ def test_a_failure_has_its_words_its_traceback_and_what_was_written() -> None:
 
 class Unremovable(fakes.Good):
     @hookimpl
-    def pe_storage_remove(self, request: Any, record: Any) -> bool:
+    def pe_storage_remove(self, request: Any, record: Any) -> None:
         raise ValueError("will not go")
 
 

@@ -47,24 +47,22 @@ def _tenfold(write: Setting) -> Setting:
 def applies_once_only() -> Any:
     applied: set[str] = set()
 
-    def pe_cgroup_apply(record: Record, settings: Settings, limits: Limits) -> bool:
+    def pe_cgroup_apply(record: Record, settings: Settings, limits: Limits) -> None:
         group = record["groups"]["memory"]
         if group not in applied:
             applied.add(group)
             v1.pe_cgroup_apply(record, settings, limits)
-        return True
 
     return pe_cgroup_apply
 
 
-def only_says_frozen(record: Record, frozen: bool) -> bool:
-    return True
+def only_says_frozen(record: Record, frozen: bool) -> None:
+    """Freeze nothing."""
 
 
-def kills_all_but_one(record: Record) -> bool:
+def kills_all_but_one(record: Record) -> None:
     for pid in v1.pe_cgroup_pids(record)[1:]:
         os.kill(pid, signal.SIGKILL)
-    return True
 
 
 def lists_only_the_top(record: Record) -> tuple[int, ...]:
@@ -99,9 +97,9 @@ def shows_it_writable(record: Record, target: HostPath) -> tuple[Mount, ...]:
     return tuple(replace(each, flags=each.flags & ~MS_RDONLY) for each in v1.pe_cgroup_mounts(record, target))
 
 
-def leaves_one_hierarchy(record: Record) -> bool:
+def leaves_one_hierarchy(record: Record) -> None:
     groups = {name: group for name, group in record["groups"].items() if name != "pids"}
-    return v1.pe_cgroup_remove({**record, "groups": groups})
+    v1.pe_cgroup_remove({**record, "groups": groups})
 
 
 WRONG = [

@@ -16,18 +16,19 @@ from plugengine.model import Attachment, Host, Network, NetworkRequest, NetworkS
 from tests.kit.spoiling import Wrong
 
 
-def forgets_without_attachment(network: Network, container_id: str, attachment: Attachment | None) -> bool:
-    return attachment is None or bridge.pe_network_detach(network, container_id, attachment)
+def forgets_without_attachment(network: Network, container_id: str, attachment: Attachment | None) -> None:
+    if attachment is not None:
+        bridge.pe_network_detach(network, container_id, attachment)
 
 
 def detaches_once_only() -> Any:
     detached: set[str] = set()
 
-    def pe_network_detach(network: Network, container_id: str, attachment: Attachment | None) -> bool:
+    def pe_network_detach(network: Network, container_id: str, attachment: Attachment | None) -> None:
         if container_id in detached:
             raise DriverError(f"detach container {container_id}: it is not attached")
         detached.add(container_id)
-        return bridge.pe_network_detach(network, container_id, attachment)
+        bridge.pe_network_detach(network, container_id, attachment)
 
     return pe_network_detach
 
@@ -41,8 +42,9 @@ def remembers_in_memory() -> dict[str, Any]:
         known.add(request.container_id)
         return attachment
 
-    def pe_network_detach(network: Network, container_id: str, attachment: Attachment | None) -> bool:
-        return container_id not in known or bridge.pe_network_detach(network, container_id, attachment)
+    def pe_network_detach(network: Network, container_id: str, attachment: Attachment | None) -> None:
+        if container_id in known:
+            bridge.pe_network_detach(network, container_id, attachment)
 
     return {"pe_network_attach": pe_network_attach, "pe_network_detach": pe_network_detach}
 
@@ -60,9 +62,9 @@ def only_says_it_published(request: NetworkRequest) -> Attachment:
     return replace(bridge.pe_network_attach(replace(request, ports=())), ports=request.ports)
 
 
-def leaves_ports_published(network: Network, container_id: str, attachment: Attachment | None) -> bool:
+def leaves_ports_published(network: Network, container_id: str, attachment: Attachment | None) -> None:
     kept = None if attachment is None else replace(attachment, ports=())
-    return bridge.pe_network_detach(network, container_id, kept)
+    bridge.pe_network_detach(network, container_id, kept)
 
 
 def drops_ports(request: NetworkRequest) -> Attachment:
@@ -128,8 +130,8 @@ def leaves_a_link_on_failure(request: NetworkRequest) -> Attachment:
         raise
 
 
-def keeps_the_bridge(network: Network, record: Record) -> bool:
-    return True
+def keeps_the_bridge(network: Network, record: Record) -> None:
+    """Remove nothing."""
 
 
 def loopback_stays_down(request: NetworkRequest) -> Attachment:
@@ -161,10 +163,10 @@ def takes_those_with_a_like_id() -> dict[str, Any]:
         known[request.container_id] = request
         return bridge.pe_network_attach(request)
 
-    def pe_network_detach(network: Network, container_id: str, attachment: Attachment | None) -> bool:
+    def pe_network_detach(network: Network, container_id: str, attachment: Attachment | None) -> None:
         for other in [name for name in known if name[:12] == container_id[:12]]:
             bridge.pe_network_detach(network, other, None)
-        return bridge.pe_network_detach(network, container_id, attachment)
+        bridge.pe_network_detach(network, container_id, attachment)
 
     return {"pe_network_attach": pe_network_attach, "pe_network_detach": pe_network_detach}
 

@@ -77,9 +77,8 @@ class Good:
         return self.usage(request, record)
 
     @hookimpl
-    def pe_storage_remove(self, request: StorageRequest, record: Record | None) -> bool:
+    def pe_storage_remove(self, request: StorageRequest, record: Record | None) -> None:
         self.remove(request, record)
-        return True
 
     @hookimpl
     def pe_storage_gc(self, host: Host, valid_ids: frozenset[str]) -> Iterable[str]:

@@ -11,9 +11,9 @@ from tests.conftest import Pe
 from tests.system.packages import Package, install
 from tests.system.test_bad_input import ENGINE, NONE, assert_refused
 
-STORAGE = """
+UNFINISHED = """
 from plugengine.hookspecs import API_VERSION, hookimpl
-from plugengine.model import DriverInfo
+from plugengine.model import DriverInfo, Rootfs, Usage
 
 @hookimpl
 def pe_storage_info():
@@ -23,6 +23,26 @@ def pe_storage_info():
 def pe_storage_probe(host):
     return ()
 """
+STORAGE = (
+    UNFINISHED
+    + """
+@hookimpl
+def pe_storage_prepare(request):
+    return {}
+
+@hookimpl
+def pe_storage_mounts(request, record):
+    return Rootfs()
+
+@hookimpl
+def pe_storage_usage(request, record):
+    return Usage(size_bytes=0, inodes=0)
+
+@hookimpl
+def pe_storage_remove(request, record):
+    pass
+"""
+)
 NETWORK = """
 from plugengine.hookspecs import API_VERSION, hookimpl
 from plugengine.model import DriverInfo
@@ -36,12 +56,8 @@ def pe_network_probe(host):
     return ()
 
 @hookimpl
-def pe_network_create(network):
-    return {}
-
-@hookimpl
 def pe_network_detach(network, container_id, attachment):
-    return True
+    pass
 """
 PREPARE = """
 @hookimpl
@@ -64,7 +80,15 @@ BROKEN = [
     storage("raising", STORAGE + PREPARE + "    return 1 // 0\n"),
     storage("quitting", STORAGE + PREPARE + "    raise SystemExit(0)\n"),
     storage("unable", STORAGE.replace("return ()", "return ('the moon is full',)")),
-    storage("lazy", STORAGE),
+    storage("lazy", UNFINISHED),
+    storage(
+        "boastful",
+        STORAGE.replace("rank=-1", "capabilities=frozenset((Capability.NATIVE_DIFF,))").replace(
+            "import DriverInfo", "import Capability, DriverInfo"
+        ),
+    ),
+    storage("meddling", STORAGE + "\n@hookimpl\ndef pe_network_attach(request):\n    return {}\n"),
+    storage("silent", STORAGE + PREPARE + "    return None\n"),
     Package(
         name="pe-test-tangled",
         source=NETWORK + "\n@hookimpl\ndef pe_network_attach(request):\n    raise ValueError('tangled up')\n",
@@ -120,7 +144,10 @@ def broken(pe_env: Pe, tmp_path_factory: pytest.TempPathFactory) -> Plugged:
         ("raising", ["storage driver raising", "prepare", "ZeroDivisionError"], "a bug of the driver"),
         ("quitting", ["storage driver quitting", "prepare", "SystemExit"], "a bug of the driver"),
         ("unable", ["storage driver unable", "does not work on this host"], "the moon is full"),
-        ("lazy", ["storage driver lazy", "prepare is not implemented"], ""),
+        ("lazy", ["pe-test-lazy 1.2", "has no pe_storage_prepare, which every storage driver must have"], "a fault of"),
+        ("boastful", ["pe-test-boastful 1.2", "which a driver that claims native-diff must have"], "a fault of"),
+        ("meddling", ["pe-test-meddling 1.2", "no such hook of a storage driver: pe_network_attach"], "a fault of"),
+        ("silent", ["storage driver silent", "prepare", "returned None, not dict"], ""),
     ],
 )
 def test_a_broken_driver_is_refused_when_it_is_chosen(
@@ -145,7 +172,18 @@ def test_broken_drivers_are_lines_of_pe_drivers_and_the_others_are_as_ever(broke
     done = broken("drivers", "--format", "json", check=True)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     found = {line["Name"]: line for line in lines if line["Kind"] == "storage"}
-    for name in ("torn", "leaving", "empty", "misspelt", "mistaken", "future", "unable"):
+    for name in (
+        "torn",
+        "leaving",
+        "empty",
+        "misspelt",
+        "mistaken",
+        "future",
+        "unable",
+        "lazy",
+        "boastful",
+        "meddling",
+    ):
         line = found[name]
         assert (line["Distribution"], line["Version"], line["Supported"]) == (f"pe-test-{name}", "1.2", "no")
         assert line["Reasons"]
@@ -178,6 +216,6 @@ def test_an_observer_that_cannot_be_imported_is_a_warning_and_one_that_raises_is
 
 def test_an_installed_driver_is_there_at_once_and_gone_when_it_is_removed(pe: Pe, tmp_path: Path) -> None:
     assert_refused(pe("run", "--rm", *NONE, "--storage", "lazy", "host:base"), ENGINE, "not installed")
-    plugged = plug(pe, tmp_path / "packages", [storage("lazy", STORAGE)])
+    plugged = plug(pe, tmp_path / "packages", [storage("lazy", UNFINISHED)])
     assert "lazy" in plugged("drivers", "-q", check=True).stdout.split()
     assert "lazy" not in pe("drivers", "-q", check=True).stdout.split()

@@ -256,12 +256,6 @@ def pe_storage_usage(request, record):
 @hookimpl
 def pe_storage_remove(request, record):
     subprocess.run(["rm", "-rf", f"{request.directory}/tree"], check=True)
-    return True
-
-
-@hookimpl
-def pe_storage_gc(host, valid_ids):
-    return []
 '''
 
 

@@ -35,7 +35,7 @@ FLOORS = (
     ("site",),
     ("images", "mounts", "plugins", "security", "volumes"),
     ("hookspecs", "state", "streams"),
-    ("cgroups", "spec", "trees"),
+    ("cgroups", "hookmarks", "spec", "trees"),
     ("model",),
     ("errors", "kernel"),
     ("__init__",),

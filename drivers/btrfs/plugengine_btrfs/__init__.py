@@ -76,10 +76,9 @@ def pe_storage_usage(request: StorageRequest, record: Record) -> Usage:
 
 
 @hookimpl
-def pe_storage_remove(request: StorageRequest, record: Record | None) -> bool:
+def pe_storage_remove(request: StorageRequest, record: Record | None) -> None:
     """Remove the snapshot, with the subvolumes that were made in it."""
     clones.remove(request)
-    return True
 
 
 @hookimpl

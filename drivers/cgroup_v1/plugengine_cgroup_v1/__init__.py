@@ -58,17 +58,15 @@ def pe_cgroup_create(request: CgroupRequest) -> Record:
 
 
 @hookimpl
-def pe_cgroup_apply(record: Record, settings: Settings, limits: Limits) -> bool:
+def pe_cgroup_apply(record: Record, settings: Settings, limits: Limits) -> None:
     """Write the settings."""
     groups.apply(record, settings)
-    return True
 
 
 @hookimpl
-def pe_cgroup_join(record: Record, pid: int) -> bool:
+def pe_cgroup_join(record: Record, pid: int) -> None:
     """Move one process into the group."""
     groups.join(record, pid)
-    return True
 
 
 @hookimpl
@@ -90,17 +88,15 @@ def pe_cgroup_stats(record: Record) -> CgroupStats:
 
 
 @hookimpl
-def pe_cgroup_freeze(record: Record, frozen: bool) -> bool:  # noqa: FBT001 - as the hook
+def pe_cgroup_freeze(record: Record, frozen: bool) -> None:  # noqa: FBT001 - as the hook
     """Freeze or thaw."""
     states.freeze(record, frozen=frozen)
-    return True
 
 
 @hookimpl
-def pe_cgroup_kill(record: Record) -> bool:
+def pe_cgroup_kill(record: Record) -> None:
     """Kill every process of the group."""
     states.kill(record)
-    return True
 
 
 @hookimpl
@@ -110,10 +106,9 @@ def pe_cgroup_mounts(record: Record, target: HostPath) -> tuple[Mount, ...]:
 
 
 @hookimpl
-def pe_cgroup_remove(record: Record) -> bool:
+def pe_cgroup_remove(record: Record) -> None:
     """Remove the group everywhere."""
     groups.remove(record)
-    return True
 
 
 @hookimpl

@@ -178,7 +178,7 @@ def pe_storage_stats(request: StorageRequest, record: Record) -> Mapping[str, in
 
 
 @hookimpl
-def pe_storage_remove(request: StorageRequest, record: Record | None) -> bool:
+def pe_storage_remove(request: StorageRequest, record: Record | None) -> None:
     """Remove the upper and the work directory."""
     from plugengine.trees.upper import remove_tree
 
@@ -188,13 +188,6 @@ def pe_storage_remove(request: StorageRequest, record: Record | None) -> bool:
         os.unlink(os.path.join(request.directory, _NOTE))
     except FileNotFoundError:
         pass
-    return True
-
-
-@hookimpl
-def pe_storage_gc(host: Host, valid_ids: frozenset[str]) -> Iterable[str]:
-    """Return nothing: all there is lies in the containers' own directories, which the core removes."""
-    return ()
 
 
 def _upper(request: StorageRequest) -> HostPath:

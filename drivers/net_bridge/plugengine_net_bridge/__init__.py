@@ -54,12 +54,11 @@ def pe_network_create(network: Network) -> Record:
 
 
 @hookimpl
-def pe_network_remove(network: Network, record: Record) -> bool:
+def pe_network_remove(network: Network, record: Record) -> None:
     """Remove the bridge and the rules."""
     from plugengine_net_bridge.bridge import remove
 
     remove(network, record)
-    return True
 
 
 @hookimpl
@@ -71,12 +70,11 @@ def pe_network_attach(request: NetworkRequest) -> Attachment:
 
 
 @hookimpl
-def pe_network_detach(network: Network, container_id: str, attachment: Attachment | None) -> bool:
+def pe_network_detach(network: Network, container_id: str, attachment: Attachment | None) -> None:
     """Remove everything `pe_network_attach` made on the host."""
     from plugengine_net_bridge.veth import detach
 
     detach(network, container_id, attachment)
-    return True
 
 
 @hookimpl

@@ -62,9 +62,8 @@ def pe_network_create(network: Network) -> Record:
 
 
 @hookimpl
-def pe_network_remove(network: Network, record: Record) -> bool:
+def pe_network_remove(network: Network, record: Record) -> None:
     """Remove nothing: CNI has no word for a network as such, and what a plugin keeps on the host is the plugin's."""
-    return True
 
 
 @hookimpl
@@ -76,12 +75,11 @@ def pe_network_attach(request: NetworkRequest) -> Attachment:
 
 
 @hookimpl
-def pe_network_detach(network: Network, container_id: str, attachment: Attachment | None) -> bool:
+def pe_network_detach(network: Network, container_id: str, attachment: Attachment | None) -> None:
     """DEL, by what was kept of the ADD."""
     from plugengine_net_cni.attachment import detach
 
     detach(network, container_id, attachment)
-    return True
 
 
 @hookimpl

@@ -6,17 +6,7 @@ from collections.abc import Iterable
 
 from plugengine.errors import NotSupportedError
 from plugengine.hookspecs import API_VERSION, hookimpl
-from plugengine.model import (
-    Attachment,
-    Capability,
-    DriverInfo,
-    Host,
-    Network,
-    NetworkRequest,
-    NetworkStats,
-    Port,
-    Record,
-)
+from plugengine.model import Attachment, Capability, DriverInfo, Host, Network, NetworkRequest
 
 _INFO = DriverInfo(
     api_version=API_VERSION,
@@ -38,18 +28,6 @@ def pe_network_probe(host: Host) -> Iterable[str]:
 
 
 @hookimpl
-def pe_network_create(network: Network) -> Record:
-    """Make nothing: the host is there."""
-    return {}
-
-
-@hookimpl
-def pe_network_remove(network: Network, record: Record) -> bool:
-    """Remove nothing."""
-    return True
-
-
-@hookimpl
 def pe_network_attach(request: NetworkRequest) -> Attachment:
     """Connect nothing: what the host has, the container has."""
     if request.ports:
@@ -58,31 +36,8 @@ def pe_network_attach(request: NetworkRequest) -> Attachment:
 
 
 @hookimpl
-def pe_network_detach(network: Network, container_id: str, attachment: Attachment | None) -> bool:
+def pe_network_detach(network: Network, container_id: str, attachment: Attachment | None) -> None:
     """Remove nothing."""
-    return True
-
-
-@hookimpl
-def pe_network_ports(
-    network: Network, container_id: str, attachment: Attachment, ports: tuple[Port, ...]
-) -> Attachment:
-    """Refuse: a port the container listens on is the host's already."""
-    if ports:
-        raise _no_ports(network, container_id)
-    return attachment
-
-
-@hookimpl
-def pe_network_stats(attachment: Attachment, netns: int) -> NetworkStats:
-    """Return zeros: the host's counters are not this container's."""
-    return NetworkStats()
-
-
-@hookimpl
-def pe_network_gc(host: Host, networks: tuple[Network, ...], valid_ids: frozenset[str]) -> Iterable[str]:
-    """Remove nothing: the host holds nothing of it."""
-    return ()
 
 
 def _no_ports(network: Network, container_id: str) -> NotSupportedError:

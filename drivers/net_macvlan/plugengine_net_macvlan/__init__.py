@@ -55,12 +55,11 @@ def pe_network_create(network: Network) -> Record:
 
 
 @hookimpl
-def pe_network_remove(network: Network, record: Record) -> bool:
+def pe_network_remove(network: Network, record: Record) -> None:
     """Remove the VLAN, if it was made here."""
     from plugengine_net_macvlan.parent import release
 
     release(network, record)
-    return True
 
 
 @hookimpl
@@ -74,13 +73,12 @@ def pe_network_attach(request: NetworkRequest) -> Attachment:
 
 
 @hookimpl
-def pe_network_detach(network: Network, container_id: str, attachment: Attachment | None) -> bool:
+def pe_network_detach(network: Network, container_id: str, attachment: Attachment | None) -> None:
     """Remove the interface, if its namespace is still there; the host holds nothing of it."""
     from plugengine_net_macvlan.interface import detach
 
     if attachment is not None:
         detach(network, container_id, attachment)
-    return True
 
 
 @hookimpl

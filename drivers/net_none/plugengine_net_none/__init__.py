@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from plugengine.errors import DriverError, NotSupportedError
 from plugengine.hookspecs import API_VERSION, hookimpl
-from plugengine.model import Attachment, DriverInfo, Host, Network, NetworkRequest, NetworkStats, Port, Record
+from plugengine.model import Attachment, DriverInfo, Host, Network, NetworkRequest
 
 _INFO = DriverInfo(api_version=API_VERSION, summary="loopback only")
 
@@ -24,18 +24,6 @@ def pe_network_probe(host: Host) -> Iterable[str]:
 
 
 @hookimpl
-def pe_network_create(network: Network) -> Record:
-    """Make nothing: there is no host side."""
-    return {}
-
-
-@hookimpl
-def pe_network_remove(network: Network, record: Record) -> bool:
-    """Remove nothing."""
-    return True
-
-
-@hookimpl
 def pe_network_attach(request: NetworkRequest) -> Attachment:
     """Bring up lo in the container's network namespace."""
     from plugengine.kernel.links import link_up
@@ -50,31 +38,8 @@ def pe_network_attach(request: NetworkRequest) -> Attachment:
 
 
 @hookimpl
-def pe_network_detach(network: Network, container_id: str, attachment: Attachment | None) -> bool:
+def pe_network_detach(network: Network, container_id: str, attachment: Attachment | None) -> None:
     """Remove nothing: lo goes with its namespace."""
-    return True
-
-
-@hookimpl
-def pe_network_ports(
-    network: Network, container_id: str, attachment: Attachment, ports: tuple[Port, ...]
-) -> Attachment:
-    """Refuse: there is nothing to publish."""
-    if ports:
-        raise _no_ports(network, container_id)
-    return attachment
-
-
-@hookimpl
-def pe_network_stats(attachment: Attachment, netns: int) -> NetworkStats:
-    """Return zeros: nothing comes in or goes out."""
-    return NetworkStats()
-
-
-@hookimpl
-def pe_network_gc(host: Host, networks: tuple[Network, ...], valid_ids: frozenset[str]) -> Iterable[str]:
-    """Remove nothing: the host holds nothing."""
-    return ()
 
 
 def _no_ports(network: Network, container_id: str) -> NotSupportedError:

@@ -97,16 +97,9 @@ def pe_storage_usage(request: StorageRequest, record: Record) -> Usage:
 
 
 @hookimpl
-def pe_storage_remove(request: StorageRequest, record: Record | None) -> bool:
+def pe_storage_remove(request: StorageRequest, record: Record | None) -> None:
     """Remove all that prepare made."""
     writable.remove(request)
-    return True
-
-
-@hookimpl
-def pe_storage_gc(host: Host, valid_ids: frozenset[str]) -> list[str]:
-    """Return nothing: all of a container is in the directory the core gives and removes, mounts go with its monitor."""
-    return []
 
 
 def _upper(request: StorageRequest) -> HostPath:

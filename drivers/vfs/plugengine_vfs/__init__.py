@@ -6,7 +6,7 @@ import os
 from typing import Final
 
 from plugengine.hookspecs import API_VERSION, hookimpl
-from plugengine.model import Capability, DriverInfo, Host, HostPath, Record, Rootfs, StorageRequest, Usage
+from plugengine.model import Capability, DriverInfo, Host, Record, Rootfs, StorageRequest, Usage
 from plugengine.mounts import bind_obstacles
 
 from plugengine_vfs import tree
@@ -53,13 +53,6 @@ def pe_storage_usage(request: StorageRequest, record: Record) -> Usage:
 
 
 @hookimpl
-def pe_storage_remove(request: StorageRequest, record: Record | None) -> bool:
+def pe_storage_remove(request: StorageRequest, record: Record | None) -> None:
     """Remove the copy, also a half-made one."""
     tree.remove(request)
-    return True
-
-
-@hookimpl
-def pe_storage_gc(host: Host, valid_ids: frozenset[str], shared: HostPath) -> list[str]:
-    """Return nothing: all of a container is in the directory the core gives and removes."""
-    return []

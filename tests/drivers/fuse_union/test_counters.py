@@ -10,7 +10,8 @@ import plugengine_fuse_union as driver
 import pluggy
 import pytest
 
-from plugengine.hookspecs import PROJECT, StorageSpec
+from plugengine.hookmarks import PROJECT
+from plugengine.hookspecs import StorageSpec
 from plugengine.plugins.drivers import StorageDriver
 from tests.drivers.fuse_union.conftest import MakeWorld
 from tests.drivers.fuse_union.world import World

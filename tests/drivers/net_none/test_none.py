@@ -9,10 +9,11 @@ import plugengine_net_none as none
 import pytest
 
 from plugengine.errors import NotSupportedError
+from plugengine.hookmarks import calls_of
 from plugengine.hookspecs import NetworkSpec
 from plugengine.kernel.links import IFF_UP, in_namespace, link_flags
 from plugengine.kernel.process import CLONE_NEWNET, unshare
-from plugengine.model import Attachment, Host, HostPath, Network, NetworkRequest, NetworkStats, Port
+from plugengine.model import Attachment, Host, HostPath, Network, NetworkRequest, Port
 from tests.conftest import need_root
 
 NETWORK = Network(name="none", driver="none")
@@ -37,8 +38,8 @@ def request(netns: int, *ports: Port) -> NetworkRequest:
     return NetworkRequest(container_id="c1", network=NETWORK, network_record={}, netns=netns, ports=ports)
 
 
-def test_every_hook_of_the_contract_is_there() -> None:
-    hooks = {name for name in vars(NetworkSpec) if name.startswith("pe_")}
+def test_the_hooks_are_those_every_driver_must_have() -> None:
+    hooks = {name for name, call in calls_of(NetworkSpec).items() if call.required_of(frozenset())}
     assert hooks == {name for name in vars(none) if name.startswith("pe_")}
     assert not none.pe_network_info().capabilities
 
@@ -61,15 +62,8 @@ def test_attach_twice_is_attach_once(netns: int) -> None:
 def test_ports_cannot_be_published(netns: int) -> None:
     with pytest.raises(NotSupportedError, match="c1 on network none"):
         none.pe_network_attach(request(netns, PORT))
-    with pytest.raises(NotSupportedError, match="c1 on network none"):
-        none.pe_network_ports(NETWORK, "c1", Attachment(), (PORT,))
-    assert none.pe_network_ports(NETWORK, "c1", Attachment(), ()) == Attachment()
 
 
-def test_there_is_nothing_to_make_count_or_remove() -> None:
+def test_there_is_nothing_to_remove() -> None:
     assert list(none.pe_network_probe(HOST)) == []
-    assert none.pe_network_create(NETWORK) == {}
-    assert none.pe_network_remove(NETWORK, {})
-    assert none.pe_network_detach(NETWORK, "c1", None)
-    assert none.pe_network_stats(Attachment(), -1) == NetworkStats()
-    assert list(none.pe_network_gc(HOST, (), frozenset())) == []
+    none.pe_network_detach(NETWORK, "c1", None)

@@ -307,11 +307,11 @@ def test_mapped_layers_on_a_filesystem_without_maps_are_noticed(store: Store, in
 def test_preparing_twice_and_removing_twice_is_fine(store: Store) -> None:
     request = store.request(store.layer("l", {"a": "1"}))
     assert driver.pe_storage_prepare(request) == driver.pe_storage_prepare(request)
-    assert driver.pe_storage_remove(request, None)
-    assert driver.pe_storage_remove(request, {"owners": "plain"})
+    driver.pe_storage_remove(request, None)
+    driver.pe_storage_remove(request, {"owners": "plain"})
     assert os.listdir(request.directory) == []
     os.rmdir(request.directory)
-    assert driver.pe_storage_remove(request, None)
+    driver.pe_storage_remove(request, None)
 
 
 @pytest.mark.parametrize("user_map", [None, MAPPED], ids=["plain", "mapped"])
@@ -342,7 +342,6 @@ def test_removal_copes_with_what_a_container_left(store: Store, in_mount_namespa
     in_mount_namespace(work)
     driver.pe_storage_remove(request, record)
     assert os.listdir(request.directory) == []
-    assert driver.pe_storage_gc(Host(root=HostPath("/x"), run_root=HostPath("/y"), kernel=(6, 1)), frozenset()) == []
 
 
 # --- probing -----------------------------------------------------------------------------------------------

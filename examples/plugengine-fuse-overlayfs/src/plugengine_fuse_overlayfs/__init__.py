@@ -98,17 +98,10 @@ def pe_storage_usage(request: StorageRequest, record: Record) -> Usage:
 
 
 @hookimpl
-def pe_storage_remove(request: StorageRequest, record: Record | None) -> bool:
+def pe_storage_remove(request: StorageRequest, record: Record | None) -> None:
     """Remove what prepare made."""
     for name in (_UPPER, _UNFINISHED, _WORK, _EMPTY):
         remove_tree(f"{request.directory}/{name}")
-    return True
-
-
-@hookimpl
-def pe_storage_gc(host: Host, valid_ids: frozenset[str]) -> Iterable[str]:
-    """Return nothing: all of a container is in its directory, which the engine removes."""
-    return ()
 
 
 def _validated(options: Mapping[str, str]) -> dict[str, str]:

@@ -122,10 +122,9 @@ def pe_storage_usage(request: StorageRequest, record: Record) -> Usage:
 
 
 @hookimpl
-def pe_storage_remove(request: StorageRequest, record: Record | None) -> bool:
+def pe_storage_remove(request: StorageRequest, record: Record | None) -> None:
     """Give the memory back."""
     _unmount(_place(request))
-    return True
 
 
 @hookimpl

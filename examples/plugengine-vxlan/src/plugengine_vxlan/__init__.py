@@ -95,12 +95,11 @@ def pe_network_create(network: Network) -> Record:
 
 
 @hookimpl
-def pe_network_remove(network: Network, record: Record) -> bool:
+def pe_network_remove(network: Network, record: Record) -> None:
     """Remove the tunnel and the bridge; what is gone is fine."""
     with NetlinkSocket(NETLINK_ROUTE) as netlink:
         for kind in ("vxt", "vxb"):
             rtnl.delete(netlink, _name(kind, network.name))
-    return True
 
 
 @hookimpl
@@ -139,11 +138,10 @@ def pe_network_attach(request: NetworkRequest) -> Attachment:
 
 
 @hookimpl
-def pe_network_detach(network: Network, container_id: str, attachment: Attachment | None) -> bool:
+def pe_network_detach(network: Network, container_id: str, attachment: Attachment | None) -> None:
     """Remove the pair by the host's end, which also takes the container's; one that is gone is fine."""
     with NetlinkSocket(NETLINK_ROUTE) as netlink:
         rtnl.delete(netlink, _name("vxc", container_id, network.name))
-    return True
 
 
 @hookimpl
