@@ -1,4 +1,4 @@
-# Seven words: demo, test, lint, bench, bench-fuse, bench-page, clean. ARGS is handed on: make test ARGS="-k bridge".
+# Eight words: demo, test, lint, lock, bench, bench-fuse, bench-page, clean. ARGS is handed on: make test ARGS="-k bridge".
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -6,8 +6,10 @@ BIN := $(VENV)/bin
 DEBIAN_ROOT ?= build/debian-root.tar
 DEBIAN_PACKAGES ?= build/debian-packages
 NODE_PACKAGES ?= build/node-packages
+# What tests and lint run with; `make test LOCK=` takes the newest releases instead. A demo takes what pip has.
+LOCK ?= constraints.txt
 
-.PHONY: demo test lint bench bench-fuse bench-page clean venv
+.PHONY: demo test lint lock bench bench-fuse bench-page clean venv FORCE
 
 # The command a new user types: it runs on this machine, with its bridge and its state below /var/lib/plugengine.
 demo: $(VENV)/.installed
@@ -29,6 +31,12 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict plugengine drivers tests
 	MYPYPATH=benchmarks $(BIN)/mypy --strict benchmarks/*.py
+
+# The newest releases within the ranges of pyproject.toml, for every Python and architecture those are made for.
+lock: $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile --quiet --universal --all-extras --upgrade --no-emit-index-url --no-emit-find-links \
+	  --custom-compile-command "make lock" --output-file constraints.txt pyproject.toml
 
 # Start times, with docker and podman where they are installed; and union filesystems. See benchmarks/README.md.
 bench: $(VENV)/.installed
@@ -57,6 +65,12 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	touch $@
 
-$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,fusepy]'
-	touch $@ $(VENV)/.installed
+# pip builds in an environment of its own, which takes constraints from its settings only (PIP_CONSTRAINT before 25.3).
+$(VENV)/.dev: pyproject.toml $(or $(LOCK),FORCE) | $(VENV)/bin/python
+	$(if $(LOCK),PIP_CONSTRAINT="$(abspath $(LOCK))" PIP_BUILD_CONSTRAINT="$(abspath $(LOCK))") \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(LOCK),,--upgrade --upgrade-strategy eager) \
+	  -e '.[dev,fusepy]' $(if $(LOCK),|| { echo "make: if this index lacks a version of $(LOCK): make $(MAKECMDGOALS) LOCK=" >&2; exit 1; })
+	$(if $(LOCK),touch $@,rm -f $@)
+	touch $(VENV)/.installed
+
+FORCE:

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+
+# How long an example takes is the machine's business; a failure is said so that it can be repeated elsewhere.
+hypothesis.settings.register_profile(
+    "plugengine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True
+)
+hypothesis.settings.load_profile("plugengine")
 
 
 def need(reason: str | None) -> None:

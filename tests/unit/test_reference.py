@@ -35,6 +35,24 @@ def test_a_page_is_what_the_code_says(name: str, page: str) -> None:
     assert (ROOT / "docs" / page).read_text(encoding="utf-8") == script(name).render(), f"run: python docs/{name}.py"
 
 
+@pytest.mark.parametrize("name", ["bench-results.schema.json", "conformance-report.schema.json"])
+def test_a_schema_is_what_the_code_says(name: str) -> None:
+    written = (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
+    assert written == script("make_schemas").render(name), "run: python docs/make_schemas.py"
+
+
+@pytest.mark.parametrize(
+    "shown", ["One.\n\nTwo:\nthree", "One.\n\n    Two:\n    three"], ids=["without indentation", "as in the source"]
+)
+def test_a_schema_does_not_depend_on_how_msgspec_shows_docstrings(shown: str) -> None:
+    schema = {"$defs": {"A": {"anyOf": [{"description": shown}], "properties": {"description": {"type": "string"}}}}}
+    assert script("make_schemas").dedented(schema) == {
+        "$defs": {
+            "A": {"anyOf": [{"description": "One.\n\nTwo:\nthree"}], "properties": {"description": {"type": "string"}}}
+        }
+    }
+
+
 def test_every_command_has_its_heading() -> None:
     page = script("make_cli_reference").render()
     for heading in ("## pe run", "## pe exec", "## pe image inspect", "## pe system check", "## pe layer apply"):

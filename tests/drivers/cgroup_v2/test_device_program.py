@@ -72,7 +72,7 @@ def allowed(rules: Sequence[DeviceRule], kind: str, wanted: str, major: int, min
     return any(set(wanted) <= letters for letters in access.values())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     rules=RULES,
     kind=st.sampled_from("bc"),

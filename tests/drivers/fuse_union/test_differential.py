@@ -130,7 +130,7 @@ def mounted_pair(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 @given(steps=st.lists(st.tuples(STEPS, PLACES), min_size=5, max_size=40))
 def test_results_and_trees_are_those_of_overlayfs(variant: dict[str, Any], steps: list[tuple[Step, str]]) -> None:
     exchanged = "redirect_dir" in variant.get("options", {})

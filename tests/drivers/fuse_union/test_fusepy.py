@@ -147,7 +147,7 @@ def _without_times(seen: dict[str, Any]) -> dict[str, Any]:
 CARRIED = STEPS.filter(lambda step: not (step.call == "rename" and step.arguments[2]))
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 @given(steps=st.lists(CARRIED, min_size=5, max_size=40))
 def test_results_and_trees_are_those_of_overlayfs(steps: list[Step]) -> None:
     with mounted_pair({"options": FUSEPY}, {}) as pair:

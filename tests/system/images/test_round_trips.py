@@ -94,7 +94,7 @@ def dress(path: Path, wanted: dict[str, Any]) -> None:
     os.utime(path, ns=(0, wanted["mtime_ns"]), follow_symlinks=False)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(TREES)
 def test_any_tree_written_and_applied_is_equal_and_has_the_same_digest(tree: list[Any]) -> None:
     with tempfile.TemporaryDirectory(prefix="pe-layer-") as name:
@@ -108,7 +108,7 @@ def test_any_tree_written_and_applied_is_equal_and_has_the_same_digest(tree: lis
         assert diff_layer(HostPath(str(base / "two")))[0] == diff_id
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(TREES)
 def test_gnu_tar_reads_what_is_written_and_its_tars_are_read(tree: list[Any]) -> None:
     # A whiteout is no file, and GNU tar forgets that two names of a FIFO or device are one.

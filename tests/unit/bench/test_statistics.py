@@ -19,7 +19,7 @@ def test_the_median_is_the_middle_or_the_mean_of_the_two_there() -> None:
         median([])
 
 
-@settings(max_examples=25, deadline=None)  # each draws thousands of times
+@settings(max_examples=25)  # each draws thousands of times
 @given(VALUES, st.integers(0, 99))
 def test_an_interval_holds_its_value_lies_within_the_values_and_is_the_same_again(
     values: list[float], seed: int

@@ -44,7 +44,7 @@ RULES = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     default=ACTIONS,
     rules=st.lists(RULES, max_size=8).map(tuple),
