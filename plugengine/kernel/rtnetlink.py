@@ -27,7 +27,9 @@ IFLA_OPERSTATE = 16
 IFLA_LINKINFO = 18
 IFLA_IFALIAS = 20
 IFLA_STATS64 = 23
+IFLA_AF_SPEC = 26
 IFLA_NET_NS_FD = 28
+IFLA_EXT_MASK = 29
 IFLA_LINK_NETNSID = 37
 IFLA_INFO_KIND = 1
 IFLA_INFO_DATA = 2
@@ -41,6 +43,13 @@ MACVLAN_MODE_PRIVATE = 1
 MACVLAN_MODE_VEPA = 2
 MACVLAN_MODE_BRIDGE = 4
 MACVLAN_MODE_PASSTHRU = 8
+
+IFLA_INET_CONF = 1
+RTEXT_FILTER_SKIP_STATS = 1 << 3
+NO_MASTER = 0xFFFFFFFF
+
+# include/uapi/linux/ip.h
+IPV4_DEVCONF_FORWARDING = 1
 
 # include/uapi/linux/veth.h
 VETH_INFO_PEER = 1
@@ -79,7 +88,20 @@ _GONE = frozenset((errno.ENODEV,))
 class Link:
     """What the kernel says of one link."""
 
-    __slots__ = ("alias", "flags", "index", "kind", "mac", "master", "mtu", "name", "operstate", "peer_nsid", "stats")
+    __slots__ = (
+        "_families",
+        "alias",
+        "flags",
+        "index",
+        "kind",
+        "mac",
+        "master",
+        "mtu",
+        "name",
+        "operstate",
+        "peer_nsid",
+        "stats",
+    )
 
     def __init__(self, body: bytes) -> None:
         self.index: int
@@ -100,11 +122,22 @@ class Link:
         stats = found.get(IFLA_STATS64, b"")
         # rx_packets, tx_packets, rx_bytes, tx_bytes as the host sees them
         self.stats: tuple[int, int, int, int] = _STATS64.unpack_from(stats) if stats else (0, 0, 0, 0)
+        self._families: bytes = found.get(IFLA_AF_SPEC, b"")
 
     @property
     def up(self) -> bool:
         """Whether it was raised by someone."""
         return bool(self.flags & IFF_UP)
+
+    @property
+    def forwarding(self) -> int | None:
+        """The setting net.ipv4.conf.NAME.forwarding; None: it takes no IPv4 packets."""
+        settings = dict(attributes(dict(attributes(self._families)).get(socket.AF_INET, b""))).get(IFLA_INET_CONF)
+        if settings is None:
+            return None
+        # An array of numbers that begins with the first setting, which has the number 1.
+        value: int = _S32.unpack_from(settings, (IPV4_DEVCONF_FORWARDING - 1) * _S32.size)[0]
+        return value
 
 
 class Prefix:
@@ -139,6 +172,12 @@ def get_link(name: str) -> Request:
 def all_links() -> Request:
     """Ask for every link of the namespace."""
     return Request(RTM_GETLINK, netlink.NLM_F_DUMP, _link(), "links")
+
+
+def links_without_master() -> Request:
+    """Ask for every link that is no port of another; kernels before 5.16 have none to tell."""
+    body = _link(attr_u32(IFLA_MASTER, NO_MASTER), attr_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS))
+    return Request(RTM_GETLINK, netlink.NLM_F_DUMP, body, "links")
 
 
 def delete_link(name: str) -> Request:
@@ -285,6 +324,12 @@ def find(rtnetlink: NetlinkSocket, name: str) -> Link | None:
 def find_all(rtnetlink: NetlinkSocket) -> list[Link]:
     """Return every link."""
     return [Link(body) for kind, body in rtnetlink.get(all_links()) if kind == RTM_NEWLINK]
+
+
+def find_without_master(rtnetlink: NetlinkSocket) -> list[Link]:
+    """Return every link that is no port of a bridge, a bond or the like: those packets are routed by, and loopback."""
+    found = [Link(body) for kind, body in rtnetlink.get(links_without_master()) if kind == RTM_NEWLINK]
+    return found or [link for link in find_all(rtnetlink) if not link.master]
 
 
 def delete(rtnetlink: NetlinkSocket, name: str) -> None:

@@ -7,6 +7,11 @@ import os
 IP_FORWARD = "net/ipv4/ip_forward"
 
 
+def forwarding(interface: str) -> str:
+    """Name the setting that lets IPv4 packets that come in by an interface be forwarded."""
+    return f"net/ipv4/conf/{interface}/forwarding"
+
+
 def route_localnet(interface: str) -> str:
     """Name the setting that lets packets of 127.0.0.0/8 use an interface."""
     return f"net/ipv4/conf/{interface}/route_localnet"

@@ -32,6 +32,7 @@ MODULES: Final[dict[Kind, tuple[str, ...]]] = {
         "plugengine.testing.network.unmaking",
         "plugengine.testing.network.reach",
         "plugengine.testing.network.isolation",
+        "plugengine.testing.network.forwarding",
         "plugengine.testing.network.ports",
         "plugengine.testing.network.addresses",
         "plugengine.testing.network.crash",

@@ -10,7 +10,7 @@ import plugengine_net_none as none
 from msgspec.structs import replace
 
 from plugengine.errors import ConflictError, DriverError
-from plugengine.kernel import rtnetlink
+from plugengine.kernel import rtnetlink, sysctl
 from plugengine.kernel.netlink import NETLINK_ROUTE, NetlinkSocket
 from plugengine.model import Attachment, Host, Network, NetworkRequest, NetworkStats, Port, Record
 from tests.kit.spoiling import Wrong
@@ -97,6 +97,22 @@ def lets_networks_meet(request: NetworkRequest) -> Attachment:
     made = bridge.pe_network_attach(request)
     subprocess.run(["nft", "flush", "chain", "ip", "plugengine", "forward"], check=True)
     return made
+
+
+def makes_a_router_of_the_host(network: Network) -> Record:
+    made = bridge.pe_network_create(network)
+    sysctl.write(sysctl.IP_FORWARD, "1")
+    return made
+
+
+def forwards_forever(network: Network, record: Record) -> None:
+    sysctl.write(sysctl.forwarding("kit0"), "1")
+    bridge.pe_network_remove(network, record)
+
+
+def stops_a_router(network: Network, record: Record) -> None:
+    bridge.pe_network_remove(network, record)
+    sysctl.write(sysctl.IP_FORWARD, "0")
 
 
 def makes_a_link_each_time() -> Any:
@@ -206,6 +222,14 @@ WRONG = [
           {"pe_network_gc": collects_nothing}),
     Wrong("lets_networks_meet", bridge, "network.isolation.networks", "of another network",
           {"pe_network_attach": lets_networks_meet}),
+    Wrong("lets_networks_of_a_router_meet", bridge, "network.isolation.router", "of another network",
+          {"pe_network_attach": lets_networks_meet}),
+    Wrong("makes_a_router_of_the_host", bridge, "network.forwarding.others", "the host forwards from one of its links",
+          {"pe_network_create": makes_a_router_of_the_host}),
+    Wrong("forwards_forever", bridge, "network.forwarding.restored", "interfaces that forward: .*kit0",
+          {"pe_network_remove": forwards_forever}),
+    Wrong("stops_a_router", bridge, "network.forwarding.router", "the host no longer forwards",
+          {"pe_network_remove": stops_a_router}),
     Wrong("makes_a_link_each_time", bridge, "network.create.twice", "left link again",
           {"pe_network_create": makes_a_link_each_time()}),
     Wrong("makes_only_once", bridge, "network.create.mends", "took away link pe",

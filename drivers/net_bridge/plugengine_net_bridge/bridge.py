@@ -13,7 +13,7 @@ from plugengine.kernel.addresses import mac_of, parse_mac
 from plugengine.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket
 from plugengine.kernel.rtnetlink import Link, Prefix
 
-from plugengine_net_bridge import firewall, links, table
+from plugengine_net_bridge import firewall, forwarding, links, table
 from plugengine_net_bridge.names import (
     IFNAMSIZ,
     bridge_name,
@@ -28,9 +28,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from plugengine.model import Network, Record
 
+    from plugengine_net_bridge.forwarding import Interfaces
+
 DEFAULT_MTU = 1500
 MIN_MTU = 68  # RFC 791: every link must carry it
 MAX_MTU = 65535
+_ATTEMPTS = 50
 _HAVE = frozenset((errno.EEXIST,))
 _GONE = frozenset((errno.ENODEV,))
 
@@ -64,17 +67,19 @@ def create(network: Network) -> Record:
     """Make, or mend, the bridge and the rules; see `pe_network_create`."""
     plan = Plan(network)
     try:
-        with ExitStack() as undo:
-            # For good: when the network goes, others may rely on it.
-            sysctl.ensure(sysctl.IP_FORWARD, "1")
-            with NetlinkSocket(NETLINK_ROUTE) as rtnetlink:
-                if made := _ensure_bridge(rtnetlink, plan):
-                    undo.callback(_remove_link, plan.bridge)
-            with NetlinkSocket(NETLINK_NETFILTER) as nf:
-                table.ensure(nf, plan.bridge, plan.subnet, internal=plan.internal)
-                if made:
-                    undo.callback(_remove_rules, plan.bridge, plan.subnet.text)
-                firewall.let_pass(nf, plan.bridge)
+        with (
+            NetlinkSocket(NETLINK_ROUTE) as rtnetlink,
+            NetlinkSocket(NETLINK_NETFILTER) as nf,
+            ExitStack() as undo,
+        ):
+            host = forwarding.look(rtnetlink)
+            if _ensure_bridge(rtnetlink, plan, host.find(plan.bridge)):
+                undo.callback(_unmake, plan.bridge, plan.subnet.text)
+                host = forwarding.look(rtnetlink)
+            host = _ensure_rules(nf, rtnetlink, plan, host)
+            firewall.let_pass(nf, plan.bridge)
+            if not plan.internal:
+                forwarding.turn_on(host, plan.bridge)
             undo.pop_all()
     except OSError as exc:
         raise _failed(plan, exc) from exc
@@ -89,15 +94,14 @@ def remove(network: Network, record: Record) -> None:
             link = rtnl.find(rtnetlink, bridge)
             if link is not None and marked_network(link) != label(network):
                 return  # never ours: another engine's, or someone else's
-            _remove_rules(bridge, network.subnet)
-            rtnl.delete(rtnetlink, bridge)
+            _unmake(bridge, network.subnet)
     except OSError as exc:
         raise DriverError(f"remove network {network.name}: {exc.strerror} ({exc.filename})") from exc
 
 
-def _ensure_bridge(rtnetlink: NetlinkSocket, plan: Plan) -> bool:
+def _ensure_bridge(rtnetlink: NetlinkSocket, plan: Plan, link: Link | None) -> bool:
     """Make the bridge what it should be; return whether it had to be made."""
-    link = rtnl.find(rtnetlink, plan.bridge)
+    link = link or rtnl.find(rtnetlink, plan.bridge)
     if link is not None and _is_left_over(rtnetlink, link, plan):
         rtnl.delete(rtnetlink, plan.bridge)
         link = None
@@ -123,6 +127,16 @@ def _ensure_bridge(rtnetlink: NetlinkSocket, plan: Plan) -> bool:
     if made:
         _bring_back_ports(rtnetlink, plan, link.index)
     return made
+
+
+def _ensure_rules(nf: NetlinkSocket, rtnetlink: NetlinkSocket, plan: Plan, host: Interfaces) -> Interfaces:
+    """Make the table what it should be; return what the interfaces are once it is."""
+    for _ in range(_ATTEMPTS):
+        guard = host.guard(opening=not plan.internal)
+        if not table.ensure(nf, plan.bridge, plan.subnet, internal=plan.internal, guard=guard):
+            return host
+        host = forwarding.look(rtnetlink)
+    raise OSError(errno.EBUSY, "rules or interfaces change faster than they can be read", f"table {table.TABLE}")
 
 
 def _is_left_over(rtnetlink: NetlinkSocket, link: Link, plan: Plan) -> bool:
@@ -159,15 +173,12 @@ def _refuse_advertisements(interface: str) -> None:
         return  # a kernel without IPv6
 
 
-def _remove_link(name: str) -> None:
-    with NetlinkSocket(NETLINK_ROUTE) as rtnetlink:
-        rtnl.delete(rtnetlink, name)
-
-
-def _remove_rules(bridge: str, subnet: str | None) -> None:
-    with NetlinkSocket(NETLINK_NETFILTER) as nf:
+def _unmake(bridge: str, subnet: str | None) -> None:
+    with NetlinkSocket(NETLINK_NETFILTER) as nf, NetlinkSocket(NETLINK_ROUTE) as rtnetlink:
         firewall.withdraw(nf, bridge)
         table.forget(nf, bridge, subnet)
+        rtnl.delete(rtnetlink, bridge)
+        forwarding.give_back(nf, rtnetlink)
 
 
 def _failed(plan: Plan, exc: OSError) -> DriverError | ConflictError:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from plugengine.kernel import rtnetlink as rtnl
 from plugengine.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket
 
-from plugengine_net_bridge import firewall, links, ports, table
+from plugengine_net_bridge import firewall, forwarding, links, ports, table
 from plugengine_net_bridge.names import bridge_name, label, marked_container, marked_network, split_owner
 
 TYPE_CHECKING = False
@@ -30,6 +30,7 @@ def collect(networks: tuple[Network, ...], valid_ids: frozenset[str]) -> list[st
         removed += _collect_ports(nf, rtnetlink, known)
         removed += _collect_bridges(rtnetlink, known)
         removed += _collect_rules(nf, rtnetlink, known)
+        forwarding.give_back(nf, rtnetlink)
     return removed
 
 

@@ -44,6 +44,11 @@ def interfaces(pairs: str) -> bytes:
     return load + _lookup(pairs)
 
 
+def in_interface_index(indexes: str) -> bytes:
+    """Match packets that came in through an interface whose index is in a set, whatever it is called by now."""
+    return _meta(nft.NFT_META_IIF, nft.NFT_REG_1) + _lookup(indexes)
+
+
 def in_interface_is(name: str) -> bytes:
     """Match packets that came in through one interface."""
     return _meta(nft.NFT_META_IIFNAME, nft.NFT_REG_1) + _compare(nft.interface_key(name))

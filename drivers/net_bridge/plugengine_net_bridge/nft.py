@@ -89,6 +89,7 @@ NFT_REG32_00 = 8
 NFT_REG32_01 = 9
 NFT_REG32_02 = 10
 
+NFT_META_IIF = 4
 NFT_META_IIFNAME = 6
 NFT_META_OIFNAME = 7
 NFT_META_L4PROTO = 16
@@ -108,6 +109,7 @@ NFT_NAT_DNAT = 1
 TYPE_IPV4_ADDR = 7
 TYPE_INET_PROTO = 12
 TYPE_INET_SERVICE = 13
+TYPE_IFINDEX = 20
 TYPE_IFNAME = 41
 _TYPE_BITS = 6
 # libnftnl's set user data: tag, length, and the byte order in which nft(8) prints keys
@@ -258,7 +260,7 @@ def new_set(
     table: str, name: str, number: int, *, key: int, key_bytes: int, flags: int = 0, data: int = 0, data_bytes: int = 0
 ) -> Request:
     """Make a set, or with `data` a map; one that exists is kept."""
-    order = BYTEORDER_HOST if key == TYPE_IFNAME else BYTEORDER_BIG
+    order = BYTEORDER_HOST if key in (TYPE_IFNAME, TYPE_IFINDEX) else BYTEORDER_BIG
     parts = [
         attr_str(NFTA_SET_TABLE, table),
         attr_str(NFTA_SET_NAME, name),
@@ -343,6 +345,16 @@ def parse_comment(userdata: bytes) -> str:
 def interface_key(name: str) -> bytes:
     """Return an interface name as sets hold it."""
     return name.encode().ljust(IFNAMSIZ, b"\0")
+
+
+def index_key(index: int) -> bytes:
+    """Return an interface index as sets hold it."""
+    return _U32.pack(index)
+
+
+def key_index(key: bytes) -> int:
+    """Return the interface index of a key."""
+    return int(_U32.unpack(key)[0])
 
 
 def _elements(kind: int, flags: int, table: str, name: str, elements: Sequence[bytes]) -> Request:

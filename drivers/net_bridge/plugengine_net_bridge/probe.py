@@ -57,6 +57,6 @@ def _filter() -> list[str]:
 
 
 def _forwarding() -> list[str]:
-    if sysctl.read(sysctl.IP_FORWARD) == "1" or os.access("/proc/sys/" + sysctl.IP_FORWARD, os.W_OK):
+    if sysctl.read(sysctl.IP_FORWARD) != "0" or os.access("/proc/sys/" + sysctl.IP_FORWARD, os.W_OK):
         return []
     return ["net.ipv4.ip_forward is off and /proc/sys is read-only: turn it on from outside"]

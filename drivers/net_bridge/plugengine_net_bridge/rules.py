@@ -3,7 +3,8 @@
 raw                  127.0.0.0/8 never crosses a bridge, see ports.py
 prerouting, output   published ports: rewrite the destination
 postrouting          containers leave with the host's address; so do those that meet through a published port
-forward              between containers of one network, out, and in to published ports; nothing else in
+forward              between containers of one network, out, and in to published ports; nothing else in; and nothing
+                     from elsewhere to elsewhere that the host would not have forwarded by itself, see forwarding.py
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from plugengine_net_bridge.expressions import (
     from_addresses,
     from_loopback_network,
     in_interface,
+    in_interface_index,
     interfaces,
     masquerade,
     out_interface,
@@ -26,7 +28,7 @@ from plugengine_net_bridge.expressions import (
     to_loopback_network,
     verdict,
 )
-from plugengine_net_bridge.table import BRIDGES, INTERNAL, LINKS, PORTS, PORTS_AT, SUBNETS, TABLE
+from plugengine_net_bridge.table import BRIDGES, GUARDED, INTERNAL, LINKS, PORTS, PORTS_AT, SUBNETS, TABLE
 
 # include/uapi/linux/netfilter_ipv4.h, enum nf_ip_hook_priorities
 NF_IP_PRI_RAW = -300
@@ -89,6 +91,7 @@ _CHAINS: tuple[tuple[str, str, int, int, tuple[tuple[bytes, ...], ...]], ...] = 
             (out_interface(INTERNAL), _DROP),
             (connection_is_dnat(), _ACCEPT),
             (out_interface(BRIDGES), _DROP),
+            (in_interface_index(GUARDED), _DROP),
         ),
     ),
 )
@@ -108,6 +111,7 @@ def definition() -> list[Request]:
         nft.new_set(TABLE, SUBNETS, 4, key=nft.TYPE_IPV4_ADDR, key_bytes=4, flags=nft.NFT_SET_INTERVAL),
         nft.new_set(TABLE, PORTS, 5, key=ports_key, key_bytes=8, data=target, data_bytes=8),
         nft.new_set(TABLE, PORTS_AT, 6, key=ports_at_key, key_bytes=12, data=target, data_bytes=8),
+        nft.new_set(TABLE, GUARDED, 7, key=nft.TYPE_IFINDEX, key_bytes=4),
     ]
     for name, kind, hook, priority, rules in _CHAINS:
         requests.append(nft.new_chain(TABLE, name, kind=kind, hook=hook, priority=priority))

@@ -13,6 +13,10 @@ from plugengine.kernel.rtnetlink import Prefix
 
 from plugengine_net_bridge import nft
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from plugengine_net_bridge.forwarding import Guard
+
 TABLE = "plugengine"
 BRIDGES = "bridges"  # interface names
 LINKS = "links"  # (in, out) pairs of interface names between which everything may pass: a bridge and itself
@@ -20,42 +24,57 @@ INTERNAL = "internal"  # bridges of networks without a way out
 SUBNETS = "subnets"
 PORTS = "ports"  # (protocol, port) -> (address, port), on every address of the host
 PORTS_AT = "ports_at"  # (protocol, address, port) -> (address, port)
+GUARDED = "guarded"  # indexes of interfaces that forward for the networks only; see forwarding.py
 
 # Chains, and how many rules each has; the rules themselves are in rules.py, which only a repair has to import.
-CHAINS = (("raw", 2), ("prerouting", 3), ("output", 2), ("postrouting", 3), ("forward", 6))
+CHAINS = (("raw", 2), ("prerouting", 3), ("output", 2), ("postrouting", 3), ("forward", 7))
 
 _INTERNAL_NOTE = " internal"
 _GONE = frozenset((errno.ENOENT,))
 
 
-def ensure(nf: NetlinkSocket, bridge: str, subnet: Prefix, *, internal: bool) -> None:
-    """Make or mend the table and the elements of one network; quick when all is there."""
+def ensure(nf: NetlinkSocket, bridge: str, subnet: Prefix, *, internal: bool, guard: Guard) -> bool:
+    """Make or mend the table, the elements of one network and the guard; quick when all is there.
+
+    Returns:
+        Whether something was not as it should be.
+    """
     note = subnet.text + (_INTERNAL_NOTE if internal else "")
-    if _complete(nf, bridge, note):
-        return
+    if _complete(nf, bridge, note, guard):
+        return False
     from plugengine_net_bridge.rules import definition
 
     if _notes(nf).get(bridge, note) != note:
         forget(nf, bridge)  # a network of that name that was another one
     added = [nft.add_elements(TABLE, name, *found) for name, found in _network_elements(bridge, note).items()]
+    if guard.on:
+        added.append(nft.add_elements(TABLE, GUARDED, *map(_guarded_element, guard.on)))
     nf.execute(*nft.batch([*definition(), *added]))
+    for index in _guarded(nf) & guard.off:
+        delete = nft.delete_elements(TABLE, GUARDED, _guarded_element(index))
+        nf.execute(*nft.batch([delete]), accept=_GONE)
+    return True
 
 
 def forget(nf: NetlinkSocket, bridge: str, subnet: str | None = None) -> None:
-    """Remove one network's elements, unless it has another subnet than given; and the table when it was the last."""
+    """Remove one network's elements, unless it has another subnet than given."""
     note = _notes(nf).get(bridge)
     if note is not None and subnet in (None, "", note.removesuffix(_INTERNAL_NOTE)):
         # The one that remembers the others goes last.
         for name, found in reversed(_network_elements(bridge, note).items()):
             nf.execute(*nft.batch([nft.delete_elements(TABLE, name, *found)]), accept=_GONE)
-    remove_when_unused(nf)
 
 
-def remove_when_unused(nf: NetlinkSocket) -> None:
-    """Remove the table if it has no network; the kernel decides, so a network made meanwhile is safe."""
+def remove_when_unused(nf: NetlinkSocket) -> bool:
+    """Remove the table if it has no network; the kernel decides, so a network made meanwhile is safe.
+
+    Returns:
+        Whether it is gone.
+    """
     requests = [nft.flush_chain(TABLE, chain) for chain, _ in CHAINS]
     requests += [nft.delete_empty_set(TABLE, BRIDGES), nft.delete_table(TABLE)]
-    nf.execute(*nft.batch(requests), accept=_GONE | {errno.EBUSY})
+    answers = nf.execute(*nft.batch(requests), accept=_GONE | {errno.EBUSY})
+    return all(answer.error is None or answer.error.errno != errno.EBUSY for answer in answers)
 
 
 def bridges(nf: NetlinkSocket) -> list[str]:
@@ -72,12 +91,12 @@ def elements(nf: NetlinkSocket, name: str) -> list[tuple[bytes, bytes, str]]:
     return [one for _, body in replies for one in nft.parse_elements(body)]
 
 
-def _complete(nf: NetlinkSocket, bridge: str, note: str) -> bool:
+def _complete(nf: NetlinkSocket, bridge: str, note: str, guard: Guard) -> bool:
     questions = [nft.get_chain(TABLE, chain) for chain, _ in CHAINS]
     for name, (first, *_) in _network_elements(bridge, note).items():
         questions.append(nft.get_elements(TABLE, name, first))
-    answers = nf.exchange(questions)
-    if any(answer.error is not None for answer in answers):
+    answers = nf.exchange([*questions, nft.get_elements(TABLE, GUARDED)])
+    if any(answer.error is not None or answer.interrupted for answer in answers):
         return False
     # Someone may have flushed a chain: NFTA_CHAIN_USE counts its rules.
     for answer, (_, rules) in zip(answers, CHAINS, strict=False):
@@ -85,7 +104,22 @@ def _complete(nf: NetlinkSocket, bridge: str, note: str) -> bool:
         if not use or nft.be32(use) != rules:
             return False
     ((_, body),) = answers[len(CHAINS)].replies
-    return [comment for _, _, comment in nft.parse_elements(body)] == [note]
+    if [comment for _, _, comment in nft.parse_elements(body)] != [note]:
+        return False
+    guarded = _indexes(answers[-1].replies)
+    return guard.on <= guarded and not guard.off & guarded
+
+
+def _guarded(nf: NetlinkSocket) -> frozenset[int]:
+    return _indexes(nf.get(nft.get_elements(TABLE, GUARDED)))
+
+
+def _indexes(replies: list[tuple[int, bytes]]) -> frozenset[int]:
+    return frozenset(nft.key_index(key) for _, body in replies for key, _, _ in nft.parse_elements(body))
+
+
+def _guarded_element(index: int) -> bytes:
+    return nft.element(nft.index_key(index))
 
 
 def _notes(nf: NetlinkSocket) -> dict[str, str]:

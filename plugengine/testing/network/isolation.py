@@ -7,6 +7,7 @@ from contextlib import closing
 from plugengine.model import Capability
 from plugengine.testing.cases import case, expect, expect_equal
 from plugengine.testing.network import view
+from plugengine.testing.network.place import router
 from plugengine.testing.network.playground import FAR_ADDRESS, HOST_ADDRESS, WORLD_ADDRESS
 from plugengine.testing.network.subject import Subject
 
@@ -26,6 +27,17 @@ def a_container_sees_its_own_links_only(subject: Subject) -> None:
 @case("network.isolation.networks", needs=[Capability.ADDRESSES], claim="contract")
 def networks_do_not_reach_each_other(subject: Subject) -> None:
     """Containers of two networks do not reach each other, neither by TCP nor by UDP."""
+    _expect_apart(subject)
+
+
+@case("network.isolation.router", needs=[Capability.ADDRESSES], claim="contract")
+def networks_of_a_router_do_not_reach_each_other(subject: Subject) -> None:
+    """Containers of two networks do not reach each other on a host that forwards between all its interfaces either."""
+    with router():
+        _expect_apart(subject)
+
+
+def _expect_apart(subject: Subject) -> None:
     one = subject.attached(network=subject.network("kit-one"))
     two = subject.attached(network=subject.network("kit-two"))
     expect(not set(one.addresses) & set(two.addresses), f"both containers have {one.addresses}")

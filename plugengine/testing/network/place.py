@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Final, Self
 
-from plugengine.kernel import netns
+from plugengine.kernel import netns, sysctl
 from plugengine.kernel.links import in_namespace
 
 PATIENCE_S: Final = 5.0
@@ -24,6 +24,9 @@ class Place:
 
     def __init__(self, fd: int | None = None) -> None:
         self.fd: int = netns.make() if fd is None else fd
+        if fd is None:
+            with self.inside():
+                forward_nothing()
 
     @classmethod
     def here(cls) -> Self:
@@ -79,13 +82,28 @@ class Place:
             raise
         return client
 
-    def reaches(self, address: str, port: int) -> bool:
-        """Tell whether a TCP connection comes about within a moment."""
+    def reaches(self, address: str, port: int, *, within_s: float = IMPATIENCE_S) -> bool:
+        """Tell whether a TCP connection comes about."""
         try:
-            self.connect(address, port, timeout=IMPATIENCE_S).close()
+            self.connect(address, port, timeout=within_s).close()
         except OSError:
             return False
         return True
+
+
+def forward_nothing() -> None:
+    """Let the current namespace forward nothing: a new one has inherited what the machine does."""
+    sysctl.write(sysctl.IP_FORWARD, "0")
+
+
+@contextmanager
+def router() -> Iterator[None]:
+    """Make a router of the current namespace for a while."""
+    sysctl.write(sysctl.IP_FORWARD, "1")
+    try:
+        yield
+    finally:
+        forward_nothing()
 
 
 def _family(address: str) -> int:

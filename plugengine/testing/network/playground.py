@@ -7,7 +7,10 @@
 
 A driver that needs a parent interface is given `--option parent=kit0`: the world answers at the gateway's address like
 the router of the segment. It knows no way back to a container that is only routed: there an address must be translated.
-Nothing of it reaches the machine's own interfaces.
+Nothing of it reaches the machine's own interfaces. Neither host nor world forwards unless a case says so. Cases that
+need a second link of the host make a branch:
+
+      kit1  192.0.2.1/24  --------------------------  eth0  192.0.2.2/24, in one more namespace
 """
 
 from __future__ import annotations
@@ -29,9 +32,12 @@ HOST_ADDRESS: Final = "203.0.113.1"  # RFC 5737, documentation
 WORLD_ADDRESS: Final = "203.0.113.2"  # the host's neighbour and default gateway
 FAR_ADDRESS: Final = "198.51.100.1"  # behind the neighbour
 SUBNET: Final = "203.0.113.0/24"
+BRANCH_ADDRESS: Final = "192.0.2.2"  # at the host's second link
 _LENGTH: Final = 24
-_WORLD_LINK: Final = "eth0"
-_WORLD_MAC: Final = bytes.fromhex("020000000002")
+_SECOND_LINK: Final = "kit1"
+_SECOND_ADDRESS: Final = "192.0.2.1"
+_FAR_END: Final = "eth0"
+_FAR_END_MAC: Final = bytes.fromhex("020000000002")
 
 _CARRIER_TRIES: Final = 400
 _CARRIER_PAUSE_S: Final = 0.005
@@ -43,25 +49,15 @@ class World:
     def __init__(self) -> None:
         self.place: Place = Place()
         self._aliases = 0
-        _connect(self.place)
-        with closing(InterfaceSocket()) as interfaces:
-            interfaces.up("lo")
-            interfaces.set_address(UPLINK, socket.inet_aton(HOST_ADDRESS), _LENGTH)
-            interfaces.up(UPLINK)
-        with self.place.inside(), closing(InterfaceSocket()) as interfaces:
-            interfaces.up("lo")
-            interfaces.set_address(_WORLD_LINK, socket.inet_aton(WORLD_ADDRESS), _LENGTH)
-            interfaces.up(_WORLD_LINK)
+        _connect(UPLINK, HOST_ADDRESS, self.place, WORLD_ADDRESS)
         self.add_address(FAR_ADDRESS, 32)
-        with closing(InterfaceSocket()) as interfaces:
-            interfaces.add_default_route(socket.inet_aton(WORLD_ADDRESS))
-        _await_carrier()
+        _add_default_route(WORLD_ADDRESS)
 
     def add_address(self, address: str, prefix_length: int) -> None:
         """Let the world answer at one more address."""
         self._aliases += 1
         with self.place.inside(), closing(InterfaceSocket()) as interfaces:
-            interfaces.set_address(f"{_WORLD_LINK}:{self._aliases}", socket.inet_aton(address), prefix_length)
+            interfaces.set_address(f"{_FAR_END}:{self._aliases}", socket.inet_aton(address), prefix_length)
 
     def close(self) -> None:
         """Let it die, and the uplink with it, at once: the kernel would take some moments."""
@@ -70,19 +66,46 @@ class World:
         self.place.close()
 
 
-def _connect(outside: Place) -> None:
+class Branch:
+    """A namespace at a second link of the host; it and the world take the host for a router."""
+
+    def __init__(self, world: World) -> None:
+        self.place: Place = Place()
+        _connect(_SECOND_LINK, _SECOND_ADDRESS, self.place, BRANCH_ADDRESS)
+        for place, gateway in ((self.place, _SECOND_ADDRESS), (world.place, HOST_ADDRESS)):
+            with place.inside():
+                _add_default_route(gateway)
+
+    def close(self) -> None:
+        """Let it die, and the second link with it."""
+        with NetlinkSocket(NETLINK_ROUTE) as route:
+            rtnetlink.delete(route, _SECOND_LINK)
+        self.place.close()
+
+
+def _connect(link: str, address: str, outside: Place, far_address: str) -> None:
+    """Make a link between this namespace and another, and wait until frames pass: the first ones would be lost."""
     with NetlinkSocket(NETLINK_ROUTE) as route:
         route.execute(
-            rtnetlink.new_veth(
-                UPLINK, master=0, mtu=UPLINK_MTU, peer=_WORLD_LINK, peer_mac=_WORLD_MAC, netns=outside.fd
-            )
+            rtnetlink.new_veth(link, master=0, mtu=UPLINK_MTU, peer=_FAR_END, peer_mac=_FAR_END_MAC, netns=outside.fd)
         )
-
-
-def _await_carrier() -> None:
-    """Wait until frames pass: the first ones would be lost."""
+    _raise(link, address)
+    with outside.inside():
+        _raise(_FAR_END, far_address)
     for _ in range(_CARRIER_TRIES):
-        if view.links()[UPLINK].running:
+        if view.links()[link].running:
             return
         time.sleep(_CARRIER_PAUSE_S)
-    raise TimeoutError(f"{UPLINK} has no carrier")
+    raise TimeoutError(f"{link} has no carrier")
+
+
+def _raise(link: str, address: str) -> None:
+    with closing(InterfaceSocket()) as interfaces:
+        interfaces.up("lo")
+        interfaces.set_address(link, socket.inet_aton(address), _LENGTH)
+        interfaces.up(link)
+
+
+def _add_default_route(gateway: str) -> None:
+    with closing(InterfaceSocket()) as interfaces:
+        interfaces.add_default_route(socket.inet_aton(gateway))

@@ -24,7 +24,7 @@ from plugengine.testing.cases import expect
 from plugengine.testing.children import in_child
 from plugengine.testing.network import playground, view
 from plugengine.testing.network.container import Container
-from plugengine.testing.network.place import Place
+from plugengine.testing.network.place import Place, forward_nothing
 from plugengine.testing.network.traces import Traces, traces
 
 _ID_LENGTH: Final = 64
@@ -82,6 +82,7 @@ class Subject:
     def __enter__(self) -> Self:
         _refuse_the_machines()
         Locations(self.host.root, self.host.run_root).ensure()
+        forward_nothing()
         self.world: playground.World = playground.World()
         self._before = traces()
         self._links = set(view.links())

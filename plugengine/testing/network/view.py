@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
+from contextlib import suppress
 from typing import Final
 
 from msgspec import Struct
 
-from plugengine.kernel import rtnetlink
+from plugengine.kernel import rtnetlink, sysctl
 from plugengine.kernel.netlink import (
     NETLINK_NETFILTER,
     NETLINK_ROUTE,
@@ -102,6 +104,18 @@ def _addresses(route: NetlinkSocket) -> dict[int, list[str]]:
         if data is not None and scope != RT_SCOPE_LINK:
             found.setdefault(index, []).append(f"{socket.inet_ntop(family, data)}/{length}")
     return found
+
+
+def forwarding() -> tuple[str, ...]:
+    """Return which interfaces, and those to come (`default`, `all`), forward packets, each with its family."""
+    found = []
+    for family in ("ipv4", "ipv6"):
+        directory = f"/proc/sys/net/{family}/conf"
+        for name in sorted(os.listdir(directory)) if os.path.exists(directory) else ():
+            with suppress(FileNotFoundError):  # a link that has just gone
+                if sysctl.read(f"net/{family}/conf/{name}/forwarding") != "0":
+                    found.append(f"{name} ({family})")
+    return tuple(found)
 
 
 def routes() -> tuple[Route, ...]:

@@ -98,7 +98,8 @@ def test_create_twice_is_create_once(world: World) -> None:
         pytest.param(("ip", "address", "flush", "dev", "pe0"), id="address-gone"),
         pytest.param(("ip", "link", "delete", "pe0"), id="bridge-gone"),
         pytest.param(("ip", "link", "set", "pe0", "mtu", "1400"), id="mtu-changed"),
-        pytest.param(("sysctl", "-qw", "net.ipv4.ip_forward=0"), id="forwarding-off"),
+        pytest.param(("sysctl", "-qw", "net.ipv4.conf.up0.forwarding=0"), id="forwarding-off"),
+        pytest.param(("sysctl", "-qw", "net.ipv4.conf.pe0.forwarding=0"), id="forwarding-of-the-bridge-off"),
     ],
 )
 def test_create_mends_what_is_broken_also_for_running_guests(world: World, damage: tuple[str, ...]) -> None:

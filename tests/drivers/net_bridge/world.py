@@ -77,13 +77,14 @@ class Guest(Namespace):
 
 
 class World:
-    """The host's namespace, in which the test itself runs, and everything made by it."""
+    """The host's namespace, in which the test itself runs, a machine outside, and everything made by it."""
 
     def __init__(self) -> None:
         self.host = Namespace()
         self.undo = ExitStack()
         self.guests: list[Guest] = []
-        self._neighbour: Namespace | None = None
+        self._outside: dict[str, Namespace] = {}
+        self.neighbour = self.connected("up0", HOST_OUTSIDE, NEIGHBOUR)  # knows nothing of the networks behind the host
 
     def guest(self, *, network: Network = NETWORK, container_id: str = "") -> Guest:
         """Return a new guest with an address of its own; not attached yet."""
@@ -98,32 +99,30 @@ class World:
         made.attach(*ports)
         return made
 
-    @property
-    def neighbour(self) -> Namespace:
-        """A machine on a link of the host's, which knows nothing of the networks behind it."""
-        if self._neighbour is None:
-            self._neighbour = Namespace()
-            self._connect(self._neighbour)
-        return self._neighbour
+    def connected(self, link: str, host_address: str, address: str) -> Namespace:
+        """Return the machine at the other end of a link of the host's, made when it is first asked for."""
+        if link not in self._outside:
+            self._outside[link] = Namespace()
+            self._connect(self._outside[link], link, host_address, address)
+        return self._outside[link]
 
-    def _connect(self, outside: Namespace) -> None:
-        with NetlinkSocket(NETLINK_ROUTE) as route:
-            # The pair's other half may go into any bridge; it is taken out at once.
+    def _connect(self, outside: Namespace, link: str, host_address: str, address: str) -> None:
+        with self.host.inside(), NetlinkSocket(NETLINK_ROUTE) as route:
             mac = bytes.fromhex("020000000002")
-            route.execute(rtnl.new_veth("up0", master=0, mtu=1500, peer="eth0", peer_mac=mac, netns=outside.fd))
-        for place, name, address in ((self.host, "up0", HOST_OUTSIDE), (outside, "eth0", NEIGHBOUR)):
+            route.execute(rtnl.new_veth(link, master=0, mtu=1500, peer="eth0", peer_mac=mac, netns=outside.fd))
+        for place, name, own in ((self.host, link, host_address), (outside, "eth0", address)):
             with place.inside(), closing(InterfaceSocket()) as interfaces:
                 interfaces.up("lo")
-                interfaces.set_address(name, socket.inet_aton(address), 24)
+                interfaces.set_address(name, socket.inet_aton(own), 24)
                 interfaces.up(name)
-        for place, name in ((self.host, "up0"), (outside, "eth0")):
+        for place, name in ((self.host, link), (outside, "eth0")):
             with place.inside():
                 await_carrier(name)
 
     def links(self) -> list[str]:
-        """Return the names of the host's links."""
+        """Return the names of the host's links, but for those to machines outside."""
         with NetlinkSocket(NETLINK_ROUTE) as route:
-            return sorted(link.name for link in find_all(route))
+            return sorted(link.name for link in find_all(route) if link.name not in self._outside)
 
     def ruleset(self) -> str:
         """Return the host's packet filter as nft(8) shows it."""
@@ -134,8 +133,8 @@ class World:
         self.undo.close()
         for guest in self.guests:
             guest.close()
-        if self._neighbour is not None:
-            self._neighbour.close()
+        for outside in self._outside.values():
+            outside.close()
         self.host.close()
 
 
