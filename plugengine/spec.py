@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct, field
 
+from plugengine.errors import UsageError
 from plugengine.model import GuestPath, HostPath, Limits, Port
 
 
@@ -91,7 +92,7 @@ class ContainerSpec(Struct, frozen=True, kw_only=True):
 
     image: str
     command: tuple[str, ...] = ()
-    entrypoint: tuple[str, ...] | None = None  # None: the image's; () or ("",): none
+    entrypoint: tuple[str, ...] | None = None  # None: the image's; ("",): none; see `command_line`
     name: str | None = None  # None: one is invented
     env: tuple[str, ...] = ()  # KEY=value, already resolved
     working_dir: GuestPath | None = None
@@ -140,6 +141,41 @@ class ContainerSpec(Struct, frozen=True, kw_only=True):
     cgroup: str | None = None
     cgroup_parent: str = "plugengine"
     namespace: str | None = None
+
+
+class CommandLine(Struct, frozen=True):
+    """What a container runs, in the two parts docker knows."""
+
+    entrypoint: tuple[str, ...]
+    cmd: tuple[str, ...]
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The program and its arguments; empty where neither the caller nor the image says what to run."""
+        return (*self.entrypoint, *self.cmd)
+
+
+def command_line(spec: ContainerSpec, config: ImageConfig) -> CommandLine:
+    """Combine the caller's words and the image's as docker does.
+
+    An entrypoint of the caller's drops the image's command, and so does an empty word (`--entrypoint ""`), which stands
+    for no entrypoint at all. An empty list, which only the library can give, drops the image's entrypoint alone.
+    """
+    if spec.entrypoint:
+        return CommandLine(() if spec.entrypoint == ("",) else spec.entrypoint, spec.command)
+    return CommandLine(config.entrypoint if spec.entrypoint is None else (), spec.command or config.cmd)
+
+
+def required_argv(spec: ContainerSpec, config: ImageConfig) -> tuple[str, ...]:
+    """Return the program and its arguments.
+
+    Raises:
+        UsageError: Neither the caller nor the image says what to run.
+    """
+    argv = command_line(spec, config).argv
+    if not argv:
+        raise UsageError(f"run {spec.image}: no command given, and the image has none")
+    return argv
 
 
 class ExecSpec(Struct, frozen=True, kw_only=True):

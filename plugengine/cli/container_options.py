@@ -18,7 +18,7 @@ def process_options() -> tuple[click.Option, ...]:
         option("-w", "--workdir", metavar="DIR", help="Working directory inside."),
         option("-u", "--user", metavar="USER[:GROUP]", help="Names (of the image) or numbers."),
         options("--group-add", metavar="GROUP", help="Join one more group."),
-        option("--entrypoint", metavar="COMMAND", help="Replace the image's entry point; empty for none."),
+        option("--entrypoint", metavar="COMMAND", help="Replace the image's entry point and command; empty for none."),
         switch("--init", help="Run an init that forwards signals and reaps processes."),
         options("-l", "--label", metavar="KEY[=VALUE]", help="Label the container."),
         options("--label-file", metavar="FILE", help="Labels of a file, one a line."),

@@ -116,7 +116,7 @@ def _process(values: Values, around: Surroundings) -> dict[str, Any]:
         "working_dir": values["workdir"],
         "user": values["user"],
         "groups": values["group_add"],
-        "entrypoint": None if entrypoint is None else tuple(filter(None, (entrypoint,))),
+        "entrypoint": None if entrypoint is None else (entrypoint,),
         "init": values["init"],
         "labels": resolve_labels(values["label"], files),
         "stop_signal": _maybe(values["stop_signal"], _check_signal),

@@ -28,7 +28,7 @@ from plugengine.plugins.choice import check_options, explain_missing
 from plugengine.plugins.drivers import Driver, DriverSet
 from plugengine.plugins.observers import Teller
 from plugengine.site import Site
-from plugengine.spec import ContainerSpec, DriverChoice, Image, VolumeMount
+from plugengine.spec import ContainerSpec, DriverChoice, Image, VolumeMount, required_argv
 from plugengine.state import container_rows, id_ranges
 from plugengine.state.container_rows import ContainerRow
 from plugengine.state.names import check_name, new_id
@@ -60,6 +60,7 @@ def create(site: Site, spec: ContainerSpec) -> ContainerRow:
         PlugengineError: Nothing was made, or all of it was removed again.
     """
     image = site.images.resolve(spec.image, pull=spec.pull)
+    required_argv(spec, image.config)
     chosen = networks.choose(site, spec)
     drivers = site.drivers(chosen)
     check_spec(drivers, chosen, spec)

@@ -41,7 +41,7 @@ from plugengine.runtime.guest import GuestRequest, ResolvedMount, plan_guest
 from plugengine.runtime.launch import Launch, clone_first
 from plugengine.security import devices
 from plugengine.site import Site
-from plugengine.spec import ImageConfig
+from plugengine.spec import ImageConfig, required_argv
 from plugengine.state import container_rows
 from plugengine.state.container_rows import ContainerRow
 
@@ -105,7 +105,7 @@ class _Planner:
             steps.append(self._network_step())
         if self._net_owner is None:
             steps.append(WriteFilesStep(self._write_files))
-        steps.append(CommandStep(plan_guest(launch.guest), self._argv()))
+        steps.append(CommandStep(plan_guest(launch.guest), required_argv(self._spec, self._config)))
         return StartPlan(steps=tuple(steps), warnings=(*settings.unsupported, *self._drivers.problems))
 
     # --- what others answered --------------------------------------------------------------------------------
@@ -142,11 +142,6 @@ class _Planner:
         rules += [devices.parse_rule(text) for text in self._spec.device_rules]
         rules += [devices.rule_for(device.host, device.access) for device in self._spec.devices]
         return msgspec.structs.replace(self._spec.limits, devices=tuple(rules))
-
-    def _argv(self) -> tuple[str, ...]:
-        from plugengine.runtime.guest.environment import command_line
-
-        return tuple(command_line(self._spec, self._config))
 
     # --- steps -----------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from plugengine.containers.create import PlacedMount, storage_request
 from plugengine.errors import ConflictError, NotFoundError, PlugengineError
 from plugengine.model import Attachment, CgroupStats, Change, NetworkStats, Port, Usage, encode
 from plugengine.site import Site
-from plugengine.spec import ImageConfig
+from plugengine.spec import ImageConfig, command_line
 from plugengine.state import container_rows
 from plugengine.state.container_rows import LIVE, ContainerRow
 from plugengine.streams.logs import LogFollower, LogLine, read_lines, timestamp
@@ -178,9 +178,8 @@ def _tty_name(number: int) -> str:
 def inspect(site: Site, row: ContainerRow) -> dict[str, Any]:
     """Return everything about a container; see `engine.containers.inspect`."""
     spec, config = row.spec, msgspec.convert(row.records.get("config") or {}, ImageConfig)
-    entrypoint = config.entrypoint if spec.entrypoint is None else spec.entrypoint
-    command = spec.command or (config.cmd if spec.entrypoint is None else ())
-    argv = [*entrypoint, *command] or [""]
+    command = command_line(spec, config)
+    argv = [*command.argv] or [""]
     return {
         "Id": row.id,
         "Created": timestamp(row.created_ns),
@@ -210,11 +209,11 @@ def inspect(site: Site, row: ContainerRow) -> dict[str, Any]:
             "Tty": spec.tty,
             "OpenStdin": spec.interactive,
             "Env": [*config.env, *spec.env],
-            "Cmd": list(command),
+            "Cmd": list(command.cmd) or None,
             "Image": row.image_name,
             "Volumes": {path: {} for path in config.volumes} or None,
             "WorkingDir": spec.working_dir or config.working_dir,
-            "Entrypoint": list(entrypoint) or None,
+            "Entrypoint": list(command.entrypoint) or None,
             "ExposedPorts": {port: {} for port in config.exposed_ports},
             "Labels": {**config.labels, **spec.labels},
             "StopSignal": spec.stop_signal or config.stop_signal or "SIGTERM",

@@ -87,6 +87,28 @@ def test_an_image_without_a_command_needs_one(pe: Pe, build: Build) -> None:
     assert done.returncode == 125
     assert "no command" in done.stderr
     assert pe(*RUN, image, "echo", "ok", check=True).stdout == "ok\n"
+    refused = pe("create", "--net", "none", image)
+    assert refused.returncode == 125
+    assert "no command" in refused.stderr
+    assert pe("ps", "-aq", check=True).stdout == ""
+
+
+def test_an_empty_entrypoint_drops_the_image_s_command_too(pe: Pe, build: Build) -> None:
+    image = build({"Entrypoint": ["echo", "entry"], "Cmd": ["default"]})
+    assert pe(*RUN, "--entrypoint", "", image, "echo", "given", check=True).stdout == "given\n"
+    refused = pe(*RUN, "--entrypoint=", image)
+    assert refused.returncode == 125
+    assert "no command" in refused.stderr
+
+
+def test_what_runs_is_told_alike_by_ps_inspect_and_the_kernel(pe: Pe, build: Build, start: Start) -> None:
+    image = build({"Entrypoint": ["echo", "entry"], "Cmd": ["default"]})
+    name = start("--net", "none", "--entrypoint", "sleep", image, "1000")
+    assert pe("exec", name, "cat", "/proc/1/cmdline", check=True).stdout == "sleep\0001000\0"
+    assert pe("ps", "--format", "{{.Command}}", check=True).stdout == '"sleep 1000"\n'
+    (found,) = json.loads(pe("inspect", name, check=True).stdout)
+    assert (found["Path"], found["Args"]) == ("sleep", ["1000"])
+    assert (found["Config"]["Entrypoint"], found["Config"]["Cmd"]) == (["sleep"], ["1000"])
 
 
 def test_environment_directory_and_user_of_the_image_hold(pe: Pe, build: Build) -> None:

@@ -6,12 +6,15 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from plugengine.cli.app import App
 from plugengine.cli.command import command, option, options, switch
 from plugengine.cli.filters import asks_for_all, container_filter, docker_state
 from plugengine.cli.formatting import show_rows
 from plugengine.cli.human import ago, decimal_size, duration, local_time, short_id, shorten
 from plugengine.cli.parse.quantities import parse_int
+from plugengine.spec import ImageConfig, command_line
 from plugengine.state.container_rows import LIVE
 
 if TYPE_CHECKING:
@@ -85,7 +88,8 @@ def ps(app: App, **values: Any) -> None:
 
 def describe(row: ContainerRow, *, now_ns: int, whole: bool) -> dict[str, str]:
     """Return what a line about a container may show."""
-    command_text = " ".join(_command(row))
+    config = msgspec.convert(row.records.get("config") or {}, ImageConfig)
+    command_text = " ".join(command_line(row.spec, config).argv)
     choice = row.choice
     mounts = [str(mount.get("name") or mount.get("source") or "") for mount in row.records.get("mounts", ())]
     return {
@@ -106,14 +110,6 @@ def describe(row: ContainerRow, *, now_ns: int, whole: bool) -> dict[str, str]:
         "Drivers": f"{choice.storage},{choice.network},{choice.cgroup},{choice.namespace}",
         "Size": "",
     }
-
-
-def _command(row: ContainerRow) -> tuple[str, ...]:
-    """Return the words the container runs; see `plugengine.runtime.guest.environment.command_line`."""
-    config = row.records.get("config") or {}
-    if row.spec.entrypoint is None:
-        return (*config.get("entrypoint", ()), *(row.spec.command or config.get("cmd", ())))
-    return (*row.spec.entrypoint, *row.spec.command)
 
 
 def status_text(row: ContainerRow, now_ns: int) -> str:

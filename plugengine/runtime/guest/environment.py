@@ -1,4 +1,4 @@
-"""What a container's command is, where it runs and what its environment says; docker's rules, pure."""
+"""Where a container's command runs and what its environment says; docker's rules, pure."""
 
 from __future__ import annotations
 
@@ -12,26 +12,6 @@ from plugengine.spec import ContainerSpec, ImageConfig
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_TERM: Final = "xterm"
-
-
-def command_line(spec: ContainerSpec, config: ImageConfig) -> tuple[str, ...]:
-    """Return the program and its arguments.
-
-    An entrypoint of the caller's drops the image's command; an empty one (`--entrypoint ""`) drops both.
-
-    Raises:
-        UsageError: Neither the caller nor the image says what to run.
-    """
-    if spec.entrypoint is None or spec.entrypoint == ():
-        entrypoint = config.entrypoint if spec.entrypoint is None else ()
-        argv = (*entrypoint, *(spec.command or config.cmd))
-    elif spec.entrypoint == ("",):
-        argv = spec.command
-    else:
-        argv = (*spec.entrypoint, *spec.command)
-    if not argv:
-        raise UsageError(f"run {spec.image}: no command given, and the image has none")
-    return argv
 
 
 def working_directory(spec: ContainerSpec, config: ImageConfig) -> str:

@@ -14,10 +14,10 @@ from plugengine.errors import UsageError
 from plugengine.kernel.capabilities import last_cap
 from plugengine.model import IdRange, UserMap
 from plugengine.runtime.accounts import Accounts, Identity, resolve
-from plugengine.runtime.guest.environment import command_line, environment, working_directory
+from plugengine.runtime.guest.environment import environment, working_directory
 from plugengine.runtime.guest.rlimits import Planned, current_hard_limits, may_raise_limits, plan_rlimits
 from plugengine.security import capabilities
-from plugengine.spec import ContainerSpec, ExecSpec, ImageConfig, Rlimit
+from plugengine.spec import ContainerSpec, ExecSpec, ImageConfig, Rlimit, required_argv
 
 _UMASK: Final = 0o022
 # Until 6.14 a program run by descriptor was called after the descriptor's number in ps(1): fs/exec.c, alloc_bprm.
@@ -79,7 +79,7 @@ def plan_process(request: ProcessRequest) -> ProcessPlan:
     spec, config = request.spec, request.config
     return _plan(
         request,
-        argv=command_line(spec, config),
+        argv=required_argv(spec, config),
         layers=(config.env, spec.env),
         identity=resolve(spec.user or config.user, request.accounts, add_groups=spec.groups),
         cwd=working_directory(spec, config),

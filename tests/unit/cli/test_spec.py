@@ -54,7 +54,7 @@ def container_fields(**fields: Any) -> dict[str, Any]:
         pytest.param("--user=", container_fields(user=""), id="an empty user is given"),
         pytest.param("--group-add audio --group-add 7", container_fields(groups=("audio", "7")), id="--group-add"),
         pytest.param("--entrypoint sh", container_fields(entrypoint=("sh",)), id="--entrypoint"),
-        pytest.param("--entrypoint=", container_fields(entrypoint=()), id="no entry point"),
+        pytest.param("--entrypoint=", container_fields(entrypoint=("",)), id="no entry point"),
         pytest.param("-l a=b -l c", container_fields(labels={"a": "b", "c": ""}), id="-l"),
         pytest.param(
             "-h web --domainname example.org", container_fields(hostname="web", domainname="example.org"), id="-h"

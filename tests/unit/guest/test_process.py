@@ -11,7 +11,7 @@ from plugengine.errors import NotSupportedError, UsageError
 from plugengine.model import GuestPath, IdRange, UserMap
 from plugengine.runtime.accounts import Accounts
 from plugengine.runtime.guest import ProcessPlan, ProcessRequest, plan_exec, plan_process, signal_number
-from plugengine.runtime.guest.environment import command_line, environment, working_directory
+from plugengine.runtime.guest.environment import environment, working_directory
 from plugengine.runtime.guest.rlimits import NUMBERS, UNLIMITED, plan_rlimits
 from plugengine.spec import ContainerSpec, ExecSpec, ImageConfig, Rlimit
 
@@ -30,31 +30,6 @@ def planned(config: ImageConfig | None = None, user_map: UserMap | None = None, 
             user_map=user_map,
         )
     )
-
-
-@pytest.mark.parametrize(
-    ("entrypoint", "command", "expected"),
-    [
-        (None, (), ("/entry", "image")),
-        (None, ("mine",), ("/entry", "mine")),
-        (("/other", "-x"), (), ("/other", "-x")),
-        (("/other",), ("mine",), ("/other", "mine")),
-        (("",), ("mine",), ("mine",)),
-        ((), (), ("image",)),
-        ((), ("mine",), ("mine",)),
-    ],
-)
-def test_entrypoint_and_command_combine_as_in_docker(
-    entrypoint: tuple[str, ...] | None, command: tuple[str, ...], expected: tuple[str, ...]
-) -> None:
-    config = ImageConfig(entrypoint=("/entry",), cmd=("image",))
-    assert command_line(ContainerSpec(image="x", entrypoint=entrypoint, command=command), config) == expected
-
-
-@pytest.mark.parametrize(("entrypoint", "cmd"), [(None, ()), (("",), ("image",))])
-def test_no_command_at_all_is_an_error(entrypoint: tuple[str, ...] | None, cmd: tuple[str, ...]) -> None:
-    with pytest.raises(UsageError, match="run x: no command given"):
-        command_line(ContainerSpec(image="x", entrypoint=entrypoint), ImageConfig(cmd=cmd))
 
 
 @pytest.mark.parametrize(
