@@ -26,8 +26,8 @@ _KERNEL_DIRECTORY = "PE_QEMU_KERNEL"
 # Of the standard library and the packages; compiled modules stay, emulation compiles slowly.
 _NO_NEED = {"ensurepip", "idlelib", "lib2to3", "site-packages", "test", "tkinter", "turtledemo"}
 _NO_NEED_SUFFIXES = (".a", ".opt-1.pyc", ".opt-2.pyc")
-_PACKAGES = ("click", "iniconfig", "msgspec", "packaging", "pluggy", "plugengine-*.dist-info", "py.py", "pygments",
-             "pyroute2", "pytest", "_pytest", "pytest_timeout.py", "zstandard")  # fmt: skip
+_PACKAGES = ("backports", "click", "iniconfig", "msgspec", "packaging", "pluggy", "plugengine-*.dist-info", "py.py",
+             "pygments", "pyroute2", "pytest", "_pytest", "pytest_timeout.py")  # fmt: skip
 
 INIT = """#!{interpreter}
 import ctypes, json, os, subprocess

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Protocol, cast
 
 from plugengine.errors import ImageError
@@ -18,7 +19,7 @@ _ZSTD = b"\x28\xb5\x2f\xfd"  # RFC 8878, 3.1.1
 _SKIPPABLE = b"\x2a\x4d\x18"  # RFC 8878, 3.1.2; pzstd begins its files with such a frame
 _BZIP2 = b"BZh"
 _XZ = b"\xfd7zXZ\x00"
-_ZSTD_WINDOW_BYTES = 128 << 20  # what `zstd --ultra -22` may use; more is refused
+_ZSTD_WINDOW_LOG = 27  # 128 MiB: what `zstd --ultra -22` may use; more is refused
 _XZ_MEMORY_BYTES = 256 << 20
 _GZIP_WINDOW = 31  # zlib: 15 bits of window, +16 for the gzip wrapper
 
@@ -155,7 +156,7 @@ def _recognise(first: bytes) -> tuple[str, Callable[[Readable, str], Readable]]:
 
 
 class _Gzip:
-    """gzip, RFC 1952: one or more members, zero padding at most behind them."""
+    """gzip, RFC 1952: one or more members, zero padding at most after them."""
 
     def __init__(self, source: Readable, what: str) -> None:
         from zlib import decompressobj
@@ -194,39 +195,68 @@ class _Gzip:
         return True
 
 
-def _zstd(source: Readable, what: str) -> Readable:
-    try:
-        import zstandard
-    except ImportError as exc:
-        raise ImageError(f"{what}: zstd data, but the package zstandard is not installed") from exc
-    # A truncated frame ends quietly here; the tar reader misses its end marker, or the digest differs.
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
-    return cast("Readable", decompressor.stream_reader(cast("BinaryIO", source), read_across_frames=True))
-
-
 def _bzip2(source: Readable, _what: str) -> Readable:
     import bz2
 
     return bz2.BZ2File(cast("BinaryIO", source))
 
 
-def _xz(source: Readable, _what: str) -> Readable:
-    return _Xz(source, _what)
+def _xz(source: Readable, what: str) -> Readable:
+    from lzma import FORMAT_XZ, LZMADecompressor
+
+    # Unlike in lzma.LZMAFile, memory is limited.
+    return _Streams(
+        source, what, "xz", lambda: LZMADecompressor(FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES), _XZ, padded=True
+    )
 
 
-class _Xz:
-    """xz: one or more streams, zero padding at most behind them; memory is limited, unlike in lzma.LZMAFile."""
+def _zstd(source: Readable, what: str) -> Readable:
+    if sys.version_info >= (3, 14):
+        from compression.zstd import DecompressionParameter, ZstdDecompressor
+    else:
+        from backports.zstd import DecompressionParameter, ZstdDecompressor
+    options = {int(DecompressionParameter.window_log_max): _ZSTD_WINDOW_LOG}
+    return _Streams(source, what, "zstd", lambda: ZstdDecompressor(options=options), b"", padded=False)
 
-    def __init__(self, source: Readable, what: str) -> None:
+
+class _Decoder(Protocol):
+    """What the decompressors of `lzma` and `compression.zstd` have in common."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def needs_input(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, /, max_length: int = -1) -> bytes: ...
+
+
+class _Streams:
+    """xz streams or zstd frames, one or more; truncation is noticed, and what is no other stream after one refused.
+
+    Args:
+        source: The stored bytes.
+        what: Names them in errors.
+        kind: The compression, for errors.
+        new: Makes a decoder of one stream.
+        magic: What each stream begins with; empty: the decoder itself refuses what is none.
+        padded: Whether zeros may follow a stream.
+    """
+
+    def __init__(
+        self, source: Readable, what: str, kind: str, new: Callable[[], _Decoder], magic: bytes, *, padded: bool
+    ) -> None:
         self._source = source
         self._what = what
+        self._kind = kind
+        self._new = new
+        self._magic = magic
+        self._padded = padded
         self._pending = b""
-        self._decoder = self._new()
-
-    def _new(self) -> Any:
-        from lzma import FORMAT_XZ, LZMADecompressor
-
-        return LZMADecompressor(FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES)
+        self._decoder = new()
 
     def read(self, size: int, /) -> bytes:
         while True:
@@ -236,22 +266,22 @@ class _Xz:
             if self._decoder.needs_input:
                 stored, self._pending = self._pending or self._source.read(CHUNK), b""
                 if not stored:
-                    raise ImageError(f"{self._what}: truncated xz data")
-            data: bytes = self._decoder.decompress(stored, size)
+                    raise ImageError(f"{self._what}: truncated {self._kind} data")
+            data = self._decoder.decompress(stored, size)
             if data:
                 return data
 
     def _next_stream(self) -> bool:
-        rest: bytes = self._decoder.unused_data
-        while len(rest := rest.lstrip(b"\0")) < len(_XZ):
+        rest = self._decoder.unused_data
+        while len(rest := rest.lstrip(b"\0") if self._padded else rest) < max(len(self._magic), 1):
             more = self._source.read(CHUNK)
             if not more:
                 break
             rest += more
         if not rest:
             return False
-        if not rest.startswith(_XZ):
-            raise ImageError(f"{self._what}: garbage after the xz data")
+        if not rest.startswith(self._magic):
+            raise ImageError(f"{self._what}: garbage after the {self._kind} data")
         self._pending = rest
         self._decoder = self._new()
         return True

@@ -8,10 +8,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import zstandard
-
 from plugengine.images.config import machine_architecture
-from tests.unit.images.tars import make_tar, member
+from tests.unit.images.tars import make_tar, member, zstd
 
 OCI = "application/vnd.oci.image"
 MANIFEST_TYPE = f"{OCI}.manifest.v1+json"
@@ -22,7 +20,7 @@ HIGH = make_tar([member("etc/motd", content=b"high\n"), member(".wh.gone")])
 PACK: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
     "+gzip": gzip.compress,
-    "+zstd": zstandard.ZstdCompressor().compress,
+    "+zstd": zstd.compress,
 }
 
 

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import zstandard
 
 from plugengine.errors import ConflictError, DriverLoadError, ImageError, NotFoundError, UsageError
 from plugengine.images.store import ImageStore
 from plugengine.spec import Image
 from tests.system.images import archives as a
 from tests.system.images.conftest import open_store
-from tests.unit.images.tars import make_tar, member
+from tests.unit.images.tars import make_tar, member, zstd
 
 ROOTFS = make_tar([member("./", "directory", mode=0o755), member("./bin/sh", content=b"#!", mode=0o755)])
 
@@ -222,7 +221,7 @@ def test_an_image_added_while_its_layer_lost_its_last_owner_keeps_the_layer(stor
 PACKED = {
     "plain": bytes,
     "gzip": gzip.compress,
-    "zstd": zstandard.ZstdCompressor().compress,
+    "zstd": zstd.compress,
     "bzip2": bz2.compress,
     "xz": lzma.compress,
 }

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import io
+import sys
 import tarfile
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from plugengine.errors import ImageError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+__all__ = ["TYPES", "make_tar", "member", "refusal_of", "zstd"]
 
 TYPES = {
     "file": tarfile.REGTYPE,
