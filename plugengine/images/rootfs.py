@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 from msgspec import DecodeError
 from msgspec.json import decode
 
-from plugengine.errors import NotFoundError, UsageError
+from plugengine.errors import ImageError, NotFoundError, UsageError
 from plugengine.images.building import add_image, timestamp
 from plugengine.images.config import make_config
 from plugengine.images.layers.apply import unpack
@@ -44,6 +44,8 @@ def import_rootfs(
     with opened(source) as stream, store.files.scratch() as work:
         layer = work.directory("layer")
         done = unpack(stream, layer, what=what, progress=reporter(progress, what))
+        if not done.tar_bytes:
+            raise ImageError(f"{what}: is empty", hint="an image without files is made of an empty tar")
         if not store.files.has_layer(done.diff_id):
             store.files.add_layer(layer, done.diff_id)
     content = make_config(

@@ -121,7 +121,7 @@ def _unpack(
     progress: Callable[[int], None] | None,
 ) -> Applied:
     plain = Measured(source, what=what, progress=progress)
-    reader = TarReader(plain, what=what, caps=caps, end_required=expected is None)
+    reader = TarReader(plain, what=what, caps=caps)
     with LayerWriter(root_fd, parents, what=what, caps=caps) as writer:
         for entry in reader:
             writer.write(entry, reader.data())

@@ -18,6 +18,7 @@ _USTAR = b"ustar\0"
 _OCTAL = frozenset(b"01234567")
 _BASE_256 = 0x80
 _BASE_256_NEGATIVE = 0xFF
+_ID_VALUES = 1 << 32
 
 
 class Entry(Struct):
@@ -51,8 +52,8 @@ def parse_block(block: bytes, what: str) -> Entry:
         name=name,
         type=kind,
         mode=number(block[_MODE], what) & 0o7777,
-        uid=number(block[_UID], what),
-        gid=number(block[_GID], what),
+        uid=unsigned_id(number(block[_UID], what)),
+        gid=unsigned_id(number(block[_GID], what)),
         size=_not_negative(number(block[_SIZE], what), what),
         mtime_ns=number(block[_MTIME], what) * _NS_PER_SECOND,
         link=_text(block[_LINK]),
@@ -71,6 +72,11 @@ def number(field_: bytes, what: str) -> int:
     if not _OCTAL.issuperset(digits):
         raise ImageError(f"{what}: not a tar archive, or a damaged one: {digits!r} is no octal number")
     return int(digits, 8) if digits else 0
+
+
+def unsigned_id(value: int) -> int:
+    """Return an owner as chown(2) takes it: without a sign, so that -2, some systems' nobody, is 4294967294."""
+    return value + _ID_VALUES if -_ID_VALUES // 2 <= value < 0 else value
 
 
 def _check(block: bytes, what: str) -> None:

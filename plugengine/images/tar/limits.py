@@ -18,7 +18,13 @@ class Caps(Struct, frozen=True, kw_only=True):
     ratio_from_bytes: int = 256 << 20  # the ratio counts from here on: a small layer of zeros is harmless
     path_bytes: int = 4095  # PATH_MAX without its NUL
     depth: int = 256  # a removal holds one descriptor for each level
-    header_bytes: int = 1 << 20  # one PAX header or one long name
+    header_bytes: int = 1 << 20  # of all PAX headers and long names before one entry, their blocks included
+    # What global headers say is applied to every entry: no more than eight times the block the entry takes anyway.
+    global_bytes: int = 4096
+    # Reading a record, or a number of a map of holes, costs as much as copying a few kilobytes: so many in one archive,
+    # and some more for each entry.
+    records: int = 1 << 22
+    records_per_entry: int = 16
     extents: int = 1 << 20  # of one sparse file
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from plugengine.errors import ImageError
 from plugengine.images.layers.paths import shown
-from plugengine.images.tar.entry import BLOCK, Entry, number
+from plugengine.images.tar.entry import BLOCK, Entry, number, unsigned_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterator
 
     from plugengine.images.tar.limits import Caps
 
+TOO_MANY_RECORDS = "too many records in extended headers"
 _NS_DIGITS = 9
 _NS_PER_SECOND = 1_000_000_000
 _MAX_DIGITS = 20
@@ -25,9 +27,72 @@ _MORE_COUNT, _MORE_EXTENDED_AT = 21, 504
 _SPARSE_STRUCT, _SPARSE_NUMBER = 24, 12
 
 
-def parse_records(content: bytes, what: str) -> list[tuple[bytes, bytes]]:
+class Extended:
+    """What extended headers say of one entry, or, global ones, of every entry that follows.
+
+    Only what means something to a file system is kept, read once.
+
+    Args:
+        what: Names the archive in errors.
+        general: What global headers said before; records of this entry come on top.
+    """
+
+    __slots__ = ("_what", "sparse", "sparse_map", "values", "xattrs")
+
+    def __init__(self, what: str, general: Extended | None = None) -> None:
+        self._what = what
+        self.values: dict[str, Any] = dict(general.values) if general else {}  # by member of Entry
+        self.xattrs: dict[bytes, bytes] = dict(general.xattrs) if general else {}
+        self.sparse: dict[bytes, bytes] = {}
+        self.sparse_map: list[int] = []  # format 0.0: an offset and a length in turns
+
+    def __bool__(self) -> bool:
+        return bool(self.values or self.xattrs or self.sparse)
+
+    def add(self, content: bytes, limit: int) -> int:
+        """Take in the records of one header; of two with the same key the later counts.
+
+        Returns:
+            How many records there were.
+
+        Raises:
+            ImageError: The header is damaged, or has more than `limit` records.
+        """
+        count = 0
+        for count, (key, value) in enumerate(parse_records(content, self._what), 1):
+            if count > limit:
+                raise ImageError(f"{self._what}: {TOO_MANY_RECORDS}", hint="this looks like a bomb")
+            if key in _READERS:
+                member, read = _READERS[key]
+                if value:
+                    self.values[member] = read(value, self._what)
+                else:
+                    self.values.pop(member, None)  # takes back what a global header said, pax(1)
+            elif key.startswith(_XATTR):
+                self.xattrs[key[len(_XATTR) :]] = value
+            elif key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
+                self.sparse[key] = value
+                self.sparse_map.append(_decimal(value, self._what))
+            elif key.startswith(_GNU_SPARSE):
+                self.sparse[key] = value
+        return count
+
+    def bytes_kept(self) -> int:
+        """Return how much is repeated for every entry: names and values of what is kept."""
+        texts = [value for value in self.values.values() if isinstance(value, bytes)]
+        return sum(map(len, (*texts, *self.xattrs, *self.xattrs.values())))
+
+    def override(self, entry: Entry) -> None:
+        """Let the records override the entry's header."""
+        for member, value in self.values.items():
+            setattr(entry, member, value)
+        entry.xattrs.update(self.xattrs)
+        # "path" is a made-up name then, for tars that do not know of holes
+        entry.name = self.sparse.get(b"GNU.sparse.name") or entry.name
+
+
+def parse_records(content: bytes, what: str) -> Iterator[tuple[bytes, bytes]]:
     r"""Parse "length key=value\n" records, in order; the same key may come again."""
-    records = []
     at = 0
     while at < len(content):
         space = content.find(b" ", at, at + _MAX_DIGITS + 1)
@@ -38,63 +103,23 @@ def parse_records(content: bytes, what: str) -> list[tuple[bytes, bytes]]:
         key, equals, value = content[space + 1 : end - 1].partition(b"=")
         if not equals or not key:
             raise ImageError(f"{what}: damaged PAX header")
-        records.append((key, value))
+        yield key, value
         at = end
-    return records
 
 
-def apply_records(entry: Entry, records: Sequence[tuple[bytes, bytes]], what: str) -> None:
-    """Let the records override the header; unknown keys mean nothing to a file system."""
-    for key, value in records:
-        if key.startswith(_XATTR):
-            entry.xattrs[key[len(_XATTR) :]] = value
-        elif key in _SETTERS and value:  # an empty value takes back what a global header said, pax(1)
-            _SETTERS[key](entry, value, what)
-    for key, value in records:
-        if key == b"GNU.sparse.name" and value:
-            entry.name = value  # "path" is a made-up name then, for tars that do not know of holes
-    if b"\0" in entry.name or b"\0" in entry.link:
-        raise ImageError(f"{what}: a name holds a NUL byte")
-
-
-def _set_path(entry: Entry, value: bytes, _what: str) -> None:
-    entry.name = value
-
-
-def _set_link(entry: Entry, value: bytes, _what: str) -> None:
-    entry.link = value
-
-
-def _set_size(entry: Entry, value: bytes, what: str) -> None:
-    entry.size = _decimal(value, what)
-
-
-def _set_uid(entry: Entry, value: bytes, what: str) -> None:
-    entry.uid = _decimal(value, what)
-
-
-def _set_gid(entry: Entry, value: bytes, what: str) -> None:
-    entry.gid = _decimal(value, what)
-
-
-def _set_mtime(entry: Entry, value: bytes, what: str) -> None:
-    entry.mtime_ns = _time_ns(value, what)
-
-
-_SETTERS = {
-    b"path": _set_path,
-    b"linkpath": _set_link,
-    b"size": _set_size,
-    b"uid": _set_uid,
-    b"gid": _set_gid,
-    b"mtime": _set_mtime,
-}
+def _text(value: bytes, _what: str) -> bytes:
+    return value
 
 
 def _decimal(value: bytes, what: str) -> int:
     if not value.isdigit() or len(value) > _MAX_DIGITS:
         raise ImageError(f"{what}: damaged PAX header: {value[:40]!r} is no number")
     return int(value)
+
+
+def _id(value: bytes, what: str) -> int:
+    """Parse an owner; some tars write nobody as -2."""
+    return unsigned_id(-_decimal(value[1:], what) if value.startswith(b"-") else _decimal(value, what))
 
 
 def _time_ns(value: bytes, what: str) -> int:
@@ -107,27 +132,31 @@ def _time_ns(value: bytes, what: str) -> int:
     return -ns if negative else ns
 
 
+# Keyword: the member of Entry it overrides, and how its value is read; pax(1), "pax Extended Header Keywords"
+_READERS: Mapping[bytes, tuple[str, Callable[[bytes, str], Any]]] = {
+    b"path": ("name", _text),
+    b"linkpath": ("link", _text),
+    b"size": ("size", _decimal),
+    b"uid": ("uid", _id),
+    b"gid": ("gid", _id),
+    b"mtime": ("mtime_ns", _time_ns),
+}
+
+
 # --- sparse files ------------------------------------------------------------------------------------------
 
 
-def read_sparse(
-    entry: Entry,
-    last: dict[bytes, bytes],
-    records: Sequence[tuple[bytes, bytes]],
-    take: Callable[[int], bytes],
-    caps: Caps,
-    what: str,
-) -> None:
+def read_sparse(entry: Entry, said: Extended, take: Callable[[int], bytes], caps: Caps, what: str) -> None:
     """Read the map of a sparse file in one of the PAX formats 0.0, 0.1 and 1.0; nothing for other files."""
-    if not any(key.startswith(_GNU_SPARSE) for key in last):
+    last = said.sparse
+    if not last:
         return
     if last.get(b"GNU.sparse.major") == b"1":
         extents = _map_in_data(entry, take, caps, what)
     elif b"GNU.sparse.map" in last:
         extents = _pairs([_decimal(part, what) for part in last[b"GNU.sparse.map"].split(b",") if part], what)
     else:
-        wanted = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
-        extents = _pairs([_decimal(value, what) for key, value in records if key in wanted], what)
+        extents = _pairs(said.sparse_map, what)
     size = last.get(b"GNU.sparse.realsize") or last.get(b"GNU.sparse.size")
     if size is None:
         raise ImageError(f"{what}: sparse file {shown(entry.name)} has no size")

@@ -35,22 +35,20 @@ class TarReader:
         stream: The plain tar.
         what: Names the archive in errors.
         caps: The limits.
-        end_required: Refuse an archive without the end marker; not needed where a digest covers the whole.
     """
 
-    def __init__(
-        self, stream: Readable, *, what: str = "archive", caps: Caps = DEFAULT, end_required: bool = True
-    ) -> None:
+    def __init__(self, stream: Readable, *, what: str = "archive", caps: Caps = DEFAULT) -> None:
         self._stream = stream
         self._what = what
         self._caps = caps
-        self._end_required = end_required
         self._buffer = b""
         self._at = 0  # in the buffer
         self._consumed = 0  # before the buffer
         self._data_left = 0
         self._padding = 0
-        self._globals: dict[bytes, bytes] = {}
+        self._globals = pax.Extended(what)
+        self._header_left = 0  # for all extended headers before the current entry
+        self._records_left = caps.records
         self.count: int = 0
 
     def __iter__(self) -> Iterator[Entry]:
@@ -79,40 +77,38 @@ class TarReader:
     # --- entries ---
 
     def _next(self) -> Entry | None:
-        extended: list[tuple[bytes, bytes]] = []
+        said: pax.Extended | None = None
         long_name = long_link = None
+        self._header_left = self._caps.header_bytes
         while True:
             self._skip_data()
             block = self._header_block()
             if block is None:
-                if extended or long_name or long_link:
-                    raise ImageError(f"{self._what}: ends behind an extended header")
+                if said is not None or long_name or long_link:
+                    raise ImageError(f"{self._what}: ends after an extended header")
                 return None
             entry = parse_block(block, self._what)
             if entry.type == _PAX:
-                extended += pax.parse_records(self._special(entry), self._what)
+                said = pax.Extended(self._what, self._globals) if said is None else said
+                self._charge(said.add(self._special(entry), self._records_left))
             elif entry.type == _PAX_GLOBAL:
-                self._globals.update(pax.parse_records(self._special(entry), self._what))
+                self._add_global(self._special(entry))
             elif entry.type == _LONG_NAME:
                 long_name = self._special(entry).rstrip(b"\0")
             elif entry.type == _LONG_LINK:
                 long_link = self._special(entry).rstrip(b"\0")
             elif entry.type == _VOLUME_LABEL:
-                self._announce(entry.size)
+                self._special(entry)
             else:
-                return self._complete(entry, block, extended, long_name, long_link)
+                entry.name = entry.name if long_name is None else long_name
+                entry.link = entry.link if long_link is None else long_link
+                return self._complete(entry, block, self._globals if said is None else said)
 
-    def _complete(
-        self,
-        entry: Entry,
-        block: bytes,
-        extended: list[tuple[bytes, bytes]],
-        long_name: bytes | None,
-        long_link: bytes | None,
-    ) -> Entry:
-        entry.name = entry.name if long_name is None else long_name
-        entry.link = entry.link if long_link is None else long_link
-        pax.apply_records(entry, [*self._globals.items(), *extended], self._what)
+    def _complete(self, entry: Entry, block: bytes, said: pax.Extended) -> Entry:
+        if said:
+            said.override(entry)
+        if b"\0" in entry.name or b"\0" in entry.link:
+            raise ImageError(f"{self._what}: a name holds a NUL byte")
         if entry.type not in _KNOWN:
             raise ImageError(f"{self._what}: entry {shown(entry.name)}: unknown type {entry.type!r}")
         if entry.type in _REGULAR and entry.name.endswith(b"/"):
@@ -124,13 +120,32 @@ class TarReader:
         if entry.type == _OLD_SPARSE:
             pax.read_old_sparse(entry, block, self._exactly, self._caps, self._what)
         else:
-            pax.read_sparse(entry, dict(extended), extended, self._take, self._caps, self._what)
+            pax.read_sparse(entry, said, self._take, self._caps, self._what)
+        self._charge(2 * len(entry.extents or ()))
         if entry.type in _REGULAR:
             entry.type = b"0"
         self.count += 1
+        self._records_left += self._caps.records_per_entry
         if self.count > self._caps.entries:
             raise ImageError(f"{self._what}: more than {self._caps.entries} entries", hint="this looks like a bomb")
         return entry
+
+    def _charge(self, count: int) -> None:
+        """Account for records, or for numbers of a map of holes."""
+        self._records_left -= count
+        if self._records_left < 0:
+            raise ImageError(f"{self._what}: {pax.TOO_MANY_RECORDS}", hint="this looks like a bomb")
+
+    def _add_global(self, content: bytes) -> None:
+        """Take in a header that holds for all entries to come; what it says of holes is of no file and left out."""
+        self._charge(self._globals.add(content, self._records_left))
+        self._globals.sparse.clear()
+        self._globals.sparse_map.clear()
+        if self._globals.bytes_kept() > self._caps.global_bytes:
+            raise ImageError(
+                f"{self._what}: global headers say more than {self._caps.global_bytes} bytes of every entry",
+                hint="this looks like a bomb",
+            )
 
     def _announce(self, size: int) -> None:
         self._data_left = size
@@ -138,8 +153,11 @@ class TarReader:
 
     def _special(self, entry: Entry) -> bytes:
         """Read the data of an extended header."""
-        if entry.size > self._caps.header_bytes:
-            raise ImageError(f"{self._what}: an extended header of {entry.size} bytes")
+        self._header_left -= BLOCK + entry.size
+        if self._header_left < 0:
+            raise ImageError(
+                f"{self._what}: more than {self._caps.header_bytes} bytes of extended headers before one entry"
+            )
         self._announce(entry.size)
         return self.read_data(entry.size)
 
@@ -151,16 +169,12 @@ class TarReader:
         return self._exactly(size)
 
     def _header_block(self) -> bytes | None:
-        """Return the next block, None at the end of the archive."""
+        """Return the next block, None at the end: a block of zeros or, as tar(1) has it, nothing more."""
         block = self._exactly(BLOCK, or_nothing=True)
-        if not block:
-            if self._end_required:
-                raise ImageError(f"{self._what}: truncated: the end marker is missing")
-            return None
-        return None if block == _ZERO_BLOCK else block
+        return None if not block or block == _ZERO_BLOCK else block
 
     def _read_to_end(self) -> None:
-        """Read the padding behind the end marker; anything but zeros there is foul."""
+        """Read the padding after the end marker; anything but zeros there is foul."""
         while True:
             if self._buffer.count(0, self._at) != len(self._buffer) - self._at:
                 raise ImageError(f"{self._what}: garbage after the end marker")
@@ -177,15 +191,15 @@ class TarReader:
         self._padding = 0
 
     def _jump(self) -> None:
-        """Leave out what is behind the buffer, if the stream can."""
+        """Leave out what comes after the buffer, if the stream can."""
         skip = getattr(self._stream, "skip", None)
-        behind = self._data_left - (len(self._buffer) - self._at)
-        if skip is None or behind <= 0:
+        after = self._data_left - (len(self._buffer) - self._at)
+        if skip is None or after <= 0:
             return
-        if not skip(behind):
+        if not skip(after):
             raise ImageError(f"{self._what}: truncated")
-        self._data_left -= behind
-        self._consumed += behind
+        self._data_left -= after
+        self._consumed += after
 
     def _some(self, limit: int) -> bytes:
         """Return at least one byte."""

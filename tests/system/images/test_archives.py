@@ -6,26 +6,27 @@ import gzip
 import io
 import json
 import os
+import tarfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import zstandard
 
 from plugengine.errors import ImageError, NotFoundError, UsageError
 from plugengine.images.config import machine_architecture
 from plugengine.images.store import ImageStore
 from plugengine.images.tar.limits import CONFIG_BYTES, MANIFEST_BYTES
 from tests.system.images import archives as a
-from tests.unit.images.tars import make_tar, member
+from tests.unit.images.tars import make_tar, member, zstd
 
+NOBODY = 4_294_967_294  # (uid_t) -2
 LAYER = a.descriptor(a.LOW, f"{a.OCI}.layer.v1.tar")
 OUTER: dict[str, Callable[[bytes], bytes]] = {
     "plain": bytes,
     "gzip": gzip.compress,
-    "zstd": zstandard.ZstdCompressor().compress,
+    "zstd": zstd.compress,
 }
 
 
@@ -115,6 +116,26 @@ def test_a_layer_that_is_a_link_to_another_is_followed_as_docker_wrote_it(store:
     [image] = store.load(io.BytesIO(tar))
     assert image.diff_ids == (a.digest(a.LOW), a.digest(a.LOW))
     assert store.inspect(image.id)["Size"] == image.size_bytes
+
+
+@pytest.mark.parametrize("outer", OUTER)
+def test_tars_without_an_end_marker_are_loaded_and_imported_alike(store: ImageStore, outer: str) -> None:
+    layer = a.LOW.rstrip(b"\0")
+    layer += bytes(-len(layer) % 512)
+    assert len(layer) < len(a.LOW) - 512
+    archive = a.pack(a.docker_parts(layer)).rstrip(b"\0")
+    archive += bytes(-len(archive) % 512)
+    [loaded] = store.load(io.BytesIO(OUTER[outer](archive)))
+    imported = store.import_rootfs(io.BytesIO(OUTER[outer](layer)), "x")
+    assert motd(loaded) == motd(imported) == "low\n"
+
+
+@pytest.mark.parametrize("id_", [-2, NOBODY])
+def test_an_image_whose_files_are_nobodys_is_loaded(store: ImageStore, id_: int) -> None:
+    layer = make_tar([member("f", uid=id_, gid=id_)], form=tarfile.GNU_FORMAT)
+    [image] = load(store, a.docker_parts(layer))
+    found = os.stat(f"{image.layers[-1]}/f")
+    assert (found.st_uid, found.st_gid) == (NOBODY, NOBODY)
 
 
 def test_of_several_platforms_this_machine_gets_its_own(store: ImageStore) -> None:
@@ -224,8 +245,8 @@ def test_every_truncation_of_an_archive_is_refused(store: ImageStore, form: str)
     data = a.pack((a.docker_parts if form == "docker" else a.oci_parts)(a.LOW, a.HIGH))
     packed = gzip.compress(data)
     for length in range(0, len(data.rstrip(b"\0")), 1777):
-        refuse(store, "truncated|missing", data[:length])
-        refuse(store, "truncated|not a tar", packed[: len(packed) * length // len(data)])
+        refuse(store, "truncated|missing|no image archive", data[:length])
+        refuse(store, "truncated|no image archive", packed[: len(packed) * length // len(data)])
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import tarfile
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -35,7 +36,8 @@ def records(*pairs: tuple[bytes, bytes]) -> bytes:
     """Return PAX records, their lengths counted by trial."""
     out = b""
     for key, value in pairs:
-        length = next(n for n in range(10_000_000) if n == len(b"%d %s=%s\n" % (n, key, value)))
+        rest = len(key) + len(value) + len(b" =\n")
+        length = next(rest + digits for digits in range(1, 9) if len(str(rest + digits)) == digits)
         out += b"%d %s=%s\n" % (length, key, value)
     return out
 
@@ -124,6 +126,28 @@ def test_a_global_header_holds_until_an_entry_says_otherwise() -> None:
     assert [(entry.name, entry.uid) for entry in entries(data)] == [(b"a", 7), (b"b", 8)]
 
 
+def test_an_empty_record_takes_back_what_a_global_header_said() -> None:
+    data = finished(
+        special(b"g", records((b"uid", b"7"), (b"gid", b"8"))), special(b"x", records((b"uid", b""))), plain(b"a"),
+        plain(b"b"),
+    )  # fmt: skip
+    assert [(entry.uid, entry.gid) for entry in entries(data)] == [(0, 8), (7, 8)]
+
+
+NOBODY = 4_294_967_294
+
+
+def test_an_owner_below_zero_is_what_the_kernel_makes_of_it() -> None:
+    block = bytearray(plain(b"f"))
+    block[108:116] = block[116:124] = (-2).to_bytes(8, "big", signed=True)
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    in_pax = special(b"x", records((b"uid", b"-2"), (b"gid", b"-2"))) + plain(b"f")
+    for tar in (bytes(block), in_pax):
+        [entry] = entries(finished(tar))
+        assert (entry.uid, entry.gid) == (NOBODY, NOBODY)
+
+
 def test_a_directory_of_old_is_a_file_whose_name_ends_in_a_slash() -> None:
     assert entries(finished(plain(b"old/")))[0].type == b"5"
 
@@ -196,19 +220,24 @@ def test_a_map_of_endless_holes_is_refused() -> None:
 # --- damage ---
 
 
-def test_every_truncation_is_noticed() -> None:
-    data = make_tar([member("d", "directory"), member("d/f", content=b"x" * 700), member("n" * 200)])
-    end = len(data.rstrip(b"\0"))
-    for length in range(0, end, 37):
-        with pytest.raises(ImageError, match="truncated"):
+def test_every_truncation_within_an_entry_is_noticed() -> None:
+    parts = [
+        plain(b"d/", mode=0o755),
+        plain(b"d/f", b"x" * 700),
+        special(b"x", records((b"path", b"n" * 200))) + plain(),
+    ]
+    data = b"".join(parts)
+    complete = {len(b"".join(parts[:number])) for number in range(len(parts) + 1)}
+    for length in {*range(0, len(data), 37), *range(0, len(data), 512)} - complete:
+        with pytest.raises(ImageError, match=r"truncated|after an extended header"):
             read(data[:length])
 
 
-def test_a_missing_end_marker_is_noticed_unless_a_digest_covers_the_archive() -> None:
-    data = plain(b"f", b"x")
-    with pytest.raises(ImageError, match="the end marker is missing"):
-        read(data)
-    assert len(read(data, end_required=False)) == 1
+def test_an_archive_may_end_without_the_end_marker() -> None:
+    data = plain(b"f", b"x") + plain(b"g")
+    assert [entry.name for entry in entries(data)] == [b"f", b"g"]
+    assert [entry.name for entry in entries(data + bytes(512))] == [b"f", b"g"]
+    assert entries(b"") == []
 
 
 def test_garbage_behind_the_end_marker_is_refused() -> None:
@@ -228,9 +257,9 @@ def test_garbage_behind_the_end_marker_is_refused() -> None:
         (finished(special(b"x", records((b"size", b"-1"))), plain()), "no number"),
         (finished(special(b"x", records((b"size", b"1" * 30))), plain()), "no number"),
         (finished(special(b"x", records((b"path", b"a\0b"))), plain()), "NUL"),
-        (finished(special(b"x", records((b"path", b"a")))), "behind an extended header"),
-        (encode_header(Header(name=b"f", type=b"x", size=7 << 30)), "extended header of 7516192768 bytes"),
-        (encode_header(Header(name=b"f", type=b"L", size=2 << 20)), "extended header of 2097152 bytes"),
+        (finished(special(b"x", records((b"path", b"a")))), "after an extended header"),
+        (encode_header(Header(name=b"f", type=b"x", size=7 << 30)), "more than 1048576 bytes of extended headers"),
+        (encode_header(Header(name=b"f", type=b"L", size=2 << 20)), "more than 1048576 bytes of extended headers"),
     ],
     ids=lambda value: None if isinstance(value, bytes) else value,
 )
@@ -243,6 +272,48 @@ def test_more_entries_than_allowed_are_refused() -> None:
     data = make_tar(member(f"f{number}") for number in range(11))
     with pytest.raises(ImageError, match="more than 10 entries"):
         read(data, caps=Caps(entries=10))
+
+
+COMMENT = records((b"comment", b"c" * (1 << 19)))
+JUNK = b"6 a=b\n" * 100_000
+MAP = b"0," * 200_000 + b"0,0"
+ATTRIBUTES = records(*((b"SCHILY.xattr.user.%04d" % number, b"v") for number in range(500)))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ([special(b"x", COMMENT)] * 100, "more than 1048576 bytes of extended headers"),
+        ([special(b"g", COMMENT)] * 100, "more than 1048576 bytes of extended headers"),
+        ([special(b"L", b"n" * (1 << 19)), special(b"K", b"n" * (1 << 19))] * 50, "more than 1048576 bytes"),
+        ([special(b"x", b"")] * 3000, "more than 1048576 bytes of extended headers"),
+        ([special(b"V", b"")] * 3000, "more than 1048576 bytes of extended headers"),
+        ([special(b"g", ATTRIBUTES), plain()], "global headers say more than 4096 bytes"),
+        ([special(b"g", records((b"path", b"p" * 5000))), plain()], "global headers say more than 4096 bytes"),
+        ([special(b"x", JUNK) + plain()] * 50, "too many records"),
+        ([special(b"g", JUNK) + plain()] * 50, "too many records"),
+        ([special(b"x", records((b"GNU.sparse.size", b"0"), (b"GNU.sparse.map", MAP))) + plain()] * 50, "too many rec"),
+    ],
+    ids=["x", "g", "long names", "empty x", "labels", "attributes", "path", "junk x", "junk g", "maps"],
+)
+def test_headers_that_cost_more_than_their_size_are_refused(data: list[bytes], reason: str) -> None:
+    with pytest.raises(ImageError, match=reason):
+        read(finished(*data), caps=Caps(records=1 << 17))
+
+
+def test_what_comes_before_one_entry_is_bounded_in_memory() -> None:
+    whole = finished(*[special(b"x", COMMENT)] * 100)
+    tracemalloc.start()
+    with pytest.raises(ImageError, match="more than 1048576 bytes of extended headers"):
+        read(whole)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 << 20
+
+
+def test_of_global_headers_only_what_means_something_is_kept() -> None:
+    data = [special(b"g", records((b"comment", b"c" * 9000))) + plain(b"f%d" % number) for number in range(20)]
+    assert len(entries(finished(special(b"g", records((b"gid", b"5"))), *data))) == 20
 
 
 @given(st.binary(max_size=1600))
