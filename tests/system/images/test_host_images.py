@@ -130,8 +130,8 @@ def test_the_python_image_can_be_made_by_the_distributions_interpreter(tmp_path:
     site = os.path.dirname(os.path.dirname(sys.modules["msgspec"].__file__ or ""))
     program = (
         "import sys; sys.path += [sys.argv[1], sys.argv[3]]\n"
-        "from plugengine.images import hostfiles\n"
-        "tree, config = hostfiles.python()\n"
+        "from plugengine.images.sources.host import files\n"
+        "tree, config = files.python()\n"
         "tree.build(sys.argv[2])\n"
     )
     target = tmp_path / "layer"
