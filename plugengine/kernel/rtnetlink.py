@@ -45,11 +45,15 @@ MACVLAN_MODE_BRIDGE = 4
 MACVLAN_MODE_PASSTHRU = 8
 
 IFLA_INET_CONF = 1
+IFLA_INET6_CONF = 2
 RTEXT_FILTER_SKIP_STATS = 1 << 3
 NO_MASTER = 0xFFFFFFFF
 
 # include/uapi/linux/ip.h
 IPV4_DEVCONF_FORWARDING = 1
+
+# include/uapi/linux/ipv6.h
+DEVCONF_DISABLE_IPV6 = 26
 
 # include/uapi/linux/veth.h
 VETH_INFO_PEER = 1
@@ -132,11 +136,19 @@ class Link:
     @property
     def forwarding(self) -> int | None:
         """The setting net.ipv4.conf.NAME.forwarding; None: it takes no IPv4 packets."""
-        settings = dict(attributes(dict(attributes(self._families)).get(socket.AF_INET, b""))).get(IFLA_INET_CONF)
+        # An array that begins with the first setting, which has the number 1.
+        return self._setting(socket.AF_INET, IFLA_INET_CONF, IPV4_DEVCONF_FORWARDING - 1)
+
+    @property
+    def ipv6(self) -> bool:
+        """Whether it takes IPv6 packets."""
+        return self._setting(socket.AF_INET6, IFLA_INET6_CONF, DEVCONF_DISABLE_IPV6) == 0
+
+    def _setting(self, family: int, array: int, number: int) -> int | None:
+        settings = dict(attributes(dict(attributes(self._families)).get(family, b""))).get(array)
         if settings is None:
             return None
-        # An array of numbers that begins with the first setting, which has the number 1.
-        value: int = _S32.unpack_from(settings, (IPV4_DEVCONF_FORWARDING - 1) * _S32.size)[0]
+        value: int = _S32.unpack_from(settings, number * _S32.size)[0]
         return value
 
 

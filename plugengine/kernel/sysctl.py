@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 IP_FORWARD = "net/ipv4/ip_forward"
 
@@ -20,6 +25,31 @@ def route_localnet(interface: str) -> str:
 def accept_ra(interface: str) -> str:
     """Name the setting that lets router advertisements configure an interface; CVE-2020-13401."""
     return f"net/ipv6/conf/{interface}/accept_ra"
+
+
+def disable_ipv6(interface: str) -> str:
+    """Name the setting that keeps an interface from having IPv6 addresses and taking IPv6 packets."""
+    return f"net/ipv6/conf/{interface}/disable_ipv6"
+
+
+@contextmanager
+def born_without_ipv6() -> Iterator[None]:
+    """Have interfaces that are made meanwhile in this network namespace start without IPv6.
+
+    Else the kernel gives each a link-local address, by which services on `::` are reached past whatever rules there are
+    for IPv4. Should a container's owner turn IPv6 on, router advertisements still do not configure these interfaces.
+    """
+    try:
+        before = read(disable_ipv6("default"))
+    except FileNotFoundError:  # a kernel without IPv6
+        yield
+        return
+    write(accept_ra("default"), "0")
+    write(disable_ipv6("default"), "1")
+    try:
+        yield
+    finally:
+        write(disable_ipv6("default"), before)
 
 
 def read(name: str) -> str:

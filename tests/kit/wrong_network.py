@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from plugengine.errors import ConflictError, DriverError
 from plugengine.kernel import rtnetlink, sysctl
+from plugengine.kernel.links import in_namespace
 from plugengine.kernel.netlink import NETLINK_ROUTE, NetlinkSocket
 from plugengine.model import Attachment, Host, Network, NetworkRequest, NetworkStats, Port, Record
 from tests.kit.spoiling import Wrong
@@ -96,6 +97,13 @@ def collects_nothing(host: Host, networks: tuple[Network, ...], valid_ids: froze
 def lets_networks_meet(request: NetworkRequest) -> Attachment:
     made = bridge.pe_network_attach(request)
     subprocess.run(["nft", "flush", "chain", "ip", "plugengine", "forward"], check=True)
+    return made
+
+
+def leaves_ipv6_on(request: NetworkRequest) -> Attachment:
+    made = bridge.pe_network_attach(request)
+    with in_namespace(request.netns):
+        sysctl.write(sysctl.disable_ipv6("eth0"), "0")
     return made
 
 
@@ -224,6 +232,8 @@ WRONG = [
           {"pe_network_attach": lets_networks_meet}),
     Wrong("lets_networks_of_a_router_meet", bridge, "network.isolation.router", "of another network",
           {"pe_network_attach": lets_networks_meet}),
+    Wrong("leaves_ipv6_on", bridge, "network.isolation.ipv6", "IPv6 addresses nobody gave it",
+          {"pe_network_attach": leaves_ipv6_on}),
     Wrong("makes_a_router_of_the_host", bridge, "network.forwarding.others", "the host forwards from one of its links",
           {"pe_network_create": makes_a_router_of_the_host}),
     Wrong("forwards_forever", bridge, "network.forwarding.restored", "interfaces that forward: .*kit0",

@@ -120,8 +120,11 @@ def _ensure_bridge(rtnetlink: NetlinkSocket, plan: Plan, link: Link | None) -> b
     if link.mtu != plan.mtu:
         requests.append(rtnl.set_mtu(plan.bridge, plan.mtu))
     requests.append(rtnl.new_address(link.index, plan.gateway, plan.bridge))
+    if link.ipv6:
+        # It is for IPv4 only: containers would reach what the host serves on [::] past all rules for IPv4.
+        sysctl.write(sysctl.accept_ra(plan.bridge), "0")
+        sysctl.write(sysctl.disable_ipv6(plan.bridge), "1")
     if not link.up:
-        _refuse_advertisements(plan.bridge)
         requests.append(rtnl.link_up(plan.bridge))
     rtnetlink.execute(*requests, accept=_HAVE)
     if made:
@@ -164,13 +167,6 @@ def _bring_back_ports(rtnetlink: NetlinkSocket, plan: Plan, index: int) -> None:
         mark = marked_container(link.alias)
         if mark is not None and split_owner(mark)[1] == plan.label:
             rtnetlink.execute(rtnl.set_master(link.name, index), accept=_GONE)
-
-
-def _refuse_advertisements(interface: str) -> None:
-    try:
-        sysctl.write(sysctl.accept_ra(interface), "0")
-    except FileNotFoundError:
-        return  # a kernel without IPv6
 
 
 def _unmake(bridge: str, subnet: str | None) -> None:

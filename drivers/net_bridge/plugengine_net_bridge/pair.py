@@ -49,12 +49,8 @@ def make(host: NetlinkSocket, pair: Pair) -> tuple[str, int | None]:
     if bridge is None:
         raise OSError(errno.ENODEV, os.strerror(errno.ENODEV), pair.plan.bridge)
     with in_namespace(pair.netns):
-        try:
-            # Inherited by the interface about to be born.
-            sysctl.write(sysctl.accept_ra("default"), "0")
-        except FileNotFoundError:
-            pass  # a kernel without IPv6
-        name = _new_veth(host, pair, bridge.index)
+        with sysctl.born_without_ipv6():
+            name = _new_veth(host, pair, bridge.index)
         inside = InterfaceSocket()
         try:
             inside.up("lo")

@@ -101,24 +101,19 @@ def _find_parent(host: NetlinkSocket, network: Network) -> Link:
 
 def _make(host: NetlinkSocket, parent: Link, wanted: _Wanted, fd: int) -> str:
     """Make the interface where it belongs, so that the host never has it; return its name: the first free ethN."""
-    with in_namespace(fd):
-        try:
-            # Inherited by the interface about to be born: IPv6 routers of the parent's network do not configure it.
-            sysctl.write(sysctl.accept_ra("default"), "0")
-        except FileNotFoundError:
-            pass  # a kernel without IPv6
-    for number in range(_MAX_INTERFACES):
-        name = f"eth{number}"
-        request = rtnl.new_macvlan(
-            name, parent=parent.index, mode=wanted.mode, mac=wanted.mac, mtu=wanted.mtu, netns=fd
-        )
-        (made,) = host.exchange([request])
-        if made.error is not None and made.error.errno == errno.EEXIST and _remove_inside(fd, name, wanted.mac):
-            (made,) = host.exchange([request])  # it was left by an earlier attempt
-        if made.error is None:
-            return name
-        if made.error.errno != errno.EEXIST:
-            raise made.error
+    with in_namespace(fd), sysctl.born_without_ipv6():
+        for number in range(_MAX_INTERFACES):
+            name = f"eth{number}"
+            request = rtnl.new_macvlan(
+                name, parent=parent.index, mode=wanted.mode, mac=wanted.mac, mtu=wanted.mtu, netns=fd
+            )
+            (made,) = host.exchange([request])
+            if made.error is not None and made.error.errno == errno.EEXIST and _remove_inside(fd, name, wanted.mac):
+                (made,) = host.exchange([request])  # it was left by an earlier attempt
+            if made.error is None:
+                return name
+            if made.error.errno != errno.EEXIST:
+                raise made.error
     raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), f"eth0 to eth{_MAX_INTERFACES - 1}")
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import closing
 
 from plugengine.model import Capability
 from plugengine.testing.cases import case, expect, expect_equal
 from plugengine.testing.network import view
+from plugengine.testing.network.container import Container
 from plugengine.testing.network.place import router
 from plugengine.testing.network.playground import FAR_ADDRESS, HOST_ADDRESS, WORLD_ADDRESS
 from plugengine.testing.network.subject import Subject
@@ -63,6 +65,30 @@ def the_loopback_of_the_host_is_not_reached(subject: Subject) -> None:
         targets = ["127.0.0.1", HOST_ADDRESS, *filter(None, [container.attached.gateway])]
         for address in targets:
             expect(not container.reaches(address, _ONLY_ON_LOOPBACK), f"reached the host's loopback at {address}")
+
+
+@case("network.isolation.ipv6", needs=[Capability.ADDRESSES], claim="contract")
+def without_an_ipv6_address_there_is_no_ipv6(subject: Subject) -> None:
+    """A container without an IPv6 address has no link-local one either, and reaches nothing the host serves on [::]."""
+    container = subject.attached()
+    if any(":" in address for address in container.addresses):
+        return
+    with container.inside():
+        found = view.ipv6_addresses()
+    outside = {address: link for address, link in found.items() if link != "lo"}
+    expect(not outside, f"the container has IPv6 addresses nobody gave it: {outside}")
+    _expect_host_apart(subject, container)
+
+
+def _expect_host_apart(subject: Subject, container: Container) -> None:
+    """Try every address of the host's, by each interface of the container."""
+    with container.inside():
+        scopes = [socket.if_nametoindex(interface.name) for interface in container.attached.interfaces]
+    with closing(subject.here.listen(_PORT, "::")):
+        for address, link in view.ipv6_addresses().items():
+            for scope in scopes:
+                reached = link != "lo" and container.reaches(f"{address}%{scope}", _PORT)
+                expect(not reached, f"reached the host at {address} of {link}")
 
 
 @case("network.isolation.no-interface", refused=Capability.HOST_NAMESPACE)

@@ -118,6 +118,16 @@ def forwarding() -> tuple[str, ...]:
     return tuple(found)
 
 
+def ipv6_addresses() -> dict[str, str]:
+    """Return the link of each IPv6 address, also of those the kernel gives for the link alone."""
+    try:
+        with open("/proc/thread-self/net/if_inet6", encoding="ascii") as stream:
+            lines = [line.split() for line in stream]
+    except FileNotFoundError:  # a kernel without IPv6
+        return {}
+    return {socket.inet_ntop(socket.AF_INET6, bytes.fromhex(line[0])): line[-1] for line in lines}
+
+
 def routes() -> tuple[Route, ...]:
     """Return the routes to other machines, of both families."""
     made = []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import closing
 
 import msgspec
 
+from plugengine.testing.network import view
 from tests.drivers.net_bridge.world import HOST_OUTSIDE, NEIGHBOUR, NETWORK, OTHER, World, port, talk
 
 
@@ -109,3 +111,37 @@ def test_router_advertisements_are_refused_on_both_sides(world: World) -> None:
     for place, interface in ((world.host, "pe0"), (guest, "eth0")):
         with place.inside(), open(f"/proc/sys/net/ipv6/conf/{interface}/accept_ra") as stream:
             assert stream.read().strip() == "0"
+
+
+def test_the_host_is_not_reached_by_ipv6_past_the_rules_for_ipv4(world: World) -> None:
+    """What listens on [::] answers neither a guest, nor one that has turned IPv6 on for itself."""
+    guest = world.attached()
+    with world.host.inside():
+        assert "pe0" not in view.ipv6_addresses().values()
+    with guest.inside():
+        assert set(view.ipv6_addresses().values()) <= {"lo"}
+        index = socket.if_nametoindex("eth0")
+    guest.run("sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=0", "net.ipv6.conf.eth0.accept_dad=0")
+    guest.run("ip", "link", "set", "eth0", "down")
+    guest.run("ip", "link", "set", "eth0", "up")
+    with guest.inside():
+        assert "eth0" in view.ipv6_addresses().values()
+    with closing(world.host.listen(80, "::")) as server:
+        talk(guest.connect(str(NETWORK.gateway), 80), server)
+        for address, link in view.ipv6_addresses().items():
+            assert link == "lo" or not guest.reaches(f"{address}%{index}", 80), f"{address} of {link}"
+
+
+def test_a_bridge_that_got_ipv6_back_loses_it_at_the_next_create(world: World) -> None:
+    world.attached()
+    world.host.run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
+    world.host.run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=0")
+    assert "pe0" in view.ipv6_addresses().values()
+    world.attached()
+    assert "pe0" not in view.ipv6_addresses().values()
+
+
+def test_interfaces_a_guest_makes_later_have_ipv6_as_ever(world: World) -> None:
+    guest = world.attached()
+    guest.run("ip", "link", "add", "own0", "type", "veth", "peer", "name", "own1")
+    guest.run("ip", "-6", "address", "add", "2001:db8::1/64", "dev", "own0", "nodad")

@@ -15,6 +15,7 @@ from typing import Final
 from plugengine.errors import ConflictError, DriverError, NotSupportedError, UsageError
 from plugengine.hookspecs import API_VERSION, hookimpl
 from plugengine.kernel import rtnetlink as rtnl
+from plugengine.kernel import sysctl
 from plugengine.kernel.addresses import InterfaceSocket, format_mac, mac_of, parse_mac
 from plugengine.kernel.links import in_namespace
 from plugengine.kernel.netlink import NETLINK_ROUTE, NetlinkSocket
@@ -86,6 +87,8 @@ def pe_network_create(network: Network) -> Record:
                 bridge = rtnl.find(netlink, name)
             if bridge is None or bridge.alias != _BRIDGE_MARK + network.name:
                 raise ConflictError(f"network {network.name}: link {name} belongs to someone else")
+            if bridge.ipv6:  # containers would reach what the host serves on [::] by its link-local address
+                sysctl.write(sysctl.disable_ipv6(name), "1")
             if not bridge.up:
                 netlink.execute(rtnl.link_up(name))
             _make_tunnel(netlink, network, settings, bridge)
@@ -126,7 +129,8 @@ def pe_network_attach(request: NetworkRequest) -> Attachment:
             pair = rtnl.new_veth(
                 host_end, master=bridge.index, mtu=bridge.mtu, peer=_GUEST, peer_mac=mac, netns=request.netns
             )
-            netlink.execute(pair, rtnl.set_alias(host_end, mark))
+            with in_namespace(request.netns), sysctl.born_without_ipv6():
+                netlink.execute(pair, rtnl.set_alias(host_end, mark))
             _set_up(request.netns, address)
         except OSError as exc:
             rtnl.delete(netlink, host_end)
