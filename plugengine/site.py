@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from plugengine.model import Host, HostPath
 from plugengine.plugins import choice
-from plugengine.plugins.drivers import DriverSet
+from plugengine.plugins.drivers import Driver, DriverSet, open_driver, open_observers
 from plugengine.plugins.registry import Registry
 from plugengine.spec import ContainerSpec, DriverChoice
 from plugengine.state.locations import Locations
@@ -80,6 +80,19 @@ class Site:
             for kind in choice.KINDS
             if (name := getattr(chosen, kind)) not in self.registry.names(kind)
         )
+
+    def driver_of(self, chosen: DriverChoice, kind: str) -> Driver:
+        """Return one of a container's drivers alone, whatever has become of the others.
+
+        Raises:
+            NotFoundError, ConflictError, DriverLoadError: It was uninstalled, is offered twice, or is broken.
+        """
+        return open_driver(self.registry, kind, getattr(chosen, kind))
+
+    @cached_property
+    def observe(self) -> Callable[..., Any] | None:
+        """The observers, for what is not done through the drivers of a container; None where there are none."""
+        return open_observers(self.registry)
 
     def drivers(self, chosen: DriverChoice) -> DriverSet:
         """Return exactly these drivers in a plugin manager of their own, made once in a process."""

@@ -35,14 +35,21 @@ class App:
         """
         return self.open_engine()
 
-    def open_engine(self, *, mend: bool = True, expect_start: bool = False) -> Engine:
-        """Open the engine, unless it is open; without `mend` what the dead have left stays to be looked at."""
+    def open_engine(self, *, recover: bool = True, expect_start: bool = False) -> Engine:
+        """Open the engine, unless it is open; without `recover` what killed processes left stays to be looked at."""
         if self._engine is None:
             from plugengine.engine import Engine
 
             self._engine = Engine(
-                self._root, self._run_root, environ=self.environ, short_lived=True, mend=mend, expect_start=expect_start
+                self._root,
+                self._run_root,
+                environ=self.environ,
+                short_lived=True,
+                recover=recover,
+                expect_start=expect_start,
             )
+            for notice in self._engine.notices:
+                self.warn(notice)
         return self._engine
 
     def close(self) -> None:

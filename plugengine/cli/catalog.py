@@ -82,7 +82,7 @@ BENCH: Final[Mapping[str, Entry]] = {
 }
 
 SYSTEM: Final[Mapping[str, Entry]] = {
-    "check": Entry(f"{_HOME}.system:check", "Report what crashes left behind; mend it with --repair"),
+    "check": Entry(f"{_HOME}.system:check", "Report what crashes left behind; remove or restore it with --repair"),
     "reset": Entry(f"{_HOME}.system:reset", "Remove all containers, images, volumes and networks"),
     "info": Entry(f"{_HOME}.info:info", "Show where the engine works and with what"),
 }

@@ -72,4 +72,8 @@ def conclude(app: App, row: ContainerRow, outcome: Outcome) -> int:
         )
     if outcome.error:
         app.complain(f"container {row.name}: {outcome.error}")
+    if outcome.not_removed:
+        app.complain(
+            f"container {row.name}: could not be removed: {outcome.not_removed}", hint=f"pe rm --force {row.name}"
+        )
     return outcome.exit_code

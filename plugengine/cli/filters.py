@@ -16,7 +16,6 @@ _LIVE: Final = ("starting", *LIVE)
 STATES: Final[Mapping[str, str]] = {
     "creating": "created",
     "starting": "created",
-    "stopping": "running",
 }
 
 

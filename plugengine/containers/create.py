@@ -85,7 +85,7 @@ def create(site: Site, spec: ContainerSpec) -> ContainerRow:
             site.drop_spare()  # it does not see what was mounted since, unless the host shares its mounts
         container_rows.update(site.state, row.id, status="created", expect=("creating",), records=records, owner=None)
     except BaseException:
-        remove_half_made(site, row, drivers)
+        remove_half_made(site, row, drivers.storage)
         raise
     Teller(drivers.observe, row.id)("create", name=row.name, image=spec.image)
     return msgspec.structs.replace(row, status="created", records=records, owner=None)

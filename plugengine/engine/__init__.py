@@ -31,10 +31,13 @@ class Engine:
         short_lived: This process ends with its last command, so that a monitor may be its direct child, which saves
             two milliseconds; in a process that lives on such children would stay as zombies.
         expect_start: A container will be started at once: its monitor is forked ahead, to settle meanwhile.
-        mend: Mend what processes killed since the last command have left behind; `check` only tells of it.
+        recover: Recover containers whose owner was killed. It is done by processes of their own; this one waits for
+            them a moment and no longer, see `notices`.
 
-    One object may be used by one thread
-    at a time; many processes may work on the same roots.
+    One object may be used by one thread at a time; many processes may work on the same roots.
+
+    Attributes:
+        notices: What a caller should know of containers that were not recovered, or not yet; usually nothing.
 
     Raises:
         NotSupportedError: Not run by root.
@@ -48,7 +51,7 @@ class Engine:
         *,
         environ: Mapping[str, str] | None = None,
         short_lived: bool = False,
-        mend: bool = True,
+        recover: bool = True,
         expect_start: bool = False,
     ) -> None:
         if os.geteuid() != 0:
@@ -61,8 +64,9 @@ class Engine:
             from plugengine.monitor.spare import fork_spare
 
             self.site.spare = fork_spare(self.site)
-        if mend:
-            self._mend()
+        self.notices: tuple[str, ...] = ()
+        if recover:
+            self._recover()
 
     @cached_property
     def containers(self) -> Containers:
@@ -117,14 +121,14 @@ class Engine:
         """Close."""
         self.close()
 
-    def _mend(self) -> None:
+    def _recover(self) -> None:
         try:
-            live = container_rows.list_all(self.site.state, ("creating", "starting", *container_rows.LIVE, "removing"))
+            left = container_rows.abandoned(self.site.state)
         except StateError as exc:
             if not is_damage(exc):
                 raise
-            return  # every command will say the same, but for the one that mends it
-        if live:
-            from plugengine.operations.recovery import mend_dead
+            return  # every command will say the same, but for the one that repairs it
+        if left:
+            from plugengine.operations.lifecycle import recover_in_background
 
-            mend_dead(self.site, live)
+            self.notices = recover_in_background(self.site, left)

@@ -114,11 +114,24 @@ class Containers:
         number = None if signal is None else signal_number(signal)
         lifecycle.restart(self._site, self.get(reference), timeout_s=timeout_s, number=number)
 
-    def remove(self, reference: str, *, force: bool = False, volumes: bool = False) -> None:
-        """Remove a container, with `volumes` also its anonymous volumes."""
-        from plugengine.operations import lifecycle
+    def remove(self, reference: str, *, force: bool = False, volumes: bool = False) -> tuple[str, ...]:
+        """Remove a container, with `volumes` also its anonymous volumes.
 
-        lifecycle.remove(self._site, self.get(reference), force=force, with_volumes=volumes)
+        Args:
+            reference: Which one.
+            force: Kill one that runs; do without a storage driver that fails.
+            volumes: Those that no other container uses.
+
+        Returns:
+            A sentence for each thing that could not be removed with it.
+
+        Raises:
+            ConflictError: It runs, or somebody else works on it and does not come to an end.
+            DriverError: Its storage driver could not remove it.
+        """
+        from plugengine.operations.remove import remove
+
+        return remove(self._site, self.get(reference), force=force, with_volumes=volumes)
 
     def wait(self, reference: str) -> int:
         """Wait until a container ends and return its exit code."""
@@ -206,7 +219,3 @@ class Containers:
         from plugengine.operations.inspect import usage
 
         return usage(self._site, self.get(reference))
-
-    def missing_drivers(self, reference: str) -> tuple[str, ...]:
-        """Return those of a container's drivers that are not installed any more, as "storage driver NAME"."""
-        return self._site.missing(self.get(reference).choice)

@@ -59,7 +59,7 @@ class Images:
     def remove(self, reference: str, *, force: bool = False) -> builtins.list[str]:
         """Remove a name, and with its last name the image; return a line for each thing removed."""
         from plugengine.operations.inspect import containers_of
-        from plugengine.operations.recovery import follow_removed_layers
+        from plugengine.operations.system_check import follow_removed_layers
 
         lines = self._site.images.remove(reference, force=force, in_use=lambda image: containers_of(self._site, image))
         follow_removed_layers(self._site)

@@ -29,13 +29,13 @@ class System:
         self._site = site
 
     def check(self, *, repair: bool = False) -> list[Finding]:
-        """Return what killed processes or a crash left behind; with repair, mend it."""
-        from plugengine.operations.recovery import check
+        """Return what killed processes or a crash left behind; with repair, remove or restore it."""
+        from plugengine.operations.system_check import check
 
         return check(self._site, repair=repair)
 
     def reset(self) -> None:
         """Stop and remove everything: containers, networks, images, volumes."""
-        from plugengine.operations.recovery import reset
+        from plugengine.operations.system_check import reset
 
         reset(self._site)

@@ -12,6 +12,8 @@ import traceback
 from collections.abc import Callable
 from typing import Final, NoReturn
 
+import msgspec
+
 from plugengine.errors import ConflictError, PlugengineError
 from plugengine.kernel import credentials, files, mount, process
 from plugengine.kernel.process import ProcessId
@@ -124,7 +126,7 @@ def supervise(
         _open_log(site, row)
         try:
             _take_over(site, row, owner)
-            supervisor = Supervisor(site, row, connection, attach=attach, debug=debug)
+            supervisor = _supervisor(site, row, connection, attach=attach, debug=debug)
             code = supervisor.run()
         except PlugengineError as exc:
             report(connection, exc)
@@ -136,6 +138,17 @@ def supervise(
     finally:
         sys.stderr.flush()
         os._exit(code)
+
+
+def _supervisor(site: Site, row: ContainerRow, connection: socket.socket, *, attach: bool, debug: bool) -> Supervisor:
+    """Return who is to run the container; where its drivers cannot be loaded, the row is as it was before."""
+    try:
+        return Supervisor(site, row, connection, attach=attach, debug=debug)
+    except PlugengineError as exc:
+        state = msgspec.structs.replace(row.state, error=exc.message)
+        status = "exited" if row.state.started_ns else "created"
+        container_rows.update(site.state, row.id, status=status, container_state=state, owner=None)
+        raise
 
 
 def report(connection: socket.socket, exc: PlugengineError) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from plugengine.containers.plan import StartPlan, make_plan
-from plugengine.containers.remove import remove_container, remove_half_made
+from plugengine.containers.remove import mark_dead, remove_container, remove_half_made
 from plugengine.containers.steps import Live, Runner
 from plugengine.errors import PlugengineError, UsageError
 from plugengine.kernel.process import ProcessId
@@ -54,6 +54,7 @@ class Supervisor:
         self._waiters: list[Client] = []
         self._server: socket.socket | None = None
         self._error = ""
+        self._not_removed = ""  # why, if it was to be removed
         self._keep = False
         self._started_ns = 0
 
@@ -146,7 +147,7 @@ class Supervisor:
         if self._server is not None:
             self._server.close()
         if self._row.spec.auto_remove:
-            remove_half_made(self._site, self._row, self._drivers)
+            remove_half_made(self._site, self._row, self._drivers.storage)
             return
         state = msgspec.structs.replace(
             self._row.state, exit_code=error.exit_code, error=error.message, pid=0, finished_ns=time.time_ns()
@@ -313,13 +314,6 @@ class Supervisor:
             return 0
 
     def _record_end(self, process: GuestProcess, *, oom: bool) -> None:
-        if self._row.spec.auto_remove and not self._keep:
-            try:
-                remove_container(self._site, self._row, self._drivers, with_volumes=True)
-            except PlugengineError as exc:
-                sys.stderr.write(f"remove: {exc}\n")
-            else:
-                return
         state = msgspec.structs.replace(
             self._row.state,
             pid=0,
@@ -334,8 +328,19 @@ class Supervisor:
             finished_ns=time.time_ns(),
         )
         records = {key: value for key, value in self._row.records.items() if key not in ("cgroup", "network")}
+        row = msgspec.structs.replace(self._row, state=state, records=records)
+        if self._row.spec.auto_remove and not self._keep:
+            try:
+                remove_container(
+                    self._site, row, self._drivers.storage, with_volumes=True, observe=self._drivers.observe
+                )
+            except PlugengineError as exc:
+                sys.stderr.write(f"remove: {exc}\n")
+                mark_dead(self._site, row, exc.message)
+                self._not_removed = exc.message
+            return
         container_rows.update(
-            self._site.state, self._row.id, status="exited", container_state=state, records=records, owner=None
+            self._site.state, row.id, status="exited", container_state=row.state, records=row.records, owner=None
         )
 
     def _say_goodbye(self, process: GuestProcess, *, oom: bool) -> None:
@@ -346,7 +351,13 @@ class Supervisor:
                 os.unlink(self._site.locations.monitor_socket(self._row.id))
             except FileNotFoundError:
                 pass
-        event = {"event": "exit", "code": process.exit_code, "oom_killed": oom, "error": self._error}
+        event = {
+            "event": "exit",
+            "code": process.exit_code,
+            "oom_killed": oom,
+            "error": self._error,
+            "not_removed": self._not_removed,
+        }
         for client in [*process.clients, *self._waiters]:
             client.target = None
             client.send(wire.pack_json(wire.EVENT, event))

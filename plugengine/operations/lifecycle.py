@@ -7,13 +7,12 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 
-from plugengine.containers.remove import remove_container
-from plugengine.errors import ConflictError, DriverLoadError, NotFoundError, PlugengineError, StateError
+from plugengine.errors import ConflictError, NotFoundError, PlugengineError, StateError
 from plugengine.kernel.process import ProcessId, boot_id, open_pidfd
 from plugengine.plugins.observers import Teller
 from plugengine.site import Site
@@ -22,14 +21,12 @@ from plugengine.state.container_rows import LIVE, ContainerRow
 from plugengine.streams import attach_client, wire
 from plugengine.streams.attach_client import Outcome, Session, Streams
 
-if TYPE_CHECKING:
-    from plugengine.plugins.drivers import DriverSet
-
 DEFAULT_STOP_S: Final = 10
 STARTABLE: Final = ("created", "exited")
 _REMOVE_WAIT_S: Final = 15.0
 _START_WAIT_S: Final = 30.0
 _LOOK_AGAIN_S: Final = 0.02
+_RECOVERY_WAIT_S: Final = 2.0  # it takes a third of a second, most of it the start of an interpreter
 _KILL_AGAIN_S: Final = 0.5
 
 Log = Callable[[str], None]
@@ -54,8 +51,13 @@ def start(
         CommandNotFoundError, NotExecutableError: Its command.
         PlugengineError: Something else; the container is as it was before.
     """
+    row = settled(site, row)
     if row.status in LIVE:
         raise ConflictError(f"container {row.name}: is {row.status} already")
+    if row.status == "dead":
+        raise ConflictError(
+            f"container {row.name}: is dead: {row.state.error}", hint=f"remove it: pe rm --force {row.name}"
+        )
     container_rows.update(
         site.state, row.id, status="starting", expect=STARTABLE, owner=ProcessId.of(os.getpid()), boot_id=boot_id()
     )
@@ -117,8 +119,11 @@ def ask(site: Site, row: ContainerRow, request: Mapping[str, Any]) -> socket.soc
             connection.close()
             raise
     except OSError as exc:
-        if container_rows.get(site.state, row.id).status not in LIVE:
+        now = container_rows.get(site.state, row.id)
+        if now.status not in LIVE:
             raise ConflictError(f"container {row.name}: has just ended") from exc
+        if container_rows.is_abandoned(now) or container_rows.is_being_recovered(now):
+            raise ConflictError(f"container {row.name}: has ended with its monitor, which was killed") from exc
         raise StateError(
             f"container {row.name}: its monitor does not answer: {exc.strerror}", hint="pe system check --repair"
         ) from exc
@@ -155,7 +160,7 @@ def stop(site: Site, row: ContainerRow, *, timeout_s: int | None = None, number:
     Raises:
         StateError: It is still there after it was killed.
     """
-    row = _settled(site, row)
+    row = settled(site, row)
     if row.status not in LIVE:
         return
     if number is None:
@@ -163,8 +168,7 @@ def stop(site: Site, row: ContainerRow, *, timeout_s: int | None = None, number:
     if timeout_s is None:
         timeout_s = DEFAULT_STOP_S if row.spec.stop_timeout_s is None else row.spec.stop_timeout_s
     monitor = _monitor_pidfd(row)
-    if site.registry.names("hooks") and (drivers := usable_drivers(site, row)) is not None:
-        Teller(drivers.observe, row.id)("stop", name=row.name, signal=str(number))
+    Teller(site.observe, row.id)("stop", name=row.name, signal=str(number))
     try:
         send_signal(site, row, number)
     except ConflictError:
@@ -193,25 +197,58 @@ def _end_for_sure(site: Site, row: ContainerRow) -> bool:
     return False
 
 
-def _settled(site: Site, row: ContainerRow) -> ContainerRow:
-    """Return the row of a container once nobody is starting it any more.
+def settled(site: Site, row: ContainerRow) -> ContainerRow:
+    """Return the row of a container once nobody is starting or recovering it any more.
+
+    One whose owner is dead is recovered here and now: its caller is about to do something with it.
 
     Raises:
         ConflictError: That takes too long.
         NotFoundError: It was to be removed automatically, and has ended.
     """
     deadline = time.monotonic() + _START_WAIT_S
-    while row.status == "starting":
-        if time.monotonic() > deadline:
-            raise ConflictError(f"container {row.name}: is still starting after {_START_WAIT_S:.0f} s")
-        time.sleep(_LOOK_AGAIN_S)
+    while row.status == "starting" or container_rows.is_abandoned(row) or container_rows.is_being_recovered(row):
+        if container_rows.is_abandoned(row) and container_rows.claim(site.state, row):
+            from plugengine.operations.recovery import recover
+
+            recover(site, row)
+        elif time.monotonic() > deadline:
+            doing = "starting" if row.status == "starting" else "being recovered"
+            raise ConflictError(f"container {row.name}: is still {doing} after {_START_WAIT_S:.0f} s")
+        else:
+            time.sleep(_LOOK_AGAIN_S)
         row = container_rows.get(site.state, row.id)
     return row
 
 
+def recover_in_background(site: Site, rows: Sequence[ContainerRow]) -> tuple[str, ...]:
+    """Have containers without an owner recovered by other processes; wait a moment for them, and no longer.
+
+    Returns:
+        A sentence for each container that could not be recovered, or not yet.
+    """
+    from plugengine.operations import recovery_worker
+
+    left = {row.id: row for row in rows}
+    notices: list[str] = []
+    try:
+        with recovery_worker.start(site) as worker:
+            for report in worker.reports(timeout_s=_RECOVERY_WAIT_S):
+                left.pop(report.container_id, None)
+                if not report.repaired:
+                    notices.append(report.what)
+    except OSError as exc:
+        return (f"recovery of {len(left)} containers: {exc.strerror}",)
+    notices += [
+        f"container {row.name}: was {row.status} when its owner was killed; its recovery goes on in the background"
+        for row in left.values()
+    ]
+    return tuple(notices)
+
+
 def restart(site: Site, row: ContainerRow, *, timeout_s: int | None = None, number: int | None = None) -> None:
     """Stop and start; one to be removed at its end stays for this time."""
-    row = _settled(site, row)
+    row = settled(site, row)
     if row.spec.auto_remove and row.status in LIVE:
         try:
             with ask(site, row, {"op": "keep"}) as connection:
@@ -232,7 +269,7 @@ def stop_signal(row: ContainerRow) -> int:
 
 def wait(site: Site, row: ContainerRow) -> int:
     """Return the exit code of a container, waiting for its end."""
-    row = _settled(site, row)
+    row = settled(site, row)
     if row.status in LIVE:
         try:
             with ask(site, row, {"op": "wait"}) as connection:
@@ -296,42 +333,6 @@ def _thaw(site: Site, row: ContainerRow) -> None:
     except PlugengineError:
         if not _process_ended(row, 0):
             raise
-
-
-def remove(site: Site, row: ContainerRow, *, force: bool, with_volumes: bool) -> None:
-    """Remove a container; one that runs only with force.
-
-    Raises:
-        ConflictError: It runs.
-    """
-    if row.status in (*LIVE, "starting"):
-        if not force:
-            raise ConflictError(
-                f"container {row.name}: is {row.status}", hint=f"stop it first: pe stop {row.name}; or pe rm --force"
-            )
-        stop(site, row, timeout_s=0, number=signal.SIGKILL)
-        try:
-            row = container_rows.get(site.state, row.id)
-        except NotFoundError:
-            return  # it was to be removed automatically
-    container_rows.update(
-        site.state,
-        row.id,
-        status="removing",
-        expect=("created", "exited", "dead", "removing"),
-        records={**row.records, "remove_volumes": with_volumes},  # for whoever ends it if we are killed
-        owner=ProcessId.of(os.getpid()),
-        boot_id=boot_id(),
-    )
-    remove_container(site, row, usable_drivers(site, row), with_volumes=with_volumes)
-
-
-def usable_drivers(site: Site, row: ContainerRow) -> DriverSet | None:
-    """Return a container's drivers, or None when one of them was uninstalled or is broken."""
-    try:
-        return site.drivers(row.choice)
-    except (NotFoundError, ConflictError, DriverLoadError):
-        return None
 
 
 def _freeze(site: Site, row: ContainerRow, *, frozen: bool) -> None:

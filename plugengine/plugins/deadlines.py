@@ -44,6 +44,13 @@ def calls() -> dict[str, Call]:
     return {name: call for spec in SPECS.values() for name, call in calls_of(spec).items()}
 
 
+def recovery_s() -> float:
+    """Return how long the recovery of one container may take, with all the hooks it calls; 0: as long as it likes."""
+    undone = sum(seconds("cgroup", verb) for verb in ("create", "kill", "remove"))
+    undone += seconds("network", "detach") + seconds("network", "remove")
+    return undone + 2 * seconds("storage", "remove")  # once more for what the driver leaves in its directory
+
+
 def within(limit_s: float, call: Callable[[], T]) -> T:
     """Return what `call` returns, in any thread; a limit of 0 or less is none.
 

@@ -316,6 +316,15 @@ class DriverSet:
         self.observe: Callable[..., Any] | None = manager.hook.pe_event if observed else None
 
 
+def open_observers(registry: Registry) -> Callable[..., Any] | None:
+    """Return what tells the installed observers, alone in a manager; None where none can be told."""
+    if not registry.names("hooks"):
+        return None
+    manager = new_manager(registry, ())
+    problems = _add_observers(manager, registry)
+    return manager.hook.pe_event if len(problems) < len(registry.names("hooks")) else None
+
+
 def _add_observers(manager: pluggy.PluginManager, registry: Registry) -> tuple[str, ...]:
     """Register every observer that can be; say why the others cannot: they are nobody's choice and stop nothing."""
     problems: list[str] = []

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct, field
 
 from plugengine.errors import ConflictError, NotFoundError, StateError, UsageError
-from plugengine.kernel.process import ProcessId, boot_id
+from plugengine.kernel.process import ProcessId, boot_id, is_alive
 from plugengine.spec import ContainerSpec, DriverChoice
 from plugengine.state.names import check_name, near_miss, new_name
 
@@ -27,12 +27,12 @@ STATUSES: Final = (
     "starting",
     "running",
     "paused",
-    "stopping",
     "exited",
     "removing",
-    "dead",
+    "dead",  # it could not be removed; `state.error` says why
 )
-LIVE: Final = ("running", "paused", "stopping")  # there is a first process, and a monitor that answers
+LIVE: Final = ("running", "paused")  # there is a first process, and a monitor that answers
+BUSY: Final = ("creating", "starting", *LIVE, "removing")  # there is an owner, or nobody undid what it had begun
 _NAME_ATTEMPTS = 20
 _HEX = frozenset("0123456789abcdef")
 
@@ -135,6 +135,30 @@ def list_all(state: State, statuses: Iterable[str] | None = None) -> list[Contai
         where = f"WHERE status IN ({','.join('?' * len(parameters))})"
     query = f"SELECT * FROM containers {where} ORDER BY created_ns DESC, id"  # noqa: S608 - only question marks
     return [_decode(state, row) for row in state.query(query, parameters)]
+
+
+def is_abandoned(row: ContainerRow) -> bool:
+    """Tell whether a container's owner was killed, or went with the host, in the middle of its work."""
+    if row.status not in BUSY:
+        return False
+    return row.boot_id != boot_id() or row.owner is None or not is_alive(row.owner)
+
+
+def is_being_recovered(row: ContainerRow) -> bool:
+    """Tell whether a container that ran has another owner than its monitor: somebody undoes what that one left."""
+    monitor = ProcessId(row.state.monitor_pid, row.state.monitor_start)
+    return row.status in LIVE and row.owner not in (None, monitor)
+
+
+def abandoned(state: State) -> list[ContainerRow]:
+    """Return the containers whose owner died."""
+    return [row for row in list_all(state, BUSY) if is_abandoned(row)]
+
+
+def claim(state: State, row: ContainerRow) -> bool:
+    """Become the owner of a container that is as the row says; False: somebody else was faster."""
+    me = ProcessId.of(os.getpid())
+    return me is not None and change_owner(state, row, row.owner, me)
 
 
 def ids(state: State) -> frozenset[str]:

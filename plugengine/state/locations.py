@@ -138,6 +138,11 @@ class Locations(Struct, frozen=True):
     # --- the run root ---
 
     @property
+    def recovery_log(self) -> HostPath:
+        """Standard error of the last recovery in the background."""
+        return HostPath(f"{self.run_root}/recovery.log")
+
+    @property
     def run_containers(self) -> HostPath:
         """One directory per container that runs."""
         return HostPath(f"{self.run_root}/c")

@@ -50,6 +50,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     detached: bool = False
     oom_killed: bool = False
     error: str = ""
+    not_removed: str = ""  # why a container that was to be removed at its end is still there
 
 
 class Streams(Struct, frozen=True, kw_only=True):
@@ -249,6 +250,7 @@ class Session:
                 exit_code=int(event["code"]),
                 oom_killed=bool(event.get("oom_killed")),
                 error=str(event.get("error") or ""),
+                not_removed=str(event.get("not_removed") or ""),
             )
 
     def _write(self, fd: int | None, data: bytes) -> None:

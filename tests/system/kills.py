@@ -66,7 +66,7 @@ def kill_after(process: subprocess.Popen[str], delay: float) -> None:
 
 
 def rows(pe: Pe) -> dict[str, str]:
-    """Return the status of every container by id, read without the engine (which would mend)."""
+    """Return the status of every container by id, read without the engine (which would recover them)."""
     with closing(sqlite3.connect(f"file:{pe.root}/state.db?mode=ro", uri=True)) as connection:
         return dict(connection.execute("SELECT id, status FROM containers"))
 
@@ -88,7 +88,7 @@ def process_named(pe: Pe, name: str) -> list[int]:
             words = (directory / "cmdline").read_bytes()
         except OSError:
             continue
-        if log.startswith(f"{pe.root}/") or os.fsencode(f"{pe.run_root}/warm-") in words:
+        if log.startswith((f"{pe.root}/", f"{pe.run_root}/")) or os.fsencode(f"{pe.run_root}/warm-") in words:
             found.append(int(directory.name))
     return found
 
@@ -108,7 +108,7 @@ def kill(pid: int) -> None:
 
 def remove_all(pe: Pe, *, keep: frozenset[str] = frozenset()) -> None:
     """Remove every container but `keep`, as soon as nobody works on it any more."""
-    pe("ps", "-q", check=True)  # any command mends what the dead have left
+    pe("ps", "-q", check=True)  # any command recovers what the dead have left
     eventually(lambda: not {status for each, status in rows(pe).items() if each not in keep}.intersection(BUSY))
     for container in set(rows(pe)) - keep:
         done = pe("rm", "-f", "-v", container)

@@ -1,9 +1,10 @@
-"""Kill -9 of a monitor, a file server, a first process, and of who mends it all, at any moment."""
+"""Kill -9 of a monitor, a file server, a first process, and of who repairs it all, at any moment."""
 
 from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.system.kills import COLD, Ground, Neighbour, duration, kill_after, mo
 
 EVERYTHING = ("--storage", "fuse_union", "--net", "bridge", "-p", "7102:7", "--userns", "auto", "-v", "/v", "-m", "64m")
 LONG = (*EVERYTHING, "host:base", "sleep", "1000")
-MENDER_POINTS = 10
+REPAIR_POINTS = 10
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def test_a_container_that_was_to_go_when_it_ends_goes_with_its_monitor(pe: Pe) -
     name = pe("run", "-d", "--rm", *LONG, check=True).stdout.strip()
     kills.kill(state(pe, name)["MonitorPid"])
     pe("ps", check=True)
-    assert name not in rows(pe)
+    eventually(lambda: name not in rows(pe))
     ground.assert_clean("after the next command")
 
 
@@ -170,22 +171,26 @@ def test_a_child_of_the_monitor_killed_during_the_start_is_a_start_that_failed(
         ground.assert_clean(f"killed at {step}")
 
 
+def has_exited(pe: Pe, name: str) -> bool:
+    return rows(pe)[name] == "exited"
+
+
 @pytest.mark.slow
-def test_who_mends_may_be_killed_too(pe: Pe, neighbour: Neighbour) -> None:
+def test_who_repairs_may_be_killed_too(pe: Pe, neighbour: Neighbour) -> None:
     took = duration(pe, "system", "check", "--repair", environ=COLD)
     ground = Ground(pe)
-    for moment in moments(MENDER_POINTS, took):
+    for moment in moments(REPAIR_POINTS, took):
         name = pe("run", "-d", *LONG, check=True).stdout.strip()
         kills.kill(state(pe, name)["MonitorPid"])
         kill_after(popen(pe, "system", "check", "--repair", environ=COLD), moment)
         pe("ps", check=True)
-        assert rows(pe)[name] == "exited"
+        eventually(partial(has_exited, pe, name))
         ground.assert_clean(f"the repair killed after {moment:.3f} of {took:.3f} s")
     neighbour.assert_well("after the last kill")
 
 
 @pytest.mark.slow
-def test_everybody_killed_at_once_is_mended_by_the_next_command(pe: Pe, neighbour: Neighbour) -> None:
+def test_everybody_killed_at_once_is_recovered_by_the_next_command(pe: Pe, neighbour: Neighbour) -> None:
     ground = Ground(pe)
     monitors = set(kills.process_named(pe, "pe-monitor"))
     made = [
@@ -200,6 +205,6 @@ def test_everybody_killed_at_once_is_mended_by_the_next_command(pe: Pe, neighbou
         kills.kill(client.pid)
         client.wait(10)
     pe("ps", check=True)
-    assert {rows(pe)[name] for name in made} == {"exited"}
+    eventually(lambda: {rows(pe)[name] for name in made} == {"exited"})
     ground.assert_clean("after the next command")
     neighbour.assert_well("after the kills")

@@ -75,7 +75,7 @@ def test_after_a_restart_of_the_host_the_state_is_true_and_everything_starts_aga
         restart_host(own, stranger.pid)
         own("ps", check=True)
         assert stranger.poll() is None, "a process that has a container's old pid is left alone"
-        assert rows(own) == {running: "exited", idle: "created"}, "the one with --rm is gone"
+        eventually(lambda: rows(own) == {running: "exited", idle: "created"})  # the one with --rm is gone
         after = state(own, running)
         assert "host was restarted" in after["Error"]
         assert (after["Running"], after["Pid"], after["ExitCode"]) == (False, 0, 137)

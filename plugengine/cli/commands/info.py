@@ -29,9 +29,9 @@ def info(app: App, *, format: str | None) -> None:  # noqa: A002 - the flag's na
     facts: dict[str, Any] = {
         "ServerVersion": _version(),
         "Containers": counts.total(),
-        "ContainersRunning": counts["running"] + counts["stopping"],
+        "ContainersRunning": counts["running"],
         "ContainersPaused": counts["paused"],
-        "ContainersStopped": counts.total() - counts["running"] - counts["stopping"] - counts["paused"],
+        "ContainersStopped": counts.total() - counts["running"] - counts["paused"],
         "Images": len(engine.images.list()),
         "Volumes": len(engine.volumes.list()),
         "Drivers": {status.kind: status.name for status in engine.drivers.list() if status.default},

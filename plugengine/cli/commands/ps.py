@@ -15,7 +15,7 @@ from plugengine.cli.formatting import show_rows
 from plugengine.cli.human import ago, decimal_size, duration, local_time, short_id, shorten
 from plugengine.cli.parse.quantities import parse_int
 from plugengine.spec import ImageConfig, command_line
-from plugengine.state.container_rows import LIVE
+from plugengine.state.container_rows import LIVE, is_being_recovered
 
 if TYPE_CHECKING:
     from plugengine.state.container_rows import ContainerRow
@@ -117,7 +117,9 @@ def status_text(row: ContainerRow, now_ns: int) -> str:
     state = row.state
     if row.status in LIVE:
         up = f"Up {duration((now_ns - state.started_ns) / _SECOND_NS)}"
-        return {"running": up, "paused": f"{up} (Paused)", "stopping": f"{up} (Stopping)"}[row.status]
+        if is_being_recovered(row):
+            return f"{up} (Recovering)"
+        return f"{up} (Paused)" if row.status == "paused" else up
     if row.status == "exited":
         return f"Exited ({state.exit_code or 0}) {ago(state.finished_ns, now_ns)}"
     return {"removing": "Removal In Progress"}.get(row.status, row.status.capitalize())

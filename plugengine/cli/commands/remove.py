@@ -8,7 +8,7 @@ from plugengine.errors import NotFoundError
 
 
 @command(
-    switch("-f", "--force", help="Kill those that run; one that is not there is no error."),
+    switch("-f", "--force", help="Kill those that run, do without a driver that fails; no error if there is none."),
     switch("-v", "--volumes", help="Remove their anonymous volumes too."),
     argument("containers", many=True, metavar="CONTAINER..."),
 )
@@ -17,18 +17,14 @@ def rm(app: App, containers: tuple[str, ...], *, force: bool, volumes: bool) -> 
 
     def remove(reference: str) -> str | None:
         try:
-            missing = app.engine.containers.missing_drivers(reference)
-            app.engine.containers.remove(reference, force=force, volumes=volumes)
+            warnings = app.engine.containers.remove(reference, force=force, volumes=volumes)
         except NotFoundError as exc:
             if not force:
                 raise
             app.say(exc)
             return None
-        for driver in missing:
-            app.warn(
-                f"container {reference}: {driver} is not installed; what it made elsewhere stays until it is installed "
-                "again and pe system check --repair"
-            )
+        for warning in warnings:
+            app.warn(warning)
         return reference
 
     return app.each(containers, remove)

@@ -9,11 +9,11 @@ from plugengine.cli.command import command, switch
 from plugengine.cli.parse.errors import CommandLineError
 
 
-@command(switch("--repair", help="Mend what is found."))
+@command(switch("--repair", help="Remove or restore what is found."))
 def check(app: App, *, repair: bool) -> int:
-    """Report what killed processes and crashes left behind; 1 if something is left to mend."""
+    """Report what killed processes and crashes left behind; 1 if something is left to repair."""
     left = 0
-    for finding in app.open_engine(mend=False).system.check(repair=repair):
+    for finding in app.open_engine(recover=False).system.check(repair=repair):
         app.line(f"{'repaired' if finding.repaired else 'found'}: {finding.what}")
         left += not finding.repaired
     if left and not repair:

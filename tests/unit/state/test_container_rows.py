@@ -153,7 +153,7 @@ def test_an_update_changes_what_is_given_and_nothing_else(state: State) -> None:
 def test_an_update_that_expects_another_status_changes_nothing_and_names_the_status(state: State) -> None:
     row = make(state, status="exited")
     with pytest.raises(ConflictError, match="container web: is exited, not running or paused"):
-        rows.update(state, row.id, status="stopping", expect=("running", "paused"))
+        rows.update(state, row.id, status="exited", expect=("running", "paused"))
     assert rows.get(state, row.id) == row
     rows.update(state, row.id, expect=("exited",))
     rows.update(state, row.id, status="removing", expect=("exited",))

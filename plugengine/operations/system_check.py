@@ -1,0 +1,133 @@
+"""Find what should not be there, in the state and on the host, and with repair remove it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from plugengine import volumes
+from plugengine.errors import PlugengineError
+from plugengine.model import HostPath
+from plugengine.networks import networks
+from plugengine.operations.recovery import Finding
+from plugengine.plugins.drivers import CLASSES, CgroupDriver, NetworkDriver, StorageDriver, open_driver
+from plugengine.site import Site
+from plugengine.state import container_rows
+from plugengine.trees import upper
+
+
+def check(site: Site, *, repair: bool) -> list[Finding]:
+    """Return what should not be there; with repair, it is gone afterwards."""
+    from plugengine.state import rescue
+
+    findings = [Finding(what=line, repaired=repair) for line in rescue.check(site.state, repair=repair)]
+    if findings and not repair:
+        return findings  # what else is wrong can't be told from a damaged database
+    findings += _recovered(site) if repair else _to_recover(site)
+    findings += _stray_directories(site, repair=repair)
+    findings += _image_findings(site, repair=repair)
+    findings += [
+        Finding(what=line, repaired=repair) for line in volumes.check(site.state, site.locations, repair=repair)
+    ]
+    if repair:
+        findings += _collect(site)
+        findings += [Finding(what=line, repaired=False) for line in networks.mend(site)]
+    return findings
+
+
+def _to_recover(site: Site) -> list[Finding]:
+    lines = [
+        f"container {row.name}: is {row.status}, but its owner is gone" for row in container_rows.abandoned(site.state)
+    ]
+    lines += [
+        f"container {row.name}: is dead, it could not be removed: {row.state.error}"
+        for row in container_rows.list_all(site.state, ("dead",))
+    ]
+    return [Finding(what=line, repaired=False) for line in lines]
+
+
+def _recovered(site: Site) -> list[Finding]:
+    """Recover what has no owner and try again to remove what is dead, all at once; wait for the last one."""
+    from plugengine.operations.recovery_worker import start
+
+    if not container_rows.abandoned(site.state) and not container_rows.list_all(site.state, ("dead",)):
+        return []
+    with start(site, dead=True) as worker:
+        return [Finding(what=each.what, repaired=each.repaired) for each in worker.reports() if each.what]
+
+
+def _image_findings(site: Site, *, repair: bool) -> list[Finding]:
+    found = site.images.check(repair=repair)
+    left = set(site.images.check(repair=False)) if repair and found else set(found)
+    return [Finding(what=line, repaired=line not in left) for line in found]
+
+
+def _stray_directories(site: Site, *, repair: bool) -> list[Finding]:
+    valid = container_rows.ids(site.state)
+    short = {site.locations.run_name(container_id) for container_id in valid}
+    findings: list[Finding] = []
+    places: tuple[tuple[HostPath, Callable[[str], bool]], ...] = (
+        (site.locations.containers, lambda name: name in valid),
+        (site.locations.run_containers, lambda name: name in short),
+    )
+    for directory, known in places:
+        for name in sorted(os.listdir(directory)):
+            if not known(name):
+                path = HostPath(os.path.join(directory, name))
+                if repair:
+                    upper.remove_tree(path)
+                findings.append(Finding(what=f"directory {path}: belongs to no container", repaired=repair))
+    return findings
+
+
+def _collect(site: Site) -> list[Finding]:
+    """Let every installed driver remove what belongs to no container."""
+    valid = container_rows.ids(site.state)
+    findings: list[Finding] = []
+    for kind in CLASSES:
+        for name in site.registry.names(kind):
+            try:
+                driver = open_driver(site.registry, kind, name)
+                if driver.probe(site.host):
+                    continue
+                findings += [Finding(what=line, repaired=True) for line in _gc(site, driver, valid)]
+            except PlugengineError as exc:
+                findings.append(Finding(what=exc.message, repaired=False))
+    return findings
+
+
+def follow_removed_layers(site: Site) -> None:
+    """Let storage drivers drop what they made of layers that are gone; what fails is left to `check`."""
+    try:
+        names = os.listdir(site.locations.shared)
+    except FileNotFoundError:
+        return
+    valid = container_rows.ids(site.state)
+    for name in sorted(set(names) & set(site.registry.names("storage"))):
+        try:
+            _gc(site, open_driver(site.registry, "storage", name), valid)
+        except PlugengineError:
+            continue
+
+
+def _gc(site: Site, driver: object, valid: frozenset[str]) -> tuple[str, ...]:
+    if isinstance(driver, StorageDriver):
+        return driver.gc(site.host, valid, site.locations.shared_by(driver.name))
+    if isinstance(driver, NetworkDriver):
+        return driver.gc(site.host, networks.list_all(site, driver.name), valid)
+    if isinstance(driver, CgroupDriver):
+        parents = {row.spec.cgroup_parent for row in container_rows.list_all(site.state)} | {"plugengine"}
+        return tuple(line for parent in sorted(parents) for line in driver.gc(site.host, parent, valid))
+    return ()
+
+
+def reset(site: Site) -> None:
+    """Stop and remove everything below the roots; see `Engine.reset`."""
+    from plugengine.operations.remove import remove
+
+    for row in container_rows.list_all(site.state):
+        remove(site, row, force=True, with_volumes=True)
+    _collect(site)
+    site.state.close()
+    upper.remove_tree(site.locations.root)
+    upper.remove_tree(site.locations.run_root)
