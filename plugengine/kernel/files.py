@@ -152,11 +152,11 @@ def open_in_root(root_fd: int, path: str | bytes, flags: int, mode: int = 0, *, 
     )
 
 
-def mkdir_in_root(root_fd: int, path: str | bytes, mode: int = 0o755) -> int:
+def mkdir_in_root(root_fd: int, path: str | bytes, mode: int = 0o755, *, parents_mode: int | None = None) -> int:
     """Make a directory and its missing parents inside a root, and return an O_PATH descriptor of it.
 
     What is there already is kept as it is. Symlinks are followed inside the root, dangling ones too: the
-    directory they point to is made. `mode` is lessened by the umask, as in mkdir(2).
+    directory they point to is made. `mode` and `parents_mode` (None: the same) are lessened by the umask, as in mkdir(2).
 
     Raises:
         NotADirectoryError: A component is there and is something else.
@@ -165,7 +165,7 @@ def mkdir_in_root(root_fd: int, path: str | bytes, mode: int = 0o755) -> int:
     try:
         return open_in_root(root_fd, path, flags)
     except FileNotFoundError:
-        return _Walk(root_fd, path, mode).to_directory()
+        return _Walk(root_fd, path, mode if parents_mode is None else parents_mode).to_directory(mode)
 
 
 def create_file_in_root(root_fd: int, path: str | bytes, mode: int = 0o644, *, directory_mode: int = 0o755) -> int:
@@ -194,13 +194,14 @@ class _Walk:
 
     def __init__(self, root_fd: int, path: str | bytes, mode: int) -> None:
         self._path = path
-        self._mode = mode
+        self._mode = self._last_mode = mode
         self._held = [os.dup(root_fd)]
         self._pending: list[bytes] = []
         self._links = 0
         self._push(encode(path))
 
-    def to_directory(self) -> int:
+    def to_directory(self, mode: int) -> int:
+        self._last_mode = mode
         try:
             while self._pending:
                 self._enter(self._pending.pop())
@@ -233,7 +234,7 @@ class _Walk:
 
     def _make_directory(self, name: bytes) -> int:
         try:
-            os.mkdir(name, self._mode, dir_fd=self._held[-1])
+            os.mkdir(name, self._mode if self._pending else self._last_mode, dir_fd=self._held[-1])
         except FileExistsError:
             pass  # someone else was faster; what it is, is found out later
         return self._open_or_raise(name)

@@ -293,6 +293,17 @@ def test_a_tmpfs_has_docker_defaults(pe: Pe) -> None:
     assert {"rw", "nosuid", "nodev", "noexec"} <= set(options.split(","))
 
 
+def test_a_tmpfs_has_the_same_mode_at_each_start(pe: Pe) -> None:
+    flags = ("--user", "65534", "--tmpfs", "/new/test", "--tmpfs", "/root", "--tmpfs", "/given:mode=0750")
+    script = "stat -c %a /new /new/test /root /given"
+    pe("create", *NONE, "--name", "again", *flags, "host:base", "sh", "-c", script, check=True)
+    try:
+        started = [pe("start", "-a", "again", check=True).stdout.split() for _ in range(3)]
+        assert started == [["755", "1777", "700", "750"]] * 3
+    finally:
+        pe("rm", "again", check=True)
+
+
 def test_size_and_mode_of_a_tmpfs_are_kept(pe: Pe) -> None:
     script = "stat -c %a /t; df -k --output=size /t | tail -1; head -c 3m /dev/zero > /t/big || echo full"
     done = pe(*RUN, "--tmpfs", "/t:size=2m,mode=1770", "host:base", "sh", "-c", script)

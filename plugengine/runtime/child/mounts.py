@@ -54,6 +54,7 @@ from plugengine.runtime.guest.layout import GuestPlan
 from plugengine.runtime.guest.sources import Sources
 
 _NULL: Final = os.makedev(1, 3)  # Documentation/admin-guide/devices.txt
+_TMPFS_MODE: Final = 0o1777  # of its root, unless another is asked for; see tmpfs(5)
 _PTY_MAJOR: Final = 136
 _PTY_MAJORS: Final = 8
 _CLOSED: Final = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
@@ -123,7 +124,8 @@ class Builder:
                 mode = stat.S_IMODE(os.fstat(target).st_mode)
                 parameters = (*parameters, (b"mode", b"%o" % mode))
         except FileNotFoundError:
-            target = mkdir_in_root(self._root, step.target)
+            # Made with the mode a new tmpfs has: at the next start it is there, and looks like a directory of the image.
+            target = mkdir_in_root(self._root, step.target, _TMPFS_MODE, parents_mode=0o755)
         self._refuse_procfs(target, step.target)
         fd = _new(fsopen(b"tmpfs"), parameters, step.attributes)
         move_mount(fd, b"", target)

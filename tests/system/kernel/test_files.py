@@ -78,6 +78,13 @@ def test_directories_are_made_with_their_parents(root: tuple[int, Path]) -> None
     assert stat.S_IMODE((directory / "a/b").stat().st_mode) == 0o750
 
 
+def test_parents_may_have_another_mode(root: tuple[int, Path]) -> None:
+    fd, directory = root
+    os.close(files.mkdir_in_root(fd, "a/b/c", 0o1700, parents_mode=0o711))
+    modes = [stat.S_IMODE((directory / path).stat().st_mode) for path in ("a", "a/b", "a/b/c")]
+    assert modes == [0o711, 0o711, 0o1700]
+
+
 def test_making_a_directory_that_exists_keeps_it(root: tuple[int, Path]) -> None:
     fd, directory = root
     (directory / "a").mkdir(0o711)
