@@ -156,7 +156,8 @@ def mkdir_in_root(root_fd: int, path: str | bytes, mode: int = 0o755, *, parents
     """Make a directory and its missing parents inside a root, and return an O_PATH descriptor of it.
 
     What is there already is kept as it is. Symlinks are followed inside the root, dangling ones too: the
-    directory they point to is made. `mode` and `parents_mode` (None: the same) are lessened by the umask, as in mkdir(2).
+    directory they point to is made. `mode`, and `parents_mode` unless that is the same, are lessened by the umask,
+    as in mkdir(2).
 
     Raises:
         NotADirectoryError: A component is there and is something else.

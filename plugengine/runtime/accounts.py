@@ -10,16 +10,18 @@ from msgspec import Struct
 
 from plugengine.errors import ImageError, NotFoundError, UsageError
 from plugengine.kernel.files import open_in_root
+from plugengine.model import HostPath
 
 MAX_ID = 2**32 - 2  # 2**32 - 1 is "leave as it is" for every id call, and C wraps what is larger: CVE-2024-40635
 _MAX_DIGITS = 10
 _MAX_FILE_BYTES = 1 << 20
 _NO_HOME = b"/"
 
-# name:password:uid:gid:comment:home:shell
-_PASSWD_HOME_FIELDS = 6
-# name:password:gid:members
-_GROUP_FIELDS = 4
+# name:password:uid:gid:comment:home:shell, and name:password:gid:members. Lines may be cut short after the id: images
+# of scripts that append `name:x:2222` run everywhere. What is missing is 0, or empty.
+_LEAST_FIELDS = 3
+_GID, _HOME = 3, 5
+_MEMBERS = 3
 
 
 class Accounts(Struct, frozen=True, kw_only=True):
@@ -51,20 +53,28 @@ class _Group(Struct, frozen=True):
     members: tuple[bytes, ...]
 
 
-def read_accounts(root_fd: int) -> Accounts:
-    """Read both files below a container's root, by descriptor, never through the host's name service.
+def read_accounts(rootfs: HostPath) -> Accounts:
+    """Read both files of a container's root filesystem, by descriptor, never through the host's name service.
+
+    Args:
+        rootfs: As it is mounted for the engine, without what is mounted there for the guest. By /proc/PID/root a link
+            of a running container would lead into its procfs, where we would read with the rights of the host's root.
 
     Raises:
         ImageError: One of them is there, and is no plain file or is too large.
     """
-    return Accounts(passwd=_read(root_fd, "/etc/passwd"), group=_read(root_fd, "/etc/group"))
+    root_fd = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return Accounts(passwd=_read(root_fd, "/etc/passwd"), group=_read(root_fd, "/etc/group"))
+    finally:
+        os.close(root_fd)
 
 
 def resolve(user: str, accounts: Accounts, *, add_groups: Iterable[str] = ()) -> Identity:
     """Return who `user` is, as docker does.
 
     Args:
-        user: "name|uid[:group|gid]"; empty is user 0. A number need not be in the file, its group is then 0.
+        user: "name|uid[:[group|gid]]"; empty is user 0. A number need not be in the file, its group is then 0.
         accounts: The image's files.
         add_groups: `--group-add`, names or numbers.
 
@@ -72,14 +82,12 @@ def resolve(user: str, accounts: Accounts, *, add_groups: Iterable[str] = ()) ->
         NotFoundError: A name that is not in its file.
         UsageError: A number that is no user or group id.
     """
-    name, colon, group = user.partition(":")
+    name, _colon, group = user.partition(":")
     found, uid = _find_user(name, accounts.passwd)
     gid = found.gid if found else 0
     if group:
         gid = _find_group(group, accounts.group)
         groups = [gid]
-    elif colon:
-        raise UsageError(f"user {user!r}: nothing after the colon")
     else:
         groups = [gid, *(_memberships(found.name, accounts.group) if found else ())]
     groups += [_find_group(each, accounts.group) for each in add_groups]
@@ -123,24 +131,28 @@ def _number(text: str, what: str) -> int | None:
 
 
 def _users(passwd: bytes) -> Iterator[_User]:
-    for fields in _records(passwd, _PASSWD_HOME_FIELDS):
-        uid, gid = _file_number(fields[2]), _file_number(fields[3])
+    for fields in _records(passwd):
+        uid, gid = _file_number(fields[2]), _file_number(_field(fields, _GID, b"0"))
         if uid is not None and gid is not None:
-            yield _User(fields[0], uid, gid, fields[5])
+            yield _User(fields[0], uid, gid, _field(fields, _HOME, b""))
 
 
 def _groups(group: bytes) -> Iterator[_Group]:
-    for fields in _records(group, _GROUP_FIELDS):
+    for fields in _records(group):
         gid = _file_number(fields[2])
         if gid is not None:
-            yield _Group(fields[0], gid, tuple(name for name in fields[3].split(b",") if name))
+            yield _Group(fields[0], gid, tuple(filter(None, _field(fields, _MEMBERS, b"").split(b","))))
 
 
-def _records(content: bytes, least_fields: int) -> Iterator[list[bytes]]:
+def _records(content: bytes) -> Iterator[list[bytes]]:
     for line in content.split(b"\n"):
         fields = line.strip().split(b":")
-        if len(fields) >= least_fields and fields[0] and not fields[0].startswith(b"#"):
+        if len(fields) >= _LEAST_FIELDS and fields[0] and not fields[0].startswith(b"#"):
             yield fields
+
+
+def _field(fields: list[bytes], index: int, default: bytes) -> bytes:
+    return fields[index] if index < len(fields) else default
 
 
 def _file_number(field: bytes) -> int | None:

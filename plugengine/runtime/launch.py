@@ -200,13 +200,9 @@ def clone_first(launch: Launch, cgroup: Record | None) -> Child:
     for path in request.etc_files.values():
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
     guest = plan_guest(request)
-    root = os.open(request.rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        plan = plan_process(
-            _process_request(launch.site, request.spec, request.config, request.hostname, root, request.user_map)
-        )
-    finally:
-        os.close(root)
+    plan = plan_process(
+        _process_request(launch.site, request.spec, request.config, request.hostname, request.rootfs, request.user_map)
+    )
     with (
         _Held(plan, interactive=request.spec.interactive) as held,
         open_sources(guest) as sources,
@@ -241,7 +237,7 @@ def _process_request(
     spec: ContainerSpec,
     config: ImageConfig,
     hostname: str,
-    root: int,
+    rootfs: HostPath,
     user_map: UserMap | None,
     *,
     privileged: bool = False,
@@ -252,7 +248,7 @@ def _process_request(
         spec=spec,
         config=config,
         hostname=hostname,
-        accounts=accounts.read_accounts(root),
+        accounts=accounts.read_accounts(rootfs),
         seccomp=seccomp.program(profile, bits, HostPath(f"{site.locations.root}/seccomp")),
         user_map=user_map,
     )
@@ -298,13 +294,15 @@ def start_exec(site: Site, row: ContainerRow, drivers: DriverSet, cgroup: Record
     if pidfd is None:
         raise ConflictError(f"container {row.name}: has just ended")
     try:
-        root = os.open(f"/proc/{row.state.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            request = _process_request(
-                site, row.spec, config, row.spec.hostname or row.id[:12], root, user_map, privileged=spec.privileged
-            )
-        finally:
-            os.close(root)
+        request = _process_request(
+            site,
+            row.spec,
+            config,
+            row.spec.hostname or row.id[:12],
+            site.locations.rootfs(row.id),
+            user_map,
+            privileged=spec.privileged,
+        )
         namespaces = inside.namespaces_of(row.state.pid)
         return _fork_exec(drivers, cgroup, plan_exec(request, spec), spec, pidfd=pidfd, namespaces=namespaces)
     except (FileNotFoundError, ProcessLookupError) as exc:

@@ -346,6 +346,17 @@ def test_cve_2024_9676_accounts_that_are_no_file_are_not_waited_for(pe: Pe, star
     assert "nobody" in done.stderr or "/etc/passwd" in done.stderr
 
 
+def test_accounts_are_those_of_the_root_filesystem_not_of_what_is_mounted_in_it(pe: Pe, start: Start) -> None:
+    """A container could link them to files of its procfs, which the engine would read as the host's root."""
+    script = "echo intruder:x:7:7::/: >/t/passwd; ln -sf /t/passwd /etc/passwd; echo set; exec sleep 1000"
+    name = start(*NONE, "--tmpfs", "/t", "host:base", "sh", "-c", script)
+    eventually(lambda: pe("logs", name).stdout == "set\n")
+    done = pe("exec", "-u", "intruder", name, "true")
+    assert done.returncode == 125
+    assert "no such name in the image's /etc/passwd" in done.stderr
+    assert pe("exec", "-u", "7", name, "true").returncode == 0
+
+
 def test_cve_2021_30465_a_mount_point_that_is_a_link_stays_inside(pe: Pe, tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     (tmp_path / "source/file").touch()

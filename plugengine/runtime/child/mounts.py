@@ -124,7 +124,7 @@ class Builder:
                 mode = stat.S_IMODE(os.fstat(target).st_mode)
                 parameters = (*parameters, (b"mode", b"%o" % mode))
         except FileNotFoundError:
-            # Made with the mode a new tmpfs has: at the next start it is there, and looks like a directory of the image.
+            # With the mode of a new tmpfs: at the next start it is there, and looks like a directory of the image.
             target = mkdir_in_root(self._root, step.target, _TMPFS_MODE, parents_mode=0o755)
         self._refuse_procfs(target, step.target)
         fd = _new(fsopen(b"tmpfs"), parameters, step.attributes)

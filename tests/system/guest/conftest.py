@@ -23,7 +23,7 @@ from plugengine.kernel import mount
 from plugengine.kernel import process as kernel
 from plugengine.model import GuestPath, HostPath, IdRange, UserMap
 from plugengine.runtime import child, guest
-from plugengine.runtime.accounts import Accounts, read_accounts
+from plugengine.runtime.accounts import read_accounts
 from plugengine.runtime.child.report import ERROR, PROCESS, TERMINAL, WARNING
 from plugengine.spec import ContainerSpec, ExecSpec, ImageConfig
 
@@ -170,17 +170,10 @@ class Container:
             spec=self.request.spec,
             config=self.request.config,
             hostname=self.request.hostname,
-            accounts=self._accounts(),
+            accounts=read_accounts(self.request.rootfs),
             seccomp=self.seccomp,
             user_map=self.request.user_map,
         )
-
-    def _accounts(self) -> Accounts:
-        root = os.open(self.request.rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            return read_accounts(root)
-        finally:
-            os.close(root)
 
     def _plan_process(self) -> guest.ProcessPlan:
         return guest.plan_process(self._process_request())

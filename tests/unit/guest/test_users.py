@@ -17,8 +17,12 @@ ACCOUNTS = Accounts(
     b"nonsense:x:-1:0::/:\n"
     b"alice:x:1000:100:Alice:/home/alice:/bin/sh\n"
     b"homeless:x:1001:1001:::\n"
-    b"42:x:77:77::/tricky:\n",
-    group=b"root:x:0:\nusers:x:100:\naudio:x:29:alice,bob\nvideo:x:44:bob, alice\nwheel:x:10:alice\n",
+    b"42:x:77:77::/tricky:\n"
+    b"spark:x:2222\n"
+    b"hive:x:3333:100\n"
+    b"nothing:x\n"
+    b"empty:x:\n",
+    group=b"root:x:0:\nusers:x:100:\naudio:x:29:alice,bob\nvideo:x:44:bob, alice\nwheel:x:10:alice\nshort:x:7777\n",
 )
 
 
@@ -39,6 +43,13 @@ def identity(uid: int, gid: int, *groups: int, home: bytes = b"/") -> Identity:
         ("9999", identity(9999, 0, 0)),
         ("9999:9998", identity(9999, 9998, 9998)),
         ("42", identity(42, 0, 0)),
+        ("1000:", identity(1000, 100, 100, 29, 10, home=b"/home/alice")),
+        ("root:", identity(0, 0, 0, home=b"/root")),
+        (":", identity(0, 0, 0, home=b"/root")),
+        (":audio", identity(0, 29, 29, home=b"/root")),
+        ("spark", identity(2222, 0, 0)),
+        ("hive", identity(3333, 100, 100)),
+        ("spark:short", identity(2222, 7777, 7777)),
         (str(MAX_ID), identity(MAX_ID, 0, 0)),
     ],
 )
@@ -52,7 +63,7 @@ def test_added_groups_follow_the_images_and_none_comes_twice() -> None:
 
 @pytest.mark.parametrize(
     "user",
-    ["4294967295", "4294967296", "-1", "+1", "18446744073709551616", "0:4294967295", "root:-5", "1" * 5000, "root:"],
+    ["4294967295", "4294967296", "-1", "+1", "18446744073709551616", "0:4294967295", "root:-5", "1" * 5000],
 )
 def test_cve_2024_40635_a_number_that_is_no_id_is_refused(user: str) -> None:
     with pytest.raises(UsageError):
@@ -71,6 +82,8 @@ def test_cve_2024_40635_a_number_that_is_no_id_is_refused(user: str) -> None:
         ("٣", "/etc/passwd"),
         ("toolarge", "/etc/passwd"),
         ("nonsense", "/etc/passwd"),
+        ("nothing", "/etc/passwd"),
+        ("empty", "/etc/passwd"),
         ("broken line", "/etc/passwd"),
         ("# a comment", "/etc/passwd"),
     ],
