@@ -25,7 +25,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 FLOORS = (
     ("__main__", "warm"),
     ("cli",),
-    ("bench", "scaffold"),
+    ("api", "bench", "scaffold"),
     ("engine", "testing"),
     ("operations",),
     ("monitor",),

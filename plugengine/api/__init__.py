@@ -1,0 +1,1 @@
+"""Docker's Engine API: the shapes of its objects."""

@@ -1,0 +1,83 @@
+"""What the library hands out: containers and what belongs to them, as frozen values.
+
+A value shows its object as it was when it was asked for; ask again to see what became of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct, field
+
+from plugengine.model import Attachment, GuestPath, HostPath, Record, UserMap
+from plugengine.spec import ContainerSpec, DriverChoice, ImageConfig
+
+
+class ContainerState(Struct, frozen=True, kw_only=True):
+    """What became of a container; times are CLOCK_REALTIME, start times as in proc_pid_stat(5)."""
+
+    pid: int = 0  # the first process, as the host sees it; 0: none
+    pid_start: int = 0
+    monitor_pid: int = 0
+    monitor_start: int = 0
+    server_pid: int = 0  # the file server
+    server_start: int = 0
+    exit_code: int | None = None
+    oom_killed: bool = False
+    error: str = ""  # why it could not be started, or why its exit code is unknown
+    started_ns: int = 0
+    finished_ns: int = 0
+    restart_count: int = 0
+    stopped_by_user: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+class MountPoint(Struct, frozen=True, kw_only=True):
+    """One mount of a container with its place on the host settled."""
+
+    type: str  # bind, volume, tmpfs
+    target: GuestPath
+    source: HostPath = HostPath("")  # empty for tmpfs
+    name: str = ""  # of the volume
+    anonymous: bool = False
+    read_only: bool = False
+    propagation: str = "rprivate"
+    recursive: bool = True
+    options: tuple[tuple[str, str | None], ...] = ()
+
+
+class Connection(Struct, frozen=True, kw_only=True):
+    """One connection of a running container to a network."""
+
+    network: str
+    attachment: Attachment
+
+
+class Container(Struct, frozen=True, kw_only=True):
+    """One container."""
+
+    id: str  # 64 hexadecimal digits
+    name: str
+    status: str  # creating, created, starting, running, paused, exited, removing
+    created_ns: int
+    image_id: str
+    image_name: str  # as it was asked for
+    spec: ContainerSpec  # what was asked for
+    drivers: DriverChoice
+    config: ImageConfig = field(default_factory=ImageConfig)  # what its image says
+    state: ContainerState = field(default_factory=ContainerState)
+    mounts: tuple[MountPoint, ...] = ()
+    connections: tuple[Connection, ...] = ()  # empty unless it runs
+    user_map: UserMap | None = None
+    files: Mapping[str, HostPath] = field(default_factory=dict)  # log, hosts, hostname, resolv.conf
+    records: Mapping[str, Record] = field(default_factory=dict)  # what each kind of driver keeps of it
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a first process; a paused one counts."""
+        return self.status in ("running", "paused")
+
+    @property
+    def hostname(self) -> str:
+        """The host name inside, unless it shares that of another."""
+        return self.spec.hostname or self.id[:12]
