@@ -60,8 +60,14 @@ if TYPE_CHECKING:
         Usage,
         UserMap,
     )
+    from plugengine.objects import Connection, Container, ContainerState, MountPoint, NetworkDetails
+    from plugengine.operations.inspect import ProcessLine
+    from plugengine.operations.recovery import Finding
+    from plugengine.plugins.choice import DriverStatus
     from plugengine.spec import ContainerSpec, Device, ExecSpec, Image, ImageConfig, Rlimit, VolumeMount
     from plugengine.streams.attach_client import Outcome, Streams
+    from plugengine.streams.logs import LogLine
+    from plugengine.volumes import Volume
 
 __all__ = [
     "API_VERSION",
@@ -73,17 +79,23 @@ __all__ = [
     "CommandError",
     "CommandNotFoundError",
     "ConflictError",
+    "Connection",
+    "Container",
     "ContainerSpec",
+    "ContainerState",
     "Deviation",
     "Device",
     "DeviceRate",
     "DeviceRule",
+    "DriverChoice",
     "DriverError",
     "DriverInfo",
     "DriverLoadError",
+    "DriverStatus",
     "Engine",
     "Event",
     "ExecSpec",
+    "Finding",
     "GuestPath",
     "Host",
     "HostPath",
@@ -93,10 +105,13 @@ __all__ = [
     "ImageError",
     "Interface",
     "Limits",
+    "LogLine",
     "Mount",
+    "MountPoint",
     "NamespacePlan",
     "NamespaceRequest",
     "Network",
+    "NetworkDetails",
     "NetworkRequest",
     "NetworkStats",
     "NoSpaceError",
@@ -107,6 +122,7 @@ __all__ = [
     "Outcome",
     "PlugengineError",
     "Port",
+    "ProcessLine",
     "Record",
     "Rlimit",
     "Rootfs",
@@ -119,16 +135,32 @@ __all__ = [
     "Usage",
     "UsageError",
     "UserMap",
+    "Volume",
     "VolumeMount",
     "hookimpl",
     "hookspec",
 ]
 
 _HOMES = {
-    "plugengine.spec": ("ContainerSpec", "Device", "ExecSpec", "Image", "ImageConfig", "Rlimit", "VolumeMount"),
+    "plugengine.spec": (
+        "ContainerSpec",
+        "Device",
+        "DriverChoice",
+        "ExecSpec",
+        "Image",
+        "ImageConfig",
+        "Rlimit",
+        "VolumeMount",
+    ),
     "plugengine.engine": ("Engine",),
     "plugengine.hookspecs": ("API_VERSION", "hookimpl", "hookspec"),
     "plugengine.streams.attach_client": ("Outcome", "Streams"),
+    "plugengine.objects": ("Connection", "Container", "ContainerState", "MountPoint", "NetworkDetails"),
+    "plugengine.operations.inspect": ("ProcessLine",),
+    "plugengine.operations.recovery": ("Finding",),
+    "plugengine.plugins.choice": ("DriverStatus",),
+    "plugengine.streams.logs": ("LogLine",),
+    "plugengine.volumes": ("Volume",),
 }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct, field
 
-from plugengine.model import Attachment, GuestPath, HostPath, Record, UserMap
+from plugengine.model import Attachment, GuestPath, HostPath, Network, Record, UserMap
 from plugengine.spec import ContainerSpec, DriverChoice, ImageConfig
 
 
@@ -59,6 +59,7 @@ class Container(Struct, frozen=True, kw_only=True):
     id: str  # 64 hexadecimal digits
     name: str
     status: str  # creating, created, starting, running, paused, exited, removing
+    recovering: bool = False  # its owner died; what that left is being undone
     created_ns: int
     image_id: str
     image_name: str  # as it was asked for
@@ -81,3 +82,11 @@ class Container(Struct, frozen=True, kw_only=True):
     def hostname(self) -> str:
         """The host name inside, unless it shares that of another."""
         return self.spec.hostname or self.id[:12]
+
+
+class NetworkDetails(Struct, frozen=True, kw_only=True):
+    """A network, what its driver keeps of it, and who is on it."""
+
+    network: Network
+    record: Record | None  # None: the driver has not made its side
+    containers: tuple[Container, ...]  # those that run

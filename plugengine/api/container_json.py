@@ -13,7 +13,7 @@ from typing import Any, Final
 from plugengine.model import Attachment, DeviceRate, Port, encode
 from plugengine.objects import Connection, Container, MountPoint
 from plugengine.security import paths
-from plugengine.spec import Device, Rlimit
+from plugengine.spec import Device, Rlimit, command_line
 
 NEVER: Final = "0001-01-01T00:00:00Z"
 LOCAL: Final = "local"
@@ -39,17 +39,16 @@ def timestamp(time_ns: int) -> str:
 
 
 def container(
-    found: Container, command: Sequence[str], *, stats: Mapping[str, int] | None = None, missing: Sequence[str] = ()
+    found: Container, *, stats: Mapping[str, int] | None = None, missing: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Return a container as `GET /containers/ID/json` does.
 
     Args:
         found: The container.
-        command: Its program and arguments.
         stats: Counters of its storage driver's file server.
         missing: Its drivers that are not installed any more, as "storage driver NAME".
     """
-    argv = list(command) or [""]
+    argv = list(command_line(found.spec, found.config).argv) or [""]
     return {
         "Id": found.id,
         "Created": timestamp(found.created_ns),
@@ -106,7 +105,7 @@ def _state(found: Container) -> dict[str, Any]:
 
 def _config(found: Container) -> dict[str, Any]:
     spec, config = found.spec, found.config
-    entrypoint = config.entrypoint if spec.entrypoint is None else spec.entrypoint
+    command = command_line(spec, config)
     exposed = {*config.exposed_ports, *(f"{port.guest_port}/{port.protocol}" for port in spec.ports)}
     return {
         "Hostname": found.hostname,
@@ -120,11 +119,11 @@ def _config(found: Container) -> dict[str, Any]:
         "OpenStdin": spec.interactive,
         "StdinOnce": False,
         "Env": [*config.env, *spec.env],
-        "Cmd": list(spec.command or (config.cmd if spec.entrypoint is None else ())) or None,
+        "Cmd": list(command.cmd) or None,
         "Image": found.image_name,
         "Volumes": {path: {} for path in config.volumes} or None,
         "WorkingDir": spec.working_dir or config.working_dir,
-        "Entrypoint": list(entrypoint) or None,
+        "Entrypoint": list(command.entrypoint) or None,
         "OnBuild": None,
         "Labels": {**config.labels, **spec.labels},
         "StopSignal": spec.stop_signal or config.stop_signal or "SIGTERM",

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from plugengine.api.container_json import LOCAL, NEVER, timestamp
 from plugengine.model import Attachment
-from plugengine.objects import Container
+from plugengine.objects import Container, NetworkDetails
 from plugengine.spec import Image, ImageConfig
 
 if TYPE_CHECKING:
-    from plugengine.model import Network, Record
     from plugengine.volumes import Volume
 
 
-def network(
-    found: Network, record: Record | None, members: Iterable[tuple[Container, Attachment]] = ()
-) -> dict[str, Any]:
+def network(details: NetworkDetails) -> dict[str, Any]:
     """Return a network as `GET /networks/NAME` does, with the running containers on it."""
+    found = details.network
     config = {"Subnet": found.subnet, "Gateway": found.gateway, "IPRange": found.ip_range}
     return {
         "Name": found.name,
@@ -37,11 +35,16 @@ def network(
         "Ingress": False,
         "ConfigFrom": {"Network": ""},
         "ConfigOnly": False,
-        "Containers": {each.id: _member(each, attachment) for each, attachment in members},
+        "Containers": {
+            each.id: _member(each, one.attachment)
+            for each in details.containers
+            for one in each.connections
+            if one.network == found.name
+        },
         "Options": dict(found.options),
         "Labels": {},
         # Not docker's.
-        "DriverRecord": record,
+        "DriverRecord": details.record,
     }
 
 

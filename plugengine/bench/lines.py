@@ -148,7 +148,12 @@ class Pair:
         return name
 
     def _address_of(self, name: str) -> str:
-        return str(self._engine.containers.inspect(name)["NetworkSettings"].get("IPAddress") or "")
+        interfaces = [
+            interface
+            for connection in self._engine.containers.get(name).connections
+            for interface in connection.attachment.interfaces
+        ]
+        return next((address.partition("/")[0] for each in interfaces for address in each.addresses), "")
 
 
 def ask_from_host(words: Sequence[str]) -> float:

@@ -19,6 +19,7 @@ from plugengine.kernel.mount import MS_RDONLY, MS_REC
 from plugengine.kernel.process import CLONE_NEWNS, setns
 from plugengine.model import HostPath, Mount
 from plugengine.spec import ContainerSpec, ExecSpec
+from plugengine.state import container_rows
 from plugengine.streams.attach_client import Streams
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class ContainerPlace:
             if self._seen is not None:
                 fd = os.open(f"{self._seen}{path}", _READ)
             else:
-                row = self._engine.containers.get(self.id)
+                row = container_rows.get(self._engine.site.state, self.id)
                 fd = open_in_root(undo.enter_context(rootfs_view.root_filesystem(self._engine.site, row)), path, _READ)
             try:
                 yield fd

@@ -102,6 +102,6 @@ def network_name(engine: Engine, driver: str, options: DriverOptions) -> str:
     if not given:
         return driver
     name = f"bench-{driver}"
-    if all(row.network.name != name for row in engine.networks.list()):
+    if all(network.name != name for network in engine.networks.list()):
         engine.networks.create(name, driver=driver, options=given)
     return name

@@ -11,7 +11,7 @@ from plugengine.streams.attach_client import DEFAULT_DETACH_KEYS, Outcome, Strea
 
 if TYPE_CHECKING:
     from plugengine.cli.app import App
-    from plugengine.state.container_rows import ContainerRow
+    from plugengine.objects import Container
 
 STDIN: Final = 0
 STDOUT: Final = 1
@@ -59,7 +59,7 @@ def make_streams(
     )
 
 
-def conclude(app: App, row: ContainerRow, outcome: Outcome) -> int:
+def conclude(app: App, row: Container, outcome: Outcome) -> int:
     """Say what the exit code alone does not, and return it."""
     if outcome.oom_killed:
         from plugengine.cli.human import binary_size

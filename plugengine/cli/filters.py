@@ -9,7 +9,7 @@ from plugengine.cli.parse.errors import FlagError
 from plugengine.state.container_rows import LIVE
 
 if TYPE_CHECKING:
-    from plugengine.state.container_rows import ContainerRow
+    from plugengine.objects import Container
 
 _LIVE: Final = ("starting", *LIVE)
 # What docker calls our states; "running" is also what a filter of that name finds.
@@ -47,10 +47,10 @@ def has_label(labels: Mapping[str, str], wanted: str) -> bool:
     return key in labels and (not equals or labels[key] == value)
 
 
-Test = Callable[["ContainerRow", str], bool]
+Test = Callable[["Container", str], bool]
 
 
-def _has_ancestor(row: ContainerRow, wanted: str) -> bool:
+def _has_ancestor(row: Container, wanted: str) -> bool:
     names = (row.image_name, f"{row.image_name}:latest", row.image_name.removesuffix(":latest"))
     return wanted in names or (bool(wanted) and row.image_id.removeprefix("sha256:").startswith(_digits(wanted)))
 
@@ -68,17 +68,14 @@ CONTAINER_TESTS: Final[Mapping[str, Test]] = {
     "label": lambda row, wanted: has_label(row.spec.labels, wanted),
     "ancestor": _has_ancestor,
     "exited": lambda row, wanted: row.status == "exited" and str(row.state.exit_code or 0) == wanted,
-    "network": lambda row, wanted: wanted in (row.choice.joins, row.choice.network, row.spec.modes.get("net")),
-    "volume": lambda row, wanted: any(
-        wanted in (mount.get("name"), mount.get("target"), mount.get("source"))
-        for mount in row.records.get("mounts", ())
-    ),
-    "storage": lambda row, wanted: row.choice.storage == wanted,
+    "network": lambda row, wanted: wanted in (row.drivers.joins, row.drivers.network, row.spec.modes.get("net")),
+    "volume": lambda row, wanted: any(wanted in (mount.name, mount.target, mount.source) for mount in row.mounts),
+    "storage": lambda row, wanted: row.drivers.storage == wanted,
 }
 _EXAMPLE: Final = "status=exited"
 
 
-def container_filter(values: Iterable[str]) -> Callable[[ContainerRow], bool]:
+def container_filter(values: Iterable[str]) -> Callable[[Container], bool]:
     """Return the test of all `--filter`: those of one key are alternatives, except labels, which must all be there.
 
     Raises:
@@ -86,7 +83,7 @@ def container_filter(values: Iterable[str]) -> Callable[[ContainerRow], bool]:
     """
     wanted = parse_filters(values, CONTAINER_TESTS, example=_EXAMPLE)
 
-    def passes(row: ContainerRow) -> bool:
+    def passes(row: Container) -> bool:
         return all(
             (all if key == "label" else any)(CONTAINER_TESTS[key](row, value) for value in alternatives)
             for key, alternatives in wanted.items()

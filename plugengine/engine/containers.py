@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from plugengine.model import CgroupStats, Change, NetworkStats, Port, Usage
+from plugengine.objects import Container
 from plugengine.site import Site
 from plugengine.spec import ContainerSpec, ExecSpec
 from plugengine.state import container_rows
@@ -26,23 +27,32 @@ class Containers:
     def __init__(self, site: Site) -> None:
         self._site = site
 
-    def get(self, reference: str) -> ContainerRow:
+    def _row(self, reference: str) -> ContainerRow:
+        return container_rows.get(self._site.state, reference)
+
+    def _shown(self, row: ContainerRow) -> Container:
+        from plugengine.operations.inspect import container
+
+        return container(self._site, row)
+
+    def get(self, reference: str) -> Container:
         """Return a container by name, id or the beginning of its id.
 
         Raises:
             NotFoundError: There is none.
         """
-        return container_rows.get(self._site.state, reference)
+        return self._shown(self._row(reference))
 
-    def list(self, *, all: bool = False) -> builtins.list[ContainerRow]:  # noqa: A002 - docker's word
+    def list(self, *, all: bool = False) -> builtins.list[Container]:  # noqa: A002 - docker's word
         """Return the running containers, or all of them, the newest first."""
-        return container_rows.list_all(self._site.state, None if all else (*container_rows.LIVE, "starting"))
+        statuses = None if all else (*container_rows.LIVE, "starting")
+        return [self._shown(row) for row in container_rows.list_all(self._site.state, statuses)]
 
-    def create(self, spec: ContainerSpec) -> ContainerRow:
+    def create(self, spec: ContainerSpec) -> Container:
         """Make a container without starting it."""
         from plugengine.containers.create import create
 
-        return create(self._site, spec)
+        return self._shown(create(self._site, spec))
 
     def start(
         self,
@@ -64,7 +74,7 @@ class Containers:
         """
         from plugengine.operations import lifecycle
 
-        return lifecycle.start(self._site, self.get(reference), streams=streams, debug=debug, log=log, warn=warn)
+        return lifecycle.start(self._site, self._row(reference), streams=streams, debug=debug, log=log, warn=warn)
 
     def run(
         self,
@@ -97,14 +107,14 @@ class Containers:
         from plugengine.runtime.guest import signal_number
 
         number = None if signal is None else signal_number(signal)
-        lifecycle.stop(self._site, self.get(reference), timeout_s=timeout_s, number=number)
+        lifecycle.stop(self._site, self._row(reference), timeout_s=timeout_s, number=number)
 
     def kill(self, reference: str, *, signal: str = "KILL") -> None:
         """Send a signal to a running container's first process."""
         from plugengine.operations import lifecycle
         from plugengine.runtime.guest import signal_number
 
-        lifecycle.kill(self._site, self.get(reference), signal_number(signal))
+        lifecycle.kill(self._site, self._row(reference), signal_number(signal))
 
     def restart(self, reference: str, *, timeout_s: int | None = None, signal: str | None = None) -> None:
         """Stop and start."""
@@ -112,7 +122,7 @@ class Containers:
         from plugengine.runtime.guest import signal_number
 
         number = None if signal is None else signal_number(signal)
-        lifecycle.restart(self._site, self.get(reference), timeout_s=timeout_s, number=number)
+        lifecycle.restart(self._site, self._row(reference), timeout_s=timeout_s, number=number)
 
     def remove(self, reference: str, *, force: bool = False, volumes: bool = False) -> tuple[str, ...]:
         """Remove a container, with `volumes` also its anonymous volumes.
@@ -131,35 +141,35 @@ class Containers:
         """
         from plugengine.operations.remove import remove
 
-        return remove(self._site, self.get(reference), force=force, with_volumes=volumes)
+        return remove(self._site, self._row(reference), force=force, with_volumes=volumes)
 
     def wait(self, reference: str) -> int:
         """Wait until a container ends and return its exit code."""
         from plugengine.operations import lifecycle
 
-        return lifecycle.wait(self._site, self.get(reference))
+        return lifecycle.wait(self._site, self._row(reference))
 
     def pause(self, reference: str) -> None:
         """Freeze every process of a container."""
         from plugengine.operations import lifecycle
 
-        lifecycle.pause(self._site, self.get(reference))
+        lifecycle.pause(self._site, self._row(reference))
 
     def unpause(self, reference: str) -> None:
         """Let a paused container go on."""
         from plugengine.operations import lifecycle
 
-        lifecycle.unpause(self._site, self.get(reference))
+        lifecycle.unpause(self._site, self._row(reference))
 
     def rename(self, reference: str, name: str) -> None:
         """Give a container another name."""
-        container_rows.rename(self._site.state, self.get(reference).id, name)
+        container_rows.rename(self._site.state, self._row(reference).id, name)
 
     def attach(self, reference: str, streams: Streams) -> Outcome:
         """Connect to a running container's streams until it ends or the caller detaches."""
         from plugengine.operations import lifecycle
 
-        return lifecycle.attach(self._site, self.get(reference), streams)
+        return lifecycle.attach(self._site, self._row(reference), streams)
 
     def exec(self, reference: str, spec: ExecSpec, *, streams: Streams | None = None) -> Outcome:
         """Run another command in a running container; without streams, or with `detach`, return at once.
@@ -170,52 +180,46 @@ class Containers:
         """
         from plugengine.operations.exec import run_exec
 
-        return run_exec(self._site, self.get(reference), spec, streams=streams)
+        return run_exec(self._site, self._row(reference), spec, streams=streams)
 
     def logs(self, reference: str, *, tail: int | None = None, follow: bool = False) -> Iterator[LogLine]:
         """Yield what a container wrote, the last `tail` lines; with follow until it ends."""
         from plugengine.operations.inspect import read_log
 
-        return read_log(self._site, self.get(reference), tail=tail, follow=follow)
-
-    def inspect(self, reference: str) -> dict[str, Any]:
-        """Return everything about a container, in docker's shape."""
-        from plugengine.operations.inspect import inspect
-
-        return inspect(self._site, self.get(reference))
+        return read_log(self._site, self._row(reference), tail=tail, follow=follow)
 
     def top(self, reference: str) -> builtins.list[ProcessLine]:
         """Return a running container's processes, read on the host's side."""
         from plugengine.operations.inspect import processes
 
-        return processes(self._site, self.get(reference))
+        return processes(self._site, self._row(reference))
 
     def stats(self, reference: str) -> tuple[CgroupStats, NetworkStats]:
         """Return a running container's use of resources now."""
         from plugengine.operations.inspect import stats
 
-        return stats(self._site, self.get(reference))
+        return stats(self._site, self._row(reference))
 
     def driver_stats(self, reference: str) -> dict[str, int]:
         """Return what the file server of a container's storage driver has done; empty where there is none."""
         from plugengine.operations.inspect import driver_stats
 
-        return driver_stats(self._site, self.get(reference))
+        return driver_stats(self._site, self._row(reference))
 
     def ports(self, reference: str) -> tuple[Port, ...]:
         """Return a container's published ports."""
         from plugengine.operations.inspect import ports
 
-        return ports(self.get(reference))
+        return ports(self._row(reference))
 
     def changes(self, reference: str) -> Iterable[Change]:
         """Return how a container's filesystem differs from its image."""
         from plugengine.operations.inspect import changes
 
-        return changes(self._site, self.get(reference))
+        return changes(self._site, self._row(reference))
 
     def usage(self, reference: str) -> Usage:
         """Return the space a container's writable layer takes."""
         from plugengine.operations.inspect import usage
 
-        return usage(self._site, self.get(reference))
+        return usage(self._site, self._row(reference))

@@ -48,9 +48,13 @@ class Images:
         """
         return self._site.images.get(reference)
 
-    def inspect(self, reference: str) -> dict[str, Any]:
-        """Return everything about an image, in docker's shape."""
-        return self._site.images.inspect(reference)
+    def config(self, reference: str) -> dict[str, Any]:
+        """Return the whole config of an image as it is stored; see config.md of the OCI image-spec.
+
+        Raises:
+            NotFoundError: There is no such image.
+        """
+        return self._site.images.config(reference)
 
     def tag(self, source: str, target: str) -> None:
         """Give an image another name."""

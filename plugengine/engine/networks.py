@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 
 from plugengine.model import Network
+from plugengine.objects import NetworkDetails
 from plugengine.site import Site
-
-if TYPE_CHECKING:
-    from plugengine.networks.ipam import NetworkRow
 
 
 class Networks:
@@ -19,11 +16,11 @@ class Networks:
     def __init__(self, site: Site) -> None:
         self._site = site
 
-    def list(self) -> builtins.list[NetworkRow]:
+    def list(self) -> builtins.list[Network]:
         """Return all networks by name: those somebody made, and the drivers' own that are in use."""
         from plugengine.networks import networks
 
-        return networks.rows(self._site)
+        return [row.network for row in networks.rows(self._site)]
 
     def create(
         self,
@@ -68,8 +65,12 @@ class Networks:
 
         networks.remove(self._site, name)
 
-    def inspect(self, name: str) -> dict[str, Any]:
-        """Return everything about a network, in docker's shape."""
-        from plugengine.operations.inspect import inspect_network
+    def get(self, name: str) -> NetworkDetails:
+        """Return a network and the running containers on it.
 
-        return inspect_network(self._site, name)
+        Raises:
+            NotFoundError: There is none of that name.
+        """
+        from plugengine.operations.inspect import network
+
+        return network(self._site, name)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from plugengine.plugins.choice import DriverStatus, status
 from plugengine.site import Site
+from plugengine.spec import DriverChoice
 
 if TYPE_CHECKING:
     from plugengine.operations.recovery import Finding
@@ -20,6 +21,10 @@ class Drivers:
     def list(self) -> tuple[DriverStatus, ...]:
         """Return every installed driver of every kind, supported or with the reasons why not."""
         return status(self._site.registry, self._site.host, self._site.configured)
+
+    def missing(self, chosen: DriverChoice) -> tuple[str, ...]:
+        """Return those of a container's drivers that are not installed any more, as "storage driver NAME"."""
+        return self._site.missing(chosen)
 
 
 class System:

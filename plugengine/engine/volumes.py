@@ -6,6 +6,7 @@ import builtins
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from plugengine.model import HostPath
 from plugengine.site import Site
 
 if TYPE_CHECKING:
@@ -23,6 +24,20 @@ class Volumes:
         from plugengine import volumes
 
         return [*volumes.list_all(self._site.state)]
+
+    def get(self, name: str) -> Volume:
+        """Return a volume.
+
+        Raises:
+            NotFoundError: There is none of that name.
+        """
+        from plugengine import volumes
+
+        return volumes.get(self._site.state, name)
+
+    def directory(self, name: str) -> HostPath:
+        """Return where the files of a volume are on the host."""
+        return self._site.locations.volume_data(name)
 
     def create(self, name: str | None = None, *, labels: Mapping[str, str] | None = None) -> Volume:
         """Make a volume; without a name an anonymous one."""

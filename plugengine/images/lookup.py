@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec.json import decode
-
 from plugengine.errors import NotFoundError, UsageError
 from plugengine.images.digest import PREFIX, short
 from plugengine.images.reference import Reference, is_id_prefix, parse
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from plugengine.images.catalog import Catalog
-    from plugengine.spec import Image
 
 _SUGGESTED = 3
 
@@ -35,28 +30,6 @@ def find_id(catalog: Catalog, reference: str) -> str:
     if parsed is None and not is_id_prefix(reference):
         parse(reference)  # says what is wrong with it
     raise NotFoundError(f"image {reference}: is not in the store", hint=_similar(catalog, reference))
-
-
-def inspect(catalog: Catalog, image: Image) -> dict[str, Any]:
-    """Return the description of an image in the words of `docker image inspect`."""
-    data: dict[str, Any] = decode(catalog.config(image.id))
-    repositories = sorted({name.rpartition(":")[0] for name in image.names})
-    return {
-        "Id": image.id,
-        "RepoTags": list(image.names),
-        "RepoDigests": [f"{repository}@{image.digest}" for repository in repositories],
-        "Comment": str(data.get("comment") or ""),
-        "Created": image.created,
-        "Author": str(data.get("author") or ""),
-        "Config": data.get("config") or {},
-        "Architecture": image.architecture,
-        "Variant": str(data.get("variant") or ""),
-        "Os": image.os,
-        "Size": image.size_bytes,
-        "RootFS": {"Type": "layers", "Layers": list(image.diff_ids)},
-        "History": data.get("history") or [],
-        "LayerDirectories": list(image.layers),
-    }
 
 
 def _parsed(reference: str) -> Reference | None:

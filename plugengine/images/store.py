@@ -82,11 +82,12 @@ class ImageStore:
             return self.get(reference)
         return load_source(scheme, self.sources)(self, reference)
 
-    def inspect(self, reference: str) -> dict[str, Any]:
-        """Return everything known about an image, in the words of `docker image inspect`."""
-        from plugengine.images import lookup
+    def config(self, reference: str) -> dict[str, Any]:
+        """Return the whole config of an image; see config.md of the OCI image-spec."""
+        from msgspec.json import decode
 
-        return lookup.inspect(self.catalog, self.get(reference))
+        found: dict[str, Any] = decode(self.catalog.config(self.get(reference).id))
+        return found
 
     # --- adding ---
 

@@ -21,12 +21,13 @@ from plugengine.kernel.process import ProcessId
 from plugengine.model import encode
 from plugengine.monitor.guest_process import Client, GuestProcess
 from plugengine.monitor.loop import READ, Loop
+from plugengine.objects import ContainerState
 from plugengine.plugins.observers import Teller
 from plugengine.runtime.launch import Child, start_exec
 from plugengine.site import Site
 from plugengine.spec import ExecSpec
 from plugengine.state import container_rows
-from plugengine.state.container_rows import ContainerRow, ContainerState
+from plugengine.state.container_rows import ContainerRow
 from plugengine.streams import wire
 from plugengine.streams.logs import LogWriter
 

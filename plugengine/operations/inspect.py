@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import msgspec
 from msgspec import Struct
 
 from plugengine.containers.create import PlacedMount, storage_request
 from plugengine.errors import ConflictError, NotFoundError, PlugengineError
-from plugengine.model import Attachment, CgroupStats, Change, NetworkStats, Port, Usage, encode
+from plugengine.model import Attachment, CgroupStats, Change, NetworkStats, Port, Usage, UserMap
+from plugengine.objects import Connection, Container, MountPoint, NetworkDetails
 from plugengine.site import Site
-from plugengine.spec import ImageConfig, command_line
+from plugengine.spec import ImageConfig
 from plugengine.state import container_rows
 from plugengine.state.container_rows import LIVE, ContainerRow
-from plugengine.streams.logs import LogFollower, LogLine, read_lines, timestamp
+from plugengine.streams.logs import LogFollower, LogLine, read_lines
 
 
 class ProcessLine(Struct, frozen=True, kw_only=True):
@@ -175,186 +175,41 @@ def _tty_name(number: int) -> str:
     return f"pts/{minor + (major - 136) * 256}" if 136 <= major <= 143 else "?"
 
 
-def inspect(site: Site, row: ContainerRow) -> dict[str, Any]:
-    """Return everything about a container; see `engine.containers.inspect`."""
-    spec, config = row.spec, msgspec.convert(row.records.get("config") or {}, ImageConfig)
-    command = command_line(spec, config)
-    argv = [*command.argv] or [""]
-    return {
-        "Id": row.id,
-        "Created": timestamp(row.created_ns),
-        "Path": argv[0],
-        "Args": argv[1:],
-        "State": _state(row),
-        "Image": row.image_id,
-        "Name": f"/{row.name}",
-        "RestartCount": row.state.restart_count,
-        "LogPath": site.locations.log(row.id),
-        "ResolvConfPath": site.locations.etc(row.id, "resolv.conf"),
-        "HostnamePath": site.locations.etc(row.id, "hostname"),
-        "HostsPath": site.locations.etc(row.id, "hosts"),
-        "Drivers": encode(row.choice),
-        "DriverRecords": {key: row.records.get(key) for key in ("storage", "cgroup", "network")},
-        "DriverStats": driver_stats(site, row),
-        "MissingDrivers": list(site.missing(row.choice)),
-        "UserMap": row.records.get("user_map"),
-        "Warnings": list(row.state.warnings),
-        "HostConfig": _host_config(row),
-        "Mounts": [_mount(mount) for mount in mounts_of(row)],
-        "Config": {
-            "Hostname": spec.hostname or row.id[:12],
-            "Domainname": spec.domainname or "",
-            "User": spec.user if spec.user is not None else config.user,
-            "AttachStdin": spec.interactive,
-            "Tty": spec.tty,
-            "OpenStdin": spec.interactive,
-            "Env": [*config.env, *spec.env],
-            "Cmd": list(command.cmd) or None,
-            "Image": row.image_name,
-            "Volumes": {path: {} for path in config.volumes} or None,
-            "WorkingDir": spec.working_dir or config.working_dir,
-            "Entrypoint": list(command.entrypoint) or None,
-            "ExposedPorts": {port: {} for port in config.exposed_ports},
-            "Labels": {**config.labels, **spec.labels},
-            "StopSignal": spec.stop_signal or config.stop_signal or "SIGTERM",
-            "StopTimeout": spec.stop_timeout_s,
-        },
-        "NetworkSettings": _network_settings(row),
-    }
+def container(site: Site, row: ContainerRow) -> Container:
+    """Return a row as the library hands it out."""
+    records = row.records
+    network = records.get("network") or {}
+    attachment = attachment_of(row)
+    name = str((network.get("network") or {}).get("name") or row.choice.joins)
+    files = {each: site.locations.etc(row.id, each) for each in ("hosts", "hostname", "resolv.conf")}
+    return Container(
+        id=row.id,
+        name=row.name,
+        status=row.status,
+        recovering=container_rows.is_being_recovered(row),
+        created_ns=row.created_ns,
+        image_id=row.image_id,
+        image_name=row.image_name,
+        spec=row.spec,
+        drivers=row.choice,
+        config=msgspec.convert(records.get("config") or {}, ImageConfig),
+        state=row.state,
+        mounts=msgspec.convert(records.get("mounts") or (), tuple[MountPoint, ...]),
+        connections=(Connection(network=name, attachment=attachment),) if attachment and row.status in LIVE else (),
+        user_map=msgspec.convert(records["user_map"], UserMap) if records.get("user_map") else None,
+        files={"log": site.locations.log(row.id), **files},
+        records={kind: records[kind] for kind in ("storage", "cgroup", "network") if records.get(kind) is not None},
+    )
 
 
-def _state(row: ContainerRow) -> dict[str, Any]:
-    state = row.state
-    return {
-        "Status": row.status,
-        "Running": row.status in LIVE,
-        "Paused": row.status == "paused",
-        "Restarting": False,
-        "OOMKilled": state.oom_killed,
-        "Dead": row.status == "dead",
-        "Pid": state.pid,
-        "MonitorPid": state.monitor_pid,
-        "ServerPid": state.server_pid,
-        "ExitCode": state.exit_code or 0,
-        "Error": state.error,
-        "StartedAt": timestamp(state.started_ns),
-        "FinishedAt": timestamp(state.finished_ns),
-    }
-
-
-def _mount(mount: PlacedMount) -> dict[str, Any]:
-    return {
-        "Type": mount.type,
-        "Name": mount.name,
-        "Source": mount.source,
-        "Destination": mount.target,
-        "Mode": "",
-        "RW": not mount.read_only,
-        "Propagation": mount.propagation if mount.type == "bind" else "",
-    }
-
-
-def _host_config(row: ContainerRow) -> dict[str, Any]:
-    spec, limits = row.spec, row.spec.limits
-    return {
-        "NetworkMode": spec.modes.get("net") or row.choice.joins,
-        "PidMode": _mode(spec.modes, "pid"),
-        "IpcMode": _mode(spec.modes, "ipc") or "private",
-        "UTSMode": _mode(spec.modes, "uts"),
-        "CgroupnsMode": _mode(spec.modes, "cgroup") or "private",
-        "UsernsMode": spec.userns,
-        "PortBindings": encode(spec.ports),
-        "AutoRemove": spec.auto_remove,
-        "Privileged": spec.privileged,
-        "ReadonlyRootfs": spec.read_only,
-        "Init": spec.init,
-        "CapAdd": list(spec.cap_add) or None,
-        "CapDrop": list(spec.cap_drop) or None,
-        "Dns": list(spec.dns),
-        "ExtraHosts": list(spec.extra_hosts) or None,
-        "GroupAdd": list(spec.groups) or None,
-        "ShmSize": spec.shm_size_bytes,
-        "Sysctls": dict(spec.sysctls) or None,
-        "OomScoreAdj": spec.oom_score_adj or 0,
-        "Memory": limits.memory_bytes or 0,
-        "MemorySwap": limits.memory_swap_bytes or 0,
-        "MemoryReservation": limits.memory_reservation_bytes or 0,
-        "CpuQuota": limits.cpu_quota_us or 0,
-        "CpuPeriod": limits.cpu_period_us if limits.cpu_quota_us else 0,
-        "CpuShares": limits.cpu_shares or 0,
-        "CpusetCpus": limits.cpuset_cpus or "",
-        "PidsLimit": limits.pids,
-        "BlkioWeight": limits.blkio_weight or 0,
-        "BlkioDeviceReadBps": encode(limits.read_bps),
-        "BlkioDeviceWriteBps": encode(limits.write_bps),
-        "BlkioDeviceReadIOps": encode(limits.read_iops),
-        "BlkioDeviceWriteIOps": encode(limits.write_iops),
-        "Ulimits": encode(spec.rlimits),
-        "CgroupParent": spec.cgroup_parent,
-    }
-
-
-def _mode(modes: Mapping[str, str], name: str) -> str:
-    mode = modes.get(name, "")
-    return "" if mode == "private" else mode
-
-
-def inspect_network(site: Site, name: str) -> dict[str, Any]:
-    """Return everything about a network; see `engine.networks.inspect`."""
+def network(site: Site, name: str) -> NetworkDetails:
+    """Return a network and the running containers on it; see `engine.networks.get`."""
     from plugengine.networks import ipam
 
     stored = ipam.get_network(site.state, name)
-    network = stored.network
-    config = {"Subnet": network.subnet, "Gateway": network.gateway, "IPRange": network.ip_range}
-    containers = {
-        row.id: {"Name": row.name, **_endpoint(attachment)}
-        for row in container_rows.list_all(site.state, LIVE)
-        if row.choice.joins == name and (attachment := attachment_of(row)) is not None
-    }
-    return {
-        "Name": network.name,
-        "Driver": network.driver,
-        "Scope": "local",
-        "IPAM": {"Config": [{key: value for key, value in config.items() if value}] if network.subnet else []},
-        "Options": dict(network.options),
-        "Containers": containers,
-        "DriverRecord": stored.record,
-    }
-
-
-def _endpoint(attachment: Attachment) -> dict[str, str]:
-    first = next(iter(attachment.interfaces), None)
-    return {
-        "IPv4Address": first.addresses[0] if first and first.addresses else "",
-        "MacAddress": (first.mac if first else None) or "",
-    }
-
-
-def _network_settings(row: ContainerRow) -> dict[str, Any]:
-    attachment = attachment_of(row)
-    if attachment is None:
-        return {"Networks": {}, "Ports": {}, "IPAddress": "", "Gateway": "", "MacAddress": ""}
-    published: dict[str, list[dict[str, str]]] = {}
-    for port in attachment.ports:
-        published.setdefault(f"{port.guest_port}/{port.protocol}", []).append(
-            {"HostIp": port.host_ip or "0.0.0.0", "HostPort": str(port.host_port)}  # noqa: S104 - docker's words
-        )
-    address, _, length = "", "", ""
-    mac = ""
-    for interface in attachment.interfaces[:1]:
-        mac = interface.mac or ""
-        if interface.addresses:
-            address, _, length = interface.addresses[0].partition("/")
-    endpoint = {
-        "IPAddress": address,
-        "IPPrefixLen": int(length or 0),
-        "Gateway": attachment.gateway or "",
-        "MacAddress": mac,
-    }
-    network = (row.records.get("network") or {}).get("network") or {}
-    return {
-        **endpoint,
-        "Ports": published,
-        "Networks": {str(network.get("name", row.choice.joins)): endpoint},
-        "Interfaces": encode(attachment.interfaces),
-    }
+    members = [container(site, row) for row in container_rows.list_all(site.state, LIVE) if row.choice.joins == name]
+    return NetworkDetails(
+        network=stored.network,
+        record=stored.record,
+        containers=tuple(each for each in members if any(name == one.network for one in each.connections)),
+    )

@@ -11,6 +11,7 @@ from msgspec import Struct, field
 
 from plugengine.errors import ConflictError, NotFoundError, StateError, UsageError
 from plugengine.kernel.process import ProcessId, boot_id, is_alive
+from plugengine.objects import ContainerState
 from plugengine.spec import ContainerSpec, DriverChoice
 from plugengine.state.names import check_name, near_miss, new_name
 
@@ -35,25 +36,6 @@ LIVE: Final = ("running", "paused")  # there is a first process, and a monitor t
 BUSY: Final = ("creating", "starting", *LIVE, "removing")  # there is an owner, or nobody undid what it had begun
 _NAME_ATTEMPTS = 20
 _HEX = frozenset("0123456789abcdef")
-
-
-class ContainerState(Struct, frozen=True, kw_only=True):
-    """What became of a container; times are CLOCK_REALTIME, start times as in proc_pid_stat(5)."""
-
-    pid: int = 0  # the first process, as the host sees it; 0: none
-    pid_start: int = 0
-    monitor_pid: int = 0
-    monitor_start: int = 0
-    server_pid: int = 0  # the file server
-    server_start: int = 0
-    exit_code: int | None = None
-    oom_killed: bool = False
-    error: str = ""  # why it could not be started, or why its exit code is unknown
-    started_ns: int = 0
-    finished_ns: int = 0
-    restart_count: int = 0
-    stopped_by_user: bool = False
-    warnings: tuple[str, ...] = ()
 
 
 class ContainerRow(Struct, frozen=True, kw_only=True):

@@ -35,6 +35,7 @@ FLOORS = (
     ("site",),
     ("images", "mounts", "plugins", "security", "volumes"),
     ("hookspecs", "state", "streams"),
+    ("objects",),
     ("cgroups", "hookmarks", "spec", "trees"),
     ("model",),
     ("errors", "kernel"),

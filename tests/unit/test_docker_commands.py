@@ -6,15 +6,14 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import pytest
 
 from plugengine.cli.commands.ps import describe
 from plugengine.cli.commands.run import run
 from plugengine.cli.spec import Surroundings, container_spec
 from plugengine.errors import UsageError
+from plugengine.objects import Container
 from plugengine.spec import CommandLine, ContainerSpec, DriverChoice, ImageConfig, command_line, required_argv
-from plugengine.state.container_rows import ContainerRow
 
 AROUND: Final = Surroundings(environ={}, directory="/", processors=1)
 ROWS: Final[list[dict[str, Any]]] = json.loads(Path(__file__).with_name("docker_commands.json").read_text())["rows"]
@@ -62,7 +61,7 @@ def test_what_docker_refuses_for_want_of_a_command_is_refused(row: dict[str, Any
 
 @pytest.mark.parametrize("row", ANSWERED, ids=say)
 def test_the_list_of_containers_shows_what_runs(row: dict[str, Any]) -> None:
-    container = ContainerRow(
+    container = Container(
         id="0" * 64,
         name="web",
         status="exited",
@@ -70,7 +69,7 @@ def test_the_list_of_containers_shows_what_runs(row: dict[str, Any]) -> None:
         image_id="",
         image_name="image",
         spec=spec_of(row),
-        choice=DriverChoice(storage="vfs", network="none", cgroup="v1", namespace="standard"),
-        records={"config": msgspec.to_builtins(config_of(row))},
+        drivers=DriverChoice(storage="vfs", network="none", cgroup="v1", namespace="standard"),
+        config=config_of(row),
     )
     assert describe(container, now_ns=0, whole=True)["Command"] == f'"{" ".join(row["argv"])}"'

@@ -22,6 +22,7 @@ from plugengine.images.layers.apply import apply_layer
 from plugengine.images.layers.diff import diff_layer
 from plugengine.kernel.pagecache import resident_bytes
 from plugengine.model import HostPath
+from plugengine.state import container_rows
 from plugengine.state.names import new_id
 from plugengine.trees.remove import remove_tree
 
@@ -170,7 +171,7 @@ class Diff(_LifeCycle):
     def take(self, stand: Stand, sizes: Mapping[str, int]) -> float:
         """Change a container that does not run, then derive its layer as the engine does."""
         engine = stand.engine
-        row = engine.containers.create(stand.spec())
+        row = container_rows.get(engine.site.state, engine.containers.create(stand.spec()).id)
         try:
             with rootfs_view.root_filesystem(engine.site, row) as root:
                 _change(f"/proc/self/fd/{root}{HOME}/{self.area}", sizes["files"])

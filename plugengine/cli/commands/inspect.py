@@ -49,13 +49,13 @@ def inspect_volume(app: App, names: tuple[str, ...], *, format: str | None) -> i
 @command(_format_option(), argument("names", many=True, metavar="NETWORK..."))
 def inspect_network(app: App, names: tuple[str, ...], *, format: str | None) -> int:  # noqa: A002 - the flag's name
     """Show everything about networks, as JSON."""
-    return _show(app, names, format, app.engine.networks.inspect)
+    return _show(app, names, format, lambda name: _network(app, name))
 
 
 def _find(app: App, name: str, kinds: tuple[str, ...]) -> Mapping[str, Any]:
     finders: dict[str, Finder] = {
-        "container": app.engine.containers.inspect,
-        "image": app.engine.images.inspect,
+        "container": lambda wanted: _container(app, wanted),
+        "image": lambda wanted: _image(app, wanted),
         "volume": lambda wanted: _volume(app, wanted),
     }
     hint = None
@@ -70,13 +70,33 @@ def _find(app: App, name: str, kinds: tuple[str, ...]) -> Mapping[str, Any]:
     raise NotFoundError(f"object {name}: no such container, image or volume", hint=hint)
 
 
-def _volume(app: App, name: str) -> Mapping[str, Any]:
-    from plugengine.cli.commands.volume import describe
+def _container(app: App, name: str) -> Mapping[str, Any]:
+    from plugengine.api import container_json
 
-    for volume in app.engine.volumes.list():
-        if volume.name == name:
-            return describe(app, volume)
-    raise NotFoundError(f"volume {name}: no such volume")
+    containers = app.engine.containers
+    found = containers.get(name)
+    return container_json.container(
+        found, stats=containers.driver_stats(found.id), missing=app.engine.drivers.missing(found.drivers)
+    )
+
+
+def _image(app: App, name: str) -> Mapping[str, Any]:
+    from plugengine.api import object_json
+
+    found = app.engine.images.get(name)
+    return object_json.image(found, app.engine.images.config(found.id))
+
+
+def _volume(app: App, name: str) -> Mapping[str, Any]:
+    from plugengine.api import object_json
+
+    return object_json.volume(app.engine.volumes.get(name), app.engine.volumes.directory(name))
+
+
+def _network(app: App, name: str) -> Mapping[str, Any]:
+    from plugengine.api import object_json
+
+    return object_json.network(app.engine.networks.get(name))
 
 
 def _show(app: App, names: tuple[str, ...], template: str | None, find: Finder) -> int:

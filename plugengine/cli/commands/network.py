@@ -60,7 +60,7 @@ def ls(app: App, *, quiet: bool, filter: tuple[str, ...], format: str | None) ->
             "Options": ",".join(f"{key}={value}" for key, value in sorted(network.options.items())),
             "Scope": "local",
         }
-        for network in (row.network for row in app.engine.networks.list())
+        for network in app.engine.networks.list()
         if (not wanted.get("name") or any(text in network.name for text in wanted["name"]))
         and (not wanted.get("driver") or network.driver in wanted["driver"])
     ]

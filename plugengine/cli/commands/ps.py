@@ -6,19 +6,17 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
 from plugengine.cli.app import App
 from plugengine.cli.command import command, option, options, switch
 from plugengine.cli.filters import asks_for_all, container_filter, docker_state
 from plugengine.cli.formatting import show_rows
 from plugengine.cli.human import ago, decimal_size, duration, local_time, short_id, shorten
 from plugengine.cli.parse.quantities import parse_int
-from plugengine.spec import ImageConfig, command_line
-from plugengine.state.container_rows import LIVE, is_being_recovered
+from plugengine.spec import command_line
+from plugengine.state.container_rows import LIVE
 
 if TYPE_CHECKING:
-    from plugengine.state.container_rows import ContainerRow
+    from plugengine.objects import Container
 
 HEADINGS: Final[Mapping[str, str]] = {
     "ID": "CONTAINER ID",
@@ -68,7 +66,7 @@ def ps(app: App, **values: Any) -> None:
     whole, now = values["no_trunc"], time.time_ns()
     lines = [describe(row, now_ns=now, whole=whole) for row in rows]
     for line, row in zip(lines, rows, strict=True):
-        if missing := app.engine.site.missing(row.choice):
+        if missing := app.engine.drivers.missing(row.drivers):
             line["Status"] += f" ({', '.join(missing)} missing)"
     columns: tuple[str, ...] = _COLUMNS
     if values["drivers"]:
@@ -86,12 +84,11 @@ def ps(app: App, **values: Any) -> None:
     )
 
 
-def describe(row: ContainerRow, *, now_ns: int, whole: bool) -> dict[str, str]:
+def describe(row: Container, *, now_ns: int, whole: bool) -> dict[str, str]:
     """Return what a line about a container may show."""
-    config = msgspec.convert(row.records.get("config") or {}, ImageConfig)
-    command_text = " ".join(command_line(row.spec, config).argv)
-    choice = row.choice
-    mounts = [str(mount.get("name") or mount.get("source") or "") for mount in row.records.get("mounts", ())]
+    command_text = " ".join(command_line(row.spec, row.config).argv)
+    drivers = row.drivers
+    mounts = [mount.name or mount.source for mount in row.mounts]
     return {
         "ID": row.id if whole else short_id(row.id),
         "Image": row.image_name,
@@ -104,20 +101,20 @@ def describe(row: ContainerRow, *, now_ns: int, whole: bool) -> dict[str, str]:
         "Names": row.name,
         "Labels": ",".join(f"{key}={value}" for key, value in sorted(row.spec.labels.items())),
         "Mounts": ",".join(filter(None, mounts)),
-        "Networks": row.spec.modes.get("net") or choice.joins,
-        "Storage": choice.storage,
-        "Cgroup": choice.cgroup,
-        "Drivers": f"{choice.storage},{choice.network},{choice.cgroup},{choice.namespace}",
+        "Networks": row.spec.modes.get("net") or drivers.joins,
+        "Storage": drivers.storage,
+        "Cgroup": drivers.cgroup,
+        "Drivers": f"{drivers.storage},{drivers.network},{drivers.cgroup},{drivers.namespace}",
         "Size": "",
     }
 
 
-def status_text(row: ContainerRow, now_ns: int) -> str:
+def status_text(row: Container, now_ns: int) -> str:
     """Return "Up 5 minutes", "Exited (0) 3 hours ago" and so on."""
     state = row.state
     if row.status in LIVE:
         up = f"Up {duration((now_ns - state.started_ns) / _SECOND_NS)}"
-        if is_being_recovered(row):
+        if row.recovering:
             return f"{up} (Recovering)"
         return f"{up} (Paused)" if row.status == "paused" else up
     if row.status == "exited":
@@ -125,19 +122,17 @@ def status_text(row: ContainerRow, now_ns: int) -> str:
     return {"removing": "Removal In Progress"}.get(row.status, row.status.capitalize())
 
 
-def ports_text(row: ContainerRow) -> str:
+def ports_text(row: Container) -> str:
     """Return "0.0.0.0:8080->80/tcp, 443/tcp": the published ports of a running container, and the exposed ones."""
-    attachment = (row.records.get("network") or {}).get("attachment") or {}
-    published = list(attachment.get("ports") or ()) if row.status in LIVE else []
+    published = [port for each in row.connections for port in each.attachment.ports]
     texts = [
-        f"{port.get('host_ip') or '0.0.0.0'}:{port['host_port']}->{port['guest_port']}/{port['protocol']}"  # noqa: S104
-        for port in sorted(published, key=lambda port: (port["guest_port"], port["host_port"]))
+        f"{port.host_ip or '0.0.0.0'}:{port.host_port}->{port.guest_port}/{port.protocol}"  # noqa: S104
+        for port in sorted(published, key=lambda port: (port.guest_port, port.host_port))
     ]
-    known = {f"{port['guest_port']}/{port['protocol']}" for port in published}
-    exposed = (row.records.get("config") or {}).get("exposed_ports") or ()
-    texts += [port for port in exposed if port not in known]
+    known = {f"{port.guest_port}/{port.protocol}" for port in published}
+    texts += [port for port in row.config.exposed_ports if port not in known]
     return ", ".join(texts)
 
 
-def _size(app: App, row: ContainerRow) -> str:
+def _size(app: App, row: Container) -> str:
     return decimal_size(app.engine.containers.usage(row.id).size_bytes)

@@ -16,7 +16,7 @@ from plugengine.cli.spec import Surroundings, container_spec
 from plugengine.spec import ContainerSpec
 
 if TYPE_CHECKING:
-    from plugengine.state.container_rows import ContainerRow
+    from plugengine.objects import Container
 
 _LINE = "IMAGE [COMMAND] [ARG]..."
 
@@ -97,7 +97,7 @@ def working_directory() -> str:
         return "/proc/self/cwd"
 
 
-def _make(app: App, spec: ContainerSpec, cidfile: str | None) -> ContainerRow:
+def _make(app: App, spec: ContainerSpec, cidfile: str | None) -> Container:
     with _cidfile(cidfile) as keep:
         row = app.engine.containers.create(spec)
         keep(row.id)

@@ -17,7 +17,7 @@ from plugengine.errors import ConflictError, NotFoundError
 from plugengine.model import CgroupStats, NetworkStats
 
 if TYPE_CHECKING:
-    from plugengine.state.container_rows import ContainerRow
+    from plugengine.objects import Container
 
 HEADINGS: Final[Mapping[str, str]] = {
     "ID": "CONTAINER ID",
@@ -73,13 +73,13 @@ def stats(app: App, containers: tuple[str, ...], **values: Any) -> None:
         before = samples
 
 
-def _rows(app: App, containers: tuple[str, ...], *, everyone: bool) -> list[ContainerRow]:
+def _rows(app: App, containers: tuple[str, ...], *, everyone: bool) -> list[Container]:
     if containers:
         return [app.engine.containers.get(reference) for reference in containers]
     return app.engine.containers.list(all=everyone)
 
 
-def _take(app: App, rows: Iterable[ContainerRow], samples: dict[str, Sample]) -> None:
+def _take(app: App, rows: Iterable[Container], samples: dict[str, Sample]) -> None:
     for row in rows:
         try:
             cgroup, network = app.engine.containers.stats(row.id)
@@ -89,7 +89,7 @@ def _take(app: App, rows: Iterable[ContainerRow], samples: dict[str, Sample]) ->
         samples[row.id] = Sample(time_ns=time.monotonic_ns(), cgroup=cgroup, network=network, driver=driver)
 
 
-def describe(row: ContainerRow, before: Sample | None, now: Sample | None, *, whole: bool) -> dict[str, Any]:
+def describe(row: Container, before: Sample | None, now: Sample | None, *, whole: bool) -> dict[str, Any]:
     """Return what a line about a container may show; what is not known is two dashes."""
     names = {"ID": row.id if whole else short_id(row.id), "Container": row.id, "Name": row.name}
     if now is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 from plugengine.cli.app import App
 from plugengine.cli.command import argument, command, option, options, switch
@@ -12,9 +12,6 @@ from plugengine.cli.formatting import show_rows
 from plugengine.cli.parse.environment import resolve_labels
 from plugengine.cli.parse.quantities import parse_choice
 from plugengine.errors import NotFoundError
-
-if TYPE_CHECKING:
-    from plugengine.volumes import Volume
 
 HEADINGS: Final[Mapping[str, str]] = {
     "Driver": "DRIVER",
@@ -49,7 +46,7 @@ def ls(app: App, *, quiet: bool, filter: tuple[str, ...], format: str | None) ->
         {
             "Driver": _LOCAL,
             "Name": volume.name,
-            "Mountpoint": describe(app, volume)["Mountpoint"],
+            "Mountpoint": app.engine.volumes.directory(volume.name),
             "Labels": ",".join(f"{key}={value}" for key, value in sorted(volume.labels.items())),
             "Scope": _LOCAL,
         }
@@ -84,18 +81,3 @@ def rm(app: App, names: tuple[str, ...], *, force: bool) -> int:
         return name
 
     return app.each(names, remove)
-
-
-def describe(app: App, volume: Volume) -> dict[str, Any]:
-    """Return everything about a volume, in docker's shape."""
-    from plugengine.streams.logs import timestamp
-
-    return {
-        "CreatedAt": timestamp(volume.created_ns),
-        "Driver": _LOCAL,
-        "Labels": dict(volume.labels) or None,
-        "Mountpoint": app.engine.site.locations.volume_data(volume.name),
-        "Name": volume.name,
-        "Options": None,
-        "Scope": _LOCAL,
-    }

@@ -16,9 +16,9 @@ from plugengine.bench.workload import Size
 from plugengine.bench.workloads import BUNDLED
 from plugengine.engine.containers import Containers
 from plugengine.kernel.mountinfo import read_mountinfo
+from plugengine.objects import Container
 from plugengine.plugins.registry import Registry
 from plugengine.spec import ContainerSpec
-from plugengine.state.container_rows import ContainerRow
 from tests.conftest import need, need_root, need_tool
 
 DRIVERS = ("overlay", "fuse_union", "vfs")
@@ -41,7 +41,7 @@ def containers_told(path: Path) -> Iterator[None]:
     """Have the id of each container made meanwhile written to a file: other tests may be making theirs."""
     create = Containers.create
 
-    def told(containers: Containers, spec: ContainerSpec) -> ContainerRow:
+    def told(containers: Containers, spec: ContainerSpec) -> Container:
         row = create(containers, spec)
         with path.open("a") as stream:  # a file, as the engine is in another process
             print(row.id, file=stream)

@@ -115,7 +115,7 @@ def test_a_layer_that_is_a_link_to_another_is_followed_as_docker_wrote_it(store:
     )  # fmt: skip
     [image] = store.load(io.BytesIO(tar))
     assert image.diff_ids == (a.digest(a.LOW), a.digest(a.LOW))
-    assert store.inspect(image.id)["Size"] == image.size_bytes
+    assert store.get(image.id).size_bytes == image.size_bytes
 
 
 @pytest.mark.parametrize("outer", OUTER)

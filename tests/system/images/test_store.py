@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from plugengine.api import object_json
 from plugengine.errors import ConflictError, DriverLoadError, ImageError, NotFoundError, UsageError
 from plugengine.images.store import ImageStore
 from plugengine.spec import Image
@@ -109,12 +110,13 @@ def test_an_image_known_by_name_is_read_in_well_under_a_millisecond(store: Image
 
 def test_the_description_has_dockers_words(store: ImageStore) -> None:
     image = load(store, a.LOW, a.HIGH, tags=["web:1", "web:2"])
-    described = store.inspect("web:1")
+    described = object_json.image(image, store.config("web:1"))
     assert described["Id"] == image.id
     assert described["RepoTags"] == ["web:1", "web:2"]
     assert described["RepoDigests"] == [f"web@{image.digest}"]
     assert described["RootFS"] == {"Type": "layers", "Layers": [a.digest(a.LOW), a.digest(a.HIGH)]}
-    assert described["Config"] == {"Cmd": ["/bin/sh"], "Env": ["A=b"], "Labels": {"k": "v"}}
+    config = described["Config"]
+    assert (config["Cmd"], config["Env"], config["Labels"]) == (["/bin/sh"], ["A=b"], {"k": "v"})
     assert (described["Os"], described["Size"]) == ("linux", image.size_bytes)
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from plugengine.api import container_json, object_json
 from plugengine.model import Attachment, DeviceRate, GuestPath, HostPath, Interface, Limits, Network, Port
-from plugengine.objects import Connection, Container, ContainerState, MountPoint
+from plugengine.objects import Connection, Container, ContainerState, MountPoint, NetworkDetails
 from plugengine.spec import ContainerSpec, Device, DriverChoice, Image, ImageConfig, Rlimit
 from plugengine.volumes import Volume
 
@@ -113,11 +113,11 @@ IMAGE = Image(
     config=RICH.config,
 )
 OURS = {
-    "container": (container_json.container(PLAIN, ("sleep",)), container_json.container(RICH, ("/entry", "sleep"))),
+    "container": (container_json.container(PLAIN), container_json.container(RICH)),
     "image": (object_json.image(IMAGE, {"config": {"Cmd": ["a"], "ExposedPorts": {"80/tcp": {}}}}),),
     "network": (
-        object_json.network(NETWORK, None, ((RICH, ATTACHMENT),)),
-        object_json.network(Network(name="bridge", driver="n"), None),
+        object_json.network(NetworkDetails(network=NETWORK, record=None, containers=(RICH,))),
+        object_json.network(NetworkDetails(network=Network(name="bridge", driver="n"), record=None, containers=())),
     ),
     "volume": (object_json.volume(Volume(name="vv", labels={"a": "b"}), "/v"),),
 }
@@ -181,7 +181,7 @@ def test_fields_docker_does_not_have_are_few_and_named(kind: str) -> None:
 
 
 def test_published_ports_are_keyed_by_the_port_inside() -> None:
-    shape = container_json.container(RICH, ("sleep",))
+    shape = container_json.container(RICH)
     assert shape["HostConfig"]["PortBindings"] == {
         "80/tcp": [{"HostIp": "", "HostPort": "8080"}],
         "90/udp": [{"HostIp": "127.0.0.1", "HostPort": ""}],
@@ -190,11 +190,11 @@ def test_published_ports_are_keyed_by_the_port_inside() -> None:
 
 
 def test_addresses_of_both_families_have_fields_of_their_own() -> None:
-    endpoint = container_json.container(RICH, ("sleep",))["NetworkSettings"]["Networks"]["nn"]
+    endpoint = container_json.container(RICH)["NetworkSettings"]["Networks"]["nn"]
     assert (endpoint["IPAddress"], endpoint["IPPrefixLen"]) == ("10.88.0.2", 16)
     assert (endpoint["GlobalIPv6Address"], endpoint["GlobalIPv6PrefixLen"]) == ("fd00::2", 64)
 
 
 def test_what_never_happened_has_docker_s_zero_time() -> None:
-    state = container_json.container(PLAIN, ("sleep",))["State"]
+    state = container_json.container(PLAIN)["State"]
     assert state["StartedAt"] == state["FinishedAt"] == "0001-01-01T00:00:00Z"

@@ -9,13 +9,13 @@ from plugengine.cli.commands.ps import describe, status_text
 from plugengine.cli.commands.stats import Sample, cpu_percent
 from plugengine.cli.filters import asks_for_all, container_filter
 from plugengine.cli.parse.errors import FlagError
-from plugengine.model import CgroupStats, NetworkStats
-from plugengine.spec import ContainerSpec, DriverChoice
-from plugengine.state.container_rows import ContainerRow, ContainerState
+from plugengine.model import Attachment, CgroupStats, GuestPath, HostPath, NetworkStats, Port
+from plugengine.objects import Connection, Container, ContainerState, MountPoint
+from plugengine.spec import ContainerSpec, DriverChoice, ImageConfig
 
 SECOND = 1_000_000_000
 NOW = 10_000 * SECOND
-ROW = ContainerRow(
+ROW = Container(
     id="ab" * 32,
     name="web",
     status="running",
@@ -23,17 +23,17 @@ ROW = ContainerRow(
     image_id="sha256:" + "cd" * 32,
     image_name="nginx:latest",
     spec=ContainerSpec(image="nginx", labels={"team": "web", "tier": ""}, command=("serve", "--all-of-it", "please")),
-    choice=DriverChoice(storage="overlay", network="bridge", cgroup="v1", namespace="linux"),
+    drivers=DriverChoice(storage="overlay", network="bridge", cgroup="v1", namespace="linux"),
     state=ContainerState(started_ns=NOW - 120 * SECOND),
-    records={
-        "config": {"entrypoint": ["run"], "cmd": ["ignored"], "exposed_ports": ["80/tcp", "443/tcp"]},
-        "mounts": [{"type": "volume", "name": "data", "target": "/data", "source": "/x"}],
-        "network": {"attachment": {"ports": [{"host_ip": "", "host_port": 8080, "guest_port": 80, "protocol": "tcp"}]}},
-    },
+    config=ImageConfig(entrypoint=("run",), cmd=("ignored",), exposed_ports=("80/tcp", "443/tcp")),
+    mounts=(MountPoint(type="volume", name="data", target=GuestPath("/data"), source=HostPath("/x")),),
+    connections=(
+        Connection(network="bridge", attachment=Attachment(ports=(Port(host_ip="", host_port=8080, guest_port=80),))),
+    ),
 )
 
 
-def row(**changes: Any) -> ContainerRow:
+def row(**changes: Any) -> Container:
     return msgspec.structs.replace(ROW, **changes)
 
 
@@ -113,7 +113,7 @@ def test_a_line_about_a_container() -> None:
     assert line["Ports"] == "0.0.0.0:8080->80/tcp, 443/tcp"
     assert line["RunningFor"] == "About an hour ago"
     assert line["Labels"] == "team=web,tier="
-    assert describe(row(status="exited"), now_ns=NOW, whole=True)["Ports"] == "80/tcp, 443/tcp"
+    assert describe(row(status="exited", connections=()), now_ns=NOW, whole=True)["Ports"] == "80/tcp, 443/tcp"
     assert describe(ROW, now_ns=NOW, whole=True)["Command"] == '"run serve --all-of-it please"'
 
 

@@ -9,9 +9,10 @@ import pytest
 from plugengine.errors import ConflictError, NotFoundError, StateError, UsageError
 from plugengine.kernel.process import ProcessId
 from plugengine.model import GuestPath, HostPath, Limits, Port
+from plugengine.objects import ContainerState
 from plugengine.spec import ContainerSpec, DriverChoice, VolumeMount
 from plugengine.state import container_rows as rows
-from plugengine.state.container_rows import ContainerRow, ContainerState
+from plugengine.state.container_rows import ContainerRow
 from plugengine.state.names import new_id
 from plugengine.state.state import State
 
