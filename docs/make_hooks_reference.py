@@ -61,7 +61,7 @@ _TITLES: Final = {
     "storage": (
         "Storage",
         "`plugengine.storage`",
-        "info, probe; prepare; then for every start mounts; usage, changes, "
+        "info, probe; prepare; then for every start mounts; usage, "
         "upper, stats at any time after prepare; remove; gc whenever the engine cleans up",
     ),
     "network": (

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from plugengine.model import (
         Attachment,
         Capability,
+        CgroupEntry,
         CgroupRequest,
         CgroupStats,
         Change,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
         Setting,
         Settings,
         StorageRequest,
+        Upper,
         Usage,
         UserMap,
     )
@@ -73,6 +75,7 @@ __all__ = [
     "API_VERSION",
     "Attachment",
     "Capability",
+    "CgroupEntry",
     "CgroupRequest",
     "CgroupStats",
     "Change",
@@ -132,6 +135,7 @@ __all__ = [
     "StateError",
     "StorageRequest",
     "Streams",
+    "Upper",
     "Usage",
     "UsageError",
     "UserMap",

@@ -29,7 +29,6 @@ from plugengine.model import (
     CgroupEntry,
     CgroupRequest,
     CgroupStats,
-    Change,
     DriverInfo,
     Event,
     Host,
@@ -46,6 +45,7 @@ from plugengine.model import (
     Rootfs,
     Settings,
     StorageRequest,
+    Upper,
     Usage,
 )
 
@@ -88,15 +88,12 @@ class StorageSpec(Protocol):
         The record is what `prepare` returned; empty for a dry run, where nothing was prepared.
         """
 
-    @hook(Capability.NATIVE_DIFF, runs=CALLER, within_s=BULK_S, running=None)
-    def pe_storage_changes(self, request: StorageRequest, record: Record) -> Iterable[Change]:
-        """Yield what differs from the chain, from the writable layer alone."""
-
     @hook(Capability.NATIVE_DIFF, runs=CALLER, within_s=QUICK_S, running=None)
-    def pe_storage_upper(self, request: StorageRequest, record: Record) -> HostPath:
-        """Return the directory that holds the changes in overlay form (0:0 whiteouts, trusted.overlay.opaque).
+    def pe_storage_upper(self, request: StorageRequest, record: Record) -> Upper:
+        """Return the directory that holds the changes in overlay form, and whose owners are in it.
 
-        Needed for commit and diff; owners are as stored, mapped if `user_map` was given.
+        The core makes of it what `pe diff` shows, and layers. Without the claim it compares the container's tree with
+        the chain instead.
         """
 
     @hook(runs=CALLER, within_s=BULK_S, running=None)

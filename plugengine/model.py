@@ -32,7 +32,7 @@ class Capability(Enum):
     """What a driver may claim; a capability claimed is tested, one not claimed raises `NotSupportedError`."""
 
     # storage
-    NATIVE_DIFF = "native-diff"  # `changes` without a walk of the lower layers
+    NATIVE_DIFF = "native-diff"  # has the changes as a directory in overlay form
     QUOTA = "quota"  # option `size` is enforced
     USER_MAP = "user-map"  # shows mapped owners when `user_map` is given
     HOST_MOUNTS = "host-mounts"  # `prepare` mounts something for everyone to see, until `remove`
@@ -155,6 +155,16 @@ class Change(Struct, frozen=True, kw_only=True):
 
     path: GuestPath
     kind: str  # "A" added, "C" changed, "D" deleted
+
+
+class Upper(Struct, frozen=True, kw_only=True):
+    """A directory that holds a container's changes in overlay form; see overlayfs.rst.
+
+    What was deleted is a character device 0:0, a directory that hides those below has `trusted.overlay.opaque` "y".
+    """
+
+    directory: HostPath  # for reading; a running container writes to it
+    user_map: UserMap | None = None  # owners in it are those outside this map; None: as the container sees them
 
 
 class Usage(Struct, frozen=True, kw_only=True):

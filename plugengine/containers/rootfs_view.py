@@ -13,7 +13,7 @@ from plugengine.containers import file_server
 from plugengine.containers.create import storage_request
 from plugengine.errors import ConflictError, DriverError
 from plugengine.kernel import credentials, mount, process
-from plugengine.model import Capability, Change, HostPath, Rootfs
+from plugengine.model import Capability, Change, HostPath, Rootfs, StorageRequest, Upper, UserMap
 from plugengine.state.container_rows import LIVE, ContainerRow
 from plugengine.trees.walk import DIRECTORY
 
@@ -21,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from plugengine.plugins.drivers import StorageDriver
     from plugengine.site import Site
 
 _OPENED: Final = b"+"
@@ -54,30 +55,31 @@ def root_filesystem(site: Site, row: ContainerRow) -> Iterator[int]:
 
 
 def changes(site: Site, row: ContainerRow) -> Iterator[Change]:
-    """Yield the differences to the image: those the storage driver knows, else what a comparison finds."""
+    """Yield the differences to the image: by the storage driver's upper directory, else what a comparison finds."""
     storage = site.drivers(row.choice).storage
     request = storage_request(site, row, row.records)
-    if Capability.NATIVE_DIFF in storage.info.capabilities:
-        yield from storage.changes(request, row.records["storage"])
+    if _keeps_changes(storage, request):
+        from plugengine.trees import upper
+
+        found = storage.upper(request, row.records["storage"])
+        yield from upper.changes(found.directory, request.chain, found.user_map)
         return
     from plugengine.trees.compare import compare
 
     with root_filesystem(site, row) as fd:
-        yield from compare(request.chain, fd, request.user_map)
+        yield from compare(request.chain, fd, _shown_outside(storage, row, request))
 
 
 @contextmanager
-def overlay_form(site: Site, row: ContainerRow) -> Iterator[HostPath]:
+def overlay_form(site: Site, row: ContainerRow) -> Iterator[Upper]:
     """Give a directory with the differences to the image in overlay form; for reading, and only within the block.
-
-    Owners are those outside the container's user map, if it has one.
 
     Raises:
         DriverError, OSError: It cannot be made.
     """
     storage = site.drivers(row.choice).storage
     request = storage_request(site, row, row.records)
-    if Capability.NATIVE_DIFF in storage.info.capabilities:
+    if _keeps_changes(storage, request):
         yield storage.upper(request, row.records["storage"])
         return
     from plugengine.images.scratch import Scratch
@@ -86,12 +88,28 @@ def overlay_form(site: Site, row: ContainerRow) -> Iterator[HostPath]:
 
     with Scratch(site.locations.tmp) as work:
         directory = work.directory("upper")
+        user_map = _shown_outside(storage, row, request)
         try:
             with root_filesystem(site, row) as fd:
-                write_upper(request.chain, fd, directory, request.user_map)
-            yield directory
+                write_upper(request.chain, fd, directory, user_map)
+            yield Upper(directory=directory, user_map=user_map)
         finally:
             remove_tree(directory)  # which may be deeper than any image
+
+
+def _keeps_changes(storage: StorageDriver, request: StorageRequest) -> bool:
+    """Tell whether the upper directory is what changed: not where every file got another owner at the first start."""
+    claimed = storage.info.capabilities
+    return Capability.NATIVE_DIFF in claimed and (request.user_map is None or Capability.USER_MAP in claimed)
+
+
+def _shown_outside(storage: StorageDriver, row: ContainerRow, request: StorageRequest) -> UserMap | None:
+    """Return the map outside of which the owners in the container's root filesystem are.
+
+    A driver that shows no mapped owners has those of the image until the first start, which changes them.
+    """
+    shown = Capability.USER_MAP in storage.info.capabilities or row.state.started_ns
+    return request.user_map if shown else None
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from plugengine.errors import (
@@ -19,7 +19,6 @@ from plugengine.model import (
     CgroupEntry,
     CgroupRequest,
     CgroupStats,
-    Change,
     DriverInfo,
     Host,
     HostPath,
@@ -35,6 +34,7 @@ from plugengine.model import (
     Rootfs,
     Settings,
     StorageRequest,
+    Upper,
     Usage,
 )
 from plugengine.plugins.deadlines import Degraded, Expired, Note, seconds, within
@@ -147,18 +147,10 @@ class StorageDriver(Driver):
         """Return how the root filesystem comes to be."""
         return self._ask("mounts", Rootfs, request=request, record=record)
 
-    def changes(self, request: StorageRequest, record: Record) -> Iterator[Change]:
-        """Yield what differs from the image."""
-        self.require(Capability.NATIVE_DIFF)
-        for change in self._try("changes", Iterable, request=request, record=record) or ():
-            if not isinstance(change, Change):
-                raise DriverLoadError(f"storage driver {self.name}: changes: gave {type(change).__name__}, not Change")
-            yield change
-
-    def upper(self, request: StorageRequest, record: Record) -> HostPath:
+    def upper(self, request: StorageRequest, record: Record) -> Upper:
         """Return the directory that holds the changes in overlay form."""
         self.require(Capability.NATIVE_DIFF)
-        return HostPath(self._ask("upper", str, request=request, record=record))
+        return self._ask("upper", Upper, request=request, record=record)
 
     def usage(self, request: StorageRequest, record: Record) -> Usage:
         """Return the space of the writable layer."""

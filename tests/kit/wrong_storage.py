@@ -8,7 +8,7 @@ import shutil
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from hashlib import sha256
 from typing import Any
@@ -22,7 +22,6 @@ from plugengine.errors import DriverError, NoSpaceError
 from plugengine.hookspecs import hookimpl
 from plugengine.model import (
     Capability,
-    Change,
     DriverInfo,
     Host,
     HostPath,
@@ -31,6 +30,7 @@ from plugengine.model import (
     Record,
     Rootfs,
     StorageRequest,
+    Upper,
     Usage,
 )
 from plugengine.trees.flatten import write_chain
@@ -65,11 +65,7 @@ class Good:
         return self.mounts(request, record)
 
     @hookimpl
-    def pe_storage_changes(self, request: StorageRequest, record: Record) -> Iterable[Change]:
-        return self.changes(request, record)
-
-    @hookimpl
-    def pe_storage_upper(self, request: StorageRequest, record: Record) -> HostPath:
+    def pe_storage_upper(self, request: StorageRequest, record: Record) -> Upper:
         return self.upper(request, record)
 
     @hookimpl
@@ -92,13 +88,9 @@ class Good:
         rootfs: Rootfs = self.module.pe_storage_mounts(request, record)
         return rootfs
 
-    def changes(self, request: StorageRequest, record: Record) -> Iterable[Change]:
-        changes: Iterable[Change] = self.module.pe_storage_changes(request, record)
-        return changes
-
-    def upper(self, request: StorageRequest, record: Record) -> HostPath:
-        path: HostPath = self.module.pe_storage_upper(request, record)
-        return path
+    def upper(self, request: StorageRequest, record: Record) -> Upper:
+        upper: Upper = self.module.pe_storage_upper(request, record)
+        return upper
 
     def usage(self, request: StorageRequest, record: Record) -> Usage:
         usage: Usage = self.module.pe_storage_usage(request, record)
@@ -409,37 +401,42 @@ class LiesAboutQuota(GoodCopy):
 
 
 class LiesAboutDiff(GoodCopy):
-    """Claims native diff, and has no more to show than a list of nothing."""
+    """Claims native diff, and has no more to show than an empty directory."""
 
     claims = frozenset({Capability.NATIVE_DIFF})
 
-    def changes(self, request: StorageRequest, record: Record) -> Iterable[Change]:
-        return ()
+    def upper(self, request: StorageRequest, record: Record) -> Upper:
+        os.makedirs(f"{request.directory}/empty", exist_ok=True)
+        return Upper(directory=HostPath(f"{request.directory}/empty"))
 
-
-class MissesDeletions(Good):
-    def changes(self, request: StorageRequest, record: Record) -> Iterator[Change]:
-        return (change for change in super().changes(request, record) if change.kind != "D")
+    def remove(self, request: StorageRequest, record: Record | None) -> None:
+        remove_tree(f"{request.directory}/empty")
+        super().remove(request, record)
 
 
 class UpperChanges(Good):
     _count = itertools.count()
 
-    def upper(self, request: StorageRequest, record: Record) -> HostPath:
-        path = super().upper(request, record)
-        os.utime(path, ns=(0, next(self._count)))
-        return path
+    def upper(self, request: StorageRequest, record: Record) -> Upper:
+        found = super().upper(request, record)
+        os.utime(found.directory, ns=(0, next(self._count)))
+        return found
 
 
 class UpperLosesWhiteouts(Good):
-    def upper(self, request: StorageRequest, record: Record) -> HostPath:
-        path = super().upper(request, record)
-        for directory, _names, files in os.walk(path):
+    def upper(self, request: StorageRequest, record: Record) -> Upper:
+        upper = super().upper(request, record)
+        for directory, _names, files in os.walk(upper.directory):
             for name in files:
                 found = os.lstat(f"{directory}/{name}")
                 if stat.S_ISCHR(found.st_mode) and not found.st_rdev:
                     os.unlink(f"{directory}/{name}")
-        return path
+        return upper
+
+
+class SaysOwnersAreInside(Good):
+    def upper(self, request: StorageRequest, record: Record) -> Upper:
+        return replace(super().upper(request, record), user_map=None)
 
 
 class CountsLayers(Good):

@@ -11,7 +11,6 @@ from plugengine.errors import DriverError, NoSpaceError, UsageError
 from plugengine.hookspecs import hookimpl
 from plugengine.model import (
     Capability,
-    Change,
     DriverInfo,
     Host,
     HostPath,
@@ -21,6 +20,7 @@ from plugengine.model import (
     Rootfs,
     Server,
     StorageRequest,
+    Upper,
     Usage,
 )
 
@@ -118,7 +118,7 @@ def pe_storage_prepare(request: StorageRequest) -> Record:
         raise kind(
             f"prepare storage of {request.container_id} in {request.directory}: {os.strerror(exc.errno or 0).lower()}"
         ) from exc
-    return {"options": options, "stored_owners": "guest"}
+    return {"options": options}
 
 
 @hookimpl
@@ -148,17 +148,9 @@ def pe_storage_mounts(request: StorageRequest, record: Record) -> Rootfs:
 
 
 @hookimpl
-def pe_storage_changes(request: StorageRequest, record: Record) -> Iterable[Change]:
-    """Yield what the upper directory changes; its owners are the guest's, as the layers' are."""
-    from plugengine.trees.upper import changes
-
-    return changes(_upper(request), request.chain)
-
-
-@hookimpl
-def pe_storage_upper(request: StorageRequest, record: Record) -> HostPath:
-    """Return the upper directory."""
-    return _upper(request)
+def pe_storage_upper(request: StorageRequest, record: Record) -> Upper:
+    """Return the upper directory; its owners are those the container sees, as in the layers."""
+    return Upper(directory=_upper(request))
 
 
 @hookimpl

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 
 from plugengine.hookspecs import API_VERSION, hookimpl
 from plugengine.model import (
     Capability,
-    Change,
     DriverInfo,
     Host,
     HostPath,
     Record,
     Rootfs,
     StorageRequest,
+    Upper,
     Usage,
 )
 from plugengine.trees import upper
@@ -79,15 +78,9 @@ def pe_storage_mounts(request: StorageRequest, record: Record) -> Rootfs:
 
 
 @hookimpl
-def pe_storage_changes(request: StorageRequest, record: Record) -> Iterable[Change]:
-    """Return what the upper directory changes."""
-    return upper.changes(_upper(request), mounting.unique(request.chain), request.user_map)
-
-
-@hookimpl
-def pe_storage_upper(request: StorageRequest, record: Record) -> HostPath:
-    """Return the upper directory."""
-    return _upper(request)
+def pe_storage_upper(request: StorageRequest, record: Record) -> Upper:
+    """Return the upper directory; the kernel writes owners to it as they are outside of the user namespace."""
+    return Upper(directory=_upper(request), user_map=request.user_map)
 
 
 @hookimpl

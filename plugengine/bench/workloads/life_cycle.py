@@ -178,7 +178,7 @@ class Diff(_LifeCycle):
             stand.settle()
             begin = time.perf_counter()
             with rootfs_view.overlay_form(engine.site, row) as upper:
-                diff_layer(upper)
+                diff_layer(upper.directory, user_map=upper.user_map)
             return time.perf_counter() - begin
         finally:
             engine.containers.remove(row.id, force=True)

@@ -18,6 +18,7 @@ from plugengine.state.locations import Locations
 from plugengine.testing.cases import fail
 from plugengine.testing.storage.snapshot import Entry, snapshot
 from plugengine.trees.remove import remove_tree
+from plugengine.trees.upper import changes as upper_changes
 
 
 class Container:
@@ -156,14 +157,13 @@ class Container:
         return self.driver.usage(self.request, self.record or {})
 
     def changes(self) -> list[Change]:
-        """Return what the driver says has changed."""
-        return list(self.driver.changes(self.request, self.record or {}))
+        """Return what has changed, by the driver's upper directory."""
+        upper = self.driver.upper(self.request, self.record or {})
+        return list(upper_changes(upper.directory, self.request.chain, upper.user_map))
 
     def diff(self) -> tuple[str, bytes]:
         """Return the digest and the tar of the layer that holds the changes, written by the core's own code."""
-        record = self.record or {}
-        upper = self.driver.upper(self.request, record)
-        stored_as_seen_inside = record.get("stored_owners") == "guest"
+        upper = self.driver.upper(self.request, self.record or {})
         out = BytesIO()
-        digest, _size = diff_layer(upper, out, user_map=None if stored_as_seen_inside else self.request.user_map)
+        digest, _size = diff_layer(upper.directory, out, user_map=upper.user_map)
         return digest, out.getvalue()

@@ -254,13 +254,13 @@ def errors_are_the_engines(subject: Subject) -> None:
 
 @case("storage.contract.diff-not-claimed", refused=Capability.NATIVE_DIFF)
 def diff_not_claimed(subject: Subject) -> None:
-    """A driver that does not claim native-diff has neither `changes` nor `upper`."""
+    """A driver that does not claim native-diff has no `upper`."""
     container = subject.mounted(subject.chain(BASE))
     try:
         container.changes()
     except PlugengineError:
         return
-    fail("changes answered although the driver does not claim native-diff")
+    fail("upper answered although the driver does not claim native-diff")
 
 
 def _change_everything(root: str) -> None:

@@ -108,7 +108,7 @@ def upper(subject: Subject) -> None:
     """The upper directory is below the driver's own and is there while nothing is mounted."""
     container, _tree = _worked(subject)
     container.unmount()
-    found = subject.driver.upper(container.request, container.record or {})
+    found = subject.driver.upper(container.request, container.record or {}).directory
     expect(os.path.isdir(found), f"upper: {found} is no directory")
     expect(os.path.isabs(found), f"upper: {found} is not absolute")
 

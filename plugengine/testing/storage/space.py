@@ -264,7 +264,7 @@ def mapped_beside_plain(subject: Subject) -> None:
 
 @case("storage.space.mapped-layer", needs=(Capability.USER_MAP, Capability.NATIVE_DIFF), claim="user-map")
 def mapped_layer(subject: Subject) -> None:
-    """The layer of a container with a user map has the owners inside, and shows them in one without."""
+    """The layer of a container with a user map has the owners inside, and what was left alone is no change."""
     chain = subject.chain(*LAYERS)
     container = subject.mounted(chain, user_map=_MAP)
 
@@ -276,6 +276,8 @@ def mapped_layer(subject: Subject) -> None:
 
     in_child(as_guest(_MAP, change))
     container.unmount()
+    changed = {str(change.path) for change in container.changes()}
+    expect_equal(changed - {"/"}, {"/made", "/etc", "/etc/passwd"}, "changes of a container with a user map")
     layer = subject.layer_of_tar(container.diff()[1], below=chain)
     plain = subject.mounted((*chain, layer))
     for path, owner in {"made": (7, 8), "etc/passwd": (1, 2), "etc": (0, 0)}.items():

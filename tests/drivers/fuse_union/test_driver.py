@@ -8,8 +8,9 @@ import plugengine_fuse_union as driver
 import pytest
 
 from plugengine.errors import UsageError
-from plugengine.model import Host, HostPath, decode, encode
+from plugengine.model import Host, HostPath, Upper, decode, encode
 from plugengine.model import Server as ModelServer
+from plugengine.trees.upper import changes
 from tests.drivers.fuse_union.conftest import MakeWorld
 from tests.drivers.fuse_union.world import World
 
@@ -72,10 +73,11 @@ def test_changes_and_usage_come_from_the_upper_directory(world: World) -> None:
     (world.root / "new").write_bytes(b"x" * 10_000)
     (world.root / "file").unlink()
     (world.root / "dir" / "a").write_text("changed")
-    found = {(change.path, change.kind) for change in driver.pe_storage_changes(world.request, record)}
+    upper = driver.pe_storage_upper(world.request, record)
+    assert upper == Upper(directory=HostPath(str(world.upper)))
+    found = {(change.path, change.kind) for change in changes(upper.directory, world.request.chain)}
     assert {("/new", "A"), ("/file", "D"), ("/dir/a", "C")} <= found
     assert driver.pe_storage_usage(world.request, record).size_bytes >= 10_000
-    assert driver.pe_storage_upper(world.request, record) == str(world.upper)
 
 
 def test_the_record_and_the_server_survive_json(world: World) -> None:

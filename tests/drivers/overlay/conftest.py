@@ -11,6 +11,7 @@ import pytest
 
 from plugengine import mounts
 from plugengine.model import Change, Record, StorageRequest
+from plugengine.trees import upper as trees_upper
 from tests.conftest import need_root
 from tests.drivers.filesystems import Store
 from tests.system.kernel.conftest import in_mount_namespace as in_mount_namespace
@@ -43,4 +44,5 @@ def changes(request: StorageRequest, record: Record) -> list[str]:
     def line(change: Change) -> str:
         return f"{change.kind} {change.path}"
 
-    return [line(change) for change in driver.pe_storage_changes(request, record)]
+    upper = driver.pe_storage_upper(request, record)
+    return [line(change) for change in trees_upper.changes(upper.directory, request.chain, upper.user_map)]

@@ -47,7 +47,7 @@ def test_layers_are_merged_and_only_the_upper_directory_is_written(store: Store,
     assert Path(high, "a").read_text() == "high"
     assert Path(low, "b").read_text() == "low"
     assert changes(request, record) == ["C /a", "D /b", "A /new"]
-    assert names(driver.pe_storage_upper(request, record)) == ["a", "b", "new"]
+    assert names(driver.pe_storage_upper(request, record).directory) == ["a", "b", "new"]
     assert driver.pe_storage_usage(request, record).inodes == 3
 
 
@@ -103,7 +103,7 @@ def test_a_root_with_any_name_works(
         return names(root)
 
     assert in_mount_namespace(work) == ["f", "g", "new"]
-    assert names(driver.pe_storage_upper(request, record)) == ["new"]
+    assert names(driver.pe_storage_upper(request, record).directory) == ["new"]
 
 
 def test_a_layer_that_comes_twice_in_a_chain_is_no_problem(store: Store, in_mount_namespace: InChild) -> None:
@@ -141,7 +141,7 @@ def test_the_root_directory_looks_like_the_images(store: Store, in_mount_namespa
 def test_without_layers_the_root_directory_can_be_entered_by_everybody(store: Store) -> None:
     request = store.request()
     record = driver.pe_storage_prepare(request)
-    assert stat.S_IMODE(os.stat(driver.pe_storage_upper(request, record)).st_mode) == 0o755
+    assert stat.S_IMODE(os.stat(driver.pe_storage_upper(request, record).directory).st_mode) == 0o755
 
 
 def test_what_was_written_is_there_after_another_mount(store: Store, in_mount_namespace: InChild) -> None:

@@ -20,7 +20,6 @@ from plugengine.kernel.mount import MNT_DETACH, MS_RDONLY, umount2
 from plugengine.kernel.mountinfo import read_mountinfo
 from plugengine.model import (
     Capability,
-    Change,
     DriverInfo,
     Host,
     HostPath,
@@ -29,6 +28,7 @@ from plugengine.model import (
     Record,
     Rootfs,
     StorageRequest,
+    Upper,
     Usage,
 )
 from plugengine.trees import upper
@@ -104,15 +104,9 @@ def pe_storage_mounts(request: StorageRequest, record: Record) -> Rootfs:
 
 
 @hookimpl
-def pe_storage_changes(request: StorageRequest, record: Record) -> Iterable[Change]:
-    """Return what the upper directory changes."""
-    return upper.changes(_upper(request), request.chain)
-
-
-@hookimpl
-def pe_storage_upper(request: StorageRequest, record: Record) -> HostPath:
+def pe_storage_upper(request: StorageRequest, record: Record) -> Upper:
     """Return the upper directory."""
-    return _upper(request)
+    return Upper(directory=_upper(request))
 
 
 @hookimpl
