@@ -88,7 +88,7 @@ def create(site: Site, spec: ContainerSpec) -> ContainerRow:
         remove_half_made(site, row, drivers.storage)
         raise
     Teller(drivers.observe, row.id)("create", name=row.name, image=spec.image)
-    return msgspec.structs.replace(row, status="created", records=records, owner=None)
+    return msgspec.structs.replace(row, status="created", records=_as_stored(records), owner=None)
 
 
 def check_spec(drivers: DriverSet, chosen: DriverChoice, spec: ContainerSpec) -> None:
@@ -133,6 +133,12 @@ def _furnish(site: Site, row: ContainerRow, image: Image, drivers: DriverSet) ->
     }
     records["storage"] = dict(drivers.storage.prepare(storage_request(site, row, records)))
     return records
+
+
+def _as_stored(records: dict[str, Any]) -> dict[str, Any]:
+    """Return records as they come back from the state database, where what a driver gave becomes JSON."""
+    found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(records))
+    return found
 
 
 def storage_request(site: Site, row: ContainerRow, records: Mapping[str, Any]) -> StorageRequest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 from plugengine.model import CgroupStats, Change, NetworkStats, Port, Usage
 from plugengine.objects import Container
@@ -76,24 +76,68 @@ class Containers:
 
         return lifecycle.start(self._site, self._row(reference), streams=streams, debug=debug, log=log, warn=warn)
 
+    @overload
     def run(
         self,
         spec: ContainerSpec,
         *,
+        detach: Literal[False] = False,
         streams: Streams | None = None,
+        made: Callable[[Container], None] | None = None,
         debug: bool = False,
         log: Log | None = None,
         warn: Log | None = None,
-    ) -> Outcome:
-        """Make and start a container, and stay connected until it ends.
+    ) -> Outcome: ...
+
+    @overload
+    def run(
+        self,
+        spec: ContainerSpec,
+        *,
+        detach: Literal[True],
+        made: Callable[[Container], None] | None = None,
+        debug: bool = False,
+        log: Log | None = None,
+        warn: Log | None = None,
+    ) -> Container: ...
+
+    def run(
+        self,
+        spec: ContainerSpec,
+        *,
+        detach: bool = False,
+        streams: Streams | None = None,
+        made: Callable[[Container], None] | None = None,
+        debug: bool = False,
+        log: Log | None = None,
+        warn: Log | None = None,
+    ) -> Outcome | Container:
+        """Make and start a container, and stay connected until it ends; the one path of a run, `pe run` takes it too.
+
+        Args:
+            spec: The container.
+            detach: Return once its command runs.
+            streams: The caller's descriptors; None: none is connected.
+            made: Called with the container before it is started; what it raises leaves the container created.
+            debug: Have `log` called for each step.
+            log: Takes one line.
+            warn: Takes one line for each limit or option this host cannot hold.
+
+        Returns:
+            How it ended; with `detach` the container as it was made, of which `get` says what has become.
 
         Raises:
             PlugengineError: Also when the command cannot be started; the container is kept unless `auto_remove`.
         """
-        row = self.create(spec)
-        outcome = self.start(row.id, streams=streams or Streams(), debug=debug, log=log, warn=warn)
-        assert outcome is not None  # noqa: S101 - streams were given
-        return outcome
+        from plugengine.operations.run import run
+
+        def tell(row: ContainerRow) -> None:
+            if made is not None:
+                made(self._shown(row))
+
+        connected = None if detach else streams or Streams()
+        row, outcome = run(self._site, spec, streams=connected, made=tell, debug=debug, log=log, warn=warn)
+        return self._shown(row) if outcome is None else outcome
 
     def describe_run(self, spec: ContainerSpec) -> builtins.list[str]:
         """Return the steps `run` would take, one line each, without taking any."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import signal
@@ -18,6 +19,7 @@ from plugengine.errors import ConflictError, PlugengineError
 from plugengine.kernel import credentials, files, mount, process
 from plugengine.kernel.process import ProcessId
 from plugengine.monitor.supervisor import Supervisor
+from plugengine.monitor.task import Task
 from plugengine.site import Site
 from plugengine.state import container_rows
 from plugengine.state.container_rows import ContainerRow
@@ -28,31 +30,27 @@ _HANDLED: Final = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD, signal.SIGWIN
 _IGNORED: Final = (signal.SIGPIPE, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGTSTP)
 
 
-def spawn(site: Site, row: ContainerRow, *, attach: bool, debug: bool, prepare: Callable[[], None]) -> socket.socket:
+def spawn(site: Site, task: Task, *, prepare: Callable[[], None]) -> socket.socket:
     """Fork the monitor of a container whose row is "starting" and owned by this process.
 
     Args:
         site: Where.
-        row: The container.
-        attach: Connect the returned socket to the container's streams from the first byte on.
-        debug: Send a "log" event for each step.
+        task: What it is to do.
         prepare: Called before the fork: imports what the monitor will need, so that its pages are shared.
 
     Returns:
         A connection to the monitor, which sends "started" or "error" first.
     """
     ours, theirs = socket.socketpair()
-    owner = ProcessId.of(os.getpid())
-    assert owner is not None  # noqa: S101 - we are alive
     try:
         spare, site.spare = site.spare, None
-        if spare is not None and spare.hand_over(row, theirs, owner=owner, attach=attach, debug=debug):
+        if spare is not None and spare.hand_over(task, theirs):
             return ours
         if threading.active_count() > 1:
-            _spawn_alone(site, row, theirs, owner=owner, attach=attach, debug=debug)
+            _spawn_alone(site, task, theirs)
         else:
             prepare()
-            _fork(site, row, ours, theirs, owner=owner, attach=attach, debug=debug)
+            _fork(site, task, ours, theirs)
     except BaseException:
         ours.close()
         raise
@@ -61,16 +59,7 @@ def spawn(site: Site, row: ContainerRow, *, attach: bool, debug: bool, prepare: 
     return ours
 
 
-def _fork(
-    site: Site,
-    row: ContainerRow,
-    ours: socket.socket,
-    theirs: socket.socket,
-    *,
-    owner: ProcessId,
-    attach: bool,
-    debug: bool,
-) -> None:
+def _fork(site: Site, task: Task, ours: socket.socket, theirs: socket.socket) -> None:
     pid = os.fork()
     if pid == 0:
         # A caller that lives on has the monitor for a grandchild: init reaps it, and the caller never finds a child
@@ -78,55 +67,52 @@ def _fork(
         try:
             if site.short_lived or os.fork() == 0:
                 ours.close()
-                serve(site, row, theirs, owner=owner, attach=attach, debug=debug)
+                serve(site, task, theirs)
         finally:
             os._exit(0)
     if not site.short_lived:
         os.waitpid(pid, 0)
 
 
-def _spawn_alone(
-    site: Site, row: ContainerRow, connection: socket.socket, *, owner: ProcessId, attach: bool, debug: bool
-) -> None:
+def _spawn_alone(site: Site, task: Task, connection: socket.socket) -> None:
     """Start the monitor in a new interpreter: after a fork other threads' locks would stay locked; see fork(2)."""
-    words = [
-        sys.executable,
-        "-m",
-        "plugengine.monitor.alone",
-        site.locations.root,
-        site.locations.run_root,
-        row.id,
-        f"{owner.pid}:{owner.start_time}:{int(attach)}:{int(debug)}",
-    ]
-    pid = os.posix_spawn(
-        sys.executable, words, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, connection.fileno(), 3)], setsigmask=()
-    )
+    from plugengine.monitor import alone
+    from plugengine.monitor.task import write
+
+    words = [sys.executable, "-m", alone.__name__, site.locations.root, site.locations.run_root]
+    written = write(task)
+    try:
+        places = ((connection.fileno(), alone.CONNECTION), (written, alone.TASK))
+        # Through copies above both, as one may lie where the other is to be.
+        copies = [(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, alone.TASK + 1), place) for fd, place in places]
+        actions = [(os.POSIX_SPAWN_DUP2, copy, place) for copy, place in copies]
+        pid = os.posix_spawn(sys.executable, words, os.environ, file_actions=actions, setsigmask=())
+        for copy, _place in copies:
+            os.close(copy)
+    finally:
+        os.close(written)
     os.waitpid(pid, 0)  # it forks and leaves at once
 
 
-def serve(
-    site: Site, row: ContainerRow, connection: socket.socket, *, owner: ProcessId, attach: bool, debug: bool
-) -> NoReturn:
+def serve(site: Site, task: Task, connection: socket.socket) -> NoReturn:
     """Be the monitor of a container, in a process of its own that nobody waits for; never returns."""
     try:
         site.state.close()  # its descriptors are about to be closed
         connection = cut_ties(connection)
-        supervise(site, row, connection, owner=owner, attach=attach, debug=debug)
+        supervise(site, task, connection)
     finally:
         os._exit(1)
 
 
-def supervise(
-    site: Site, row: ContainerRow, connection: socket.socket, *, owner: ProcessId, attach: bool, debug: bool
-) -> NoReturn:
+def supervise(site: Site, task: Task, connection: socket.socket) -> NoReturn:
     """Take the container over from its caller, and see it through to its end; for a process without other ties."""
     code = 1
     supervisor: Supervisor | None = None
     try:
-        _open_log(site, row)
+        _open_log(site, task.row)
         try:
-            _take_over(site, row, owner)
-            supervisor = _supervisor(site, row, connection, attach=attach, debug=debug)
+            _take_over(site, task.row, task.owner)
+            supervisor = _supervisor(site, task, connection)
             code = supervisor.run()
         except PlugengineError as exc:
             report(connection, exc)
@@ -140,10 +126,11 @@ def supervise(
         os._exit(code)
 
 
-def _supervisor(site: Site, row: ContainerRow, connection: socket.socket, *, attach: bool, debug: bool) -> Supervisor:
+def _supervisor(site: Site, task: Task, connection: socket.socket) -> Supervisor:
     """Return who is to run the container; where its drivers cannot be loaded, the row is as it was before."""
+    row = task.row
     try:
-        return Supervisor(site, row, connection, attach=attach, debug=debug)
+        return Supervisor(site, row, connection, attach=task.attach, debug=task.debug)
     except PlugengineError as exc:
         state = msgspec.structs.replace(row.state, error=exc.message)
         status = "exited" if row.state.started_ns else "created"

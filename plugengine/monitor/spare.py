@@ -7,26 +7,11 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Final, NoReturn
 
-import msgspec
-from msgspec import Struct
-
-from plugengine.kernel.process import ProcessId
-
 if TYPE_CHECKING:
+    from plugengine.monitor.task import Task
     from plugengine.site import Site
-    from plugengine.state.container_rows import ContainerRow
 
-_MESSAGE_BYTES: Final = 4096
-
-
-class _Task(Struct, frozen=True, kw_only=True):
-    """What a spare monitor is told; the descriptor beside it is the connection to the caller."""
-
-    container_id: str
-    owner_pid: int
-    owner_start: int
-    attach: bool
-    debug: bool
+_WORD: Final = b"+"
 
 
 class Spare:
@@ -35,16 +20,17 @@ class Spare:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
 
-    def hand_over(
-        self, row: ContainerRow, connection: socket.socket, *, owner: ProcessId, attach: bool, debug: bool
-    ) -> bool:
-        """Make it the monitor of this container; False when it is gone."""
-        task = _Task(container_id=row.id, owner_pid=owner.pid, owner_start=owner.start_time, attach=attach, debug=debug)
+    def hand_over(self, task: Task, connection: socket.socket) -> bool:
+        """Give it its task and the connection to the caller; False when it is gone."""
+        from plugengine.monitor.task import write
+
+        written = write(task)
         try:
-            socket.send_fds(self._connection, [msgspec.json.encode(task)], [connection.fileno()])
+            socket.send_fds(self._connection, [_WORD], [connection.fileno(), written])
         except OSError:
             return False
         finally:
+            os.close(written)
             self.close()
         return True
 
@@ -71,22 +57,15 @@ def fork_spare(site: Site) -> Spare | None:
 def _wait(site: Site, connection: socket.socket) -> NoReturn:
     try:
         from plugengine.monitor.main import cut_ties, supervise
-        from plugengine.state import container_rows
+        from plugengine.monitor.task import read
 
         connection = cut_ties(connection)
         site.state.query("SELECT 1")  # opened while there is time
-        data, descriptors, _flags, _address = socket.recv_fds(connection, _MESSAGE_BYTES, 1)
+        data, descriptors, _flags, _address = socket.recv_fds(connection, len(_WORD), 2)
         connection.close()
         if not data:
             os._exit(0)
-        task = msgspec.json.decode(data, type=_Task)
-        supervise(
-            site,
-            container_rows.get(site.state, task.container_id),
-            socket.socket(fileno=descriptors[0]),
-            owner=ProcessId(task.owner_pid, task.owner_start),
-            attach=task.attach,
-            debug=task.debug,
-        )
+        caller, task = descriptors
+        supervise(site, read(task), socket.socket(fileno=caller))
     finally:
         os._exit(1)

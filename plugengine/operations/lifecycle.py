@@ -78,13 +78,16 @@ def start(
 
 def _spawn(site: Site, row: ContainerRow, *, attach: bool, debug: bool) -> socket.socket:
     from plugengine.monitor.main import spawn
+    from plugengine.monitor.task import Task
 
     def prepare() -> None:
         import plugengine.monitor.supervisor  # noqa: F401 - the monitor's pages, shared
 
+    owner = ProcessId.of(os.getpid())
+    assert owner is not None  # noqa: S101 - we are alive
     starting = msgspec.structs.replace(row, status="starting")
     try:
-        return spawn(site, starting, attach=attach, debug=debug, prepare=prepare)
+        return spawn(site, Task(row=starting, owner=owner, attach=attach, debug=debug), prepare=prepare)
     except BaseException:
         container_rows.update(site.state, row.id, status=row.status, expect=("starting",), owner=None)
         raise

@@ -98,3 +98,58 @@ def test_warnings_and_errors_reach_the_caller_as_values(pe: Pe) -> None:
         """,
     )
     assert printed == "127 True True\n0\n"
+
+
+def test_a_run_tells_of_the_container_before_it_starts_and_can_leave_it_running(pe: Pe) -> None:
+    printed = run_program(
+        pe,
+        """
+        from plugengine import ContainerSpec, Engine
+        spec = ContainerSpec(image="host:base", command=("sleep", "100"), network="none", auto_remove=True)
+        with Engine() as engine:
+            row = engine.containers.run(spec, detach=True, made=lambda made: print(made.status, made.state.pid))
+            running = engine.containers.get(row.id)
+            print(running.status, running.state.pid > 0, running.spec == row.spec)
+            engine.containers.remove(row.id, force=True)
+        """,
+    )
+    assert printed == "created 0\nrunning True True\n"
+
+
+def test_what_is_raised_before_the_start_leaves_the_container_created(pe: Pe) -> None:
+    printed = run_program(
+        pe,
+        """
+        from plugengine import ContainerSpec, Engine
+        def refuse(row):
+            raise RuntimeError(row.name)
+        with Engine() as engine:
+            try:
+                engine.containers.run(ContainerSpec(image="host:base", name="kept", command=("true",)), made=refuse)
+            except RuntimeError as exc:
+                print(exc, engine.containers.get("kept").status)
+            engine.containers.remove("kept")
+        """,
+    )
+    assert printed == "kept created\n"
+
+
+def test_a_command_line_of_any_length_reaches_the_monitor(pe: Pe) -> None:
+    words = [str(number) * 1000 for number in range(100)]
+    done = pe("run", "--rm", "--net", "none", "host:base", "sh", "-c", 'echo "$#"', "sh", *words, check=True)
+    assert done.stdout == "100\n"
+    printed = run_program(
+        pe,
+        """
+        import threading
+        from plugengine import ContainerSpec, Engine, Streams
+        stop = threading.Event()
+        threading.Thread(target=stop.wait).start()
+        command = ("sh", "-c", 'echo "$#"', "sh", *("x" * 1000,) * 100)
+        with Engine() as engine:
+            spec = ContainerSpec(image="host:base", command=command, network="none", auto_remove=True)
+            engine.containers.run(spec, streams=Streams(stdout=1, stderr=2))
+        stop.set()
+        """,
+    )
+    assert printed == "100\n"

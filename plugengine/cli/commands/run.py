@@ -17,6 +17,7 @@ from plugengine.spec import ContainerSpec
 
 if TYPE_CHECKING:
     from plugengine.objects import Container
+    from plugengine.streams.attach_client import Streams
 
 _LINE = "IMAGE [COMMAND] [ARG]..."
 
@@ -43,7 +44,10 @@ def run(app: App, words: tuple[str, ...], **values: Any) -> int:
         return _describe(app, spec)
     app.open_engine(expect_start=True)
     if values["detach"]:
-        return _run_detached(app, spec, values["cidfile"])
+        with _cidfile(values["cidfile"]) as keep:
+            row = app.engine.containers.run(spec, detach=True, made=keep, debug=app.debug, log=app.log, warn=app.warn)
+        app.line(row.id)
+        return 0
     streams = make_streams(
         stdin=spec.interactive,
         tty=spec.tty,
@@ -51,17 +55,21 @@ def run(app: App, words: tuple[str, ...], **values: Any) -> int:
         proxy=values["sig_proxy"] is not False,
         only=only,
     )
-    row = _make(app, spec, values["cidfile"])
-    outcome = app.engine.containers.start(row.id, streams=streams, debug=app.debug, log=app.log, warn=app.warn)
-    assert outcome is not None  # noqa: S101 - streams were given
-    return conclude(app, row, outcome)
+    return _run_attached(app, spec, streams, values["cidfile"])
 
 
-def _run_detached(app: App, spec: ContainerSpec, cidfile: str | None) -> int:
-    row = _make(app, spec, cidfile)
-    app.engine.containers.start(row.id, debug=app.debug, log=app.log, warn=app.warn)
-    app.line(row.id)
-    return 0
+def _run_attached(app: App, spec: ContainerSpec, streams: Streams, cidfile: str | None) -> int:
+    with _cidfile(cidfile) as keep:
+        rows: list[Container] = []
+
+        def made(row: Container) -> None:
+            keep(row)
+            rows.append(row)
+
+        outcome = app.engine.containers.run(
+            spec, streams=streams, made=made, debug=app.debug, log=app.log, warn=app.warn
+        )
+    return conclude(app, rows[0], outcome)
 
 
 @command(
@@ -100,7 +108,7 @@ def working_directory() -> str:
 def _make(app: App, spec: ContainerSpec, cidfile: str | None) -> Container:
     with _cidfile(cidfile) as keep:
         row = app.engine.containers.create(spec)
-        keep(row.id)
+        keep(row)
     return row
 
 
@@ -111,10 +119,10 @@ def _describe(app: App, spec: ContainerSpec) -> int:
 
 
 @contextmanager
-def _cidfile(path: str | None) -> Iterator[Callable[[str], None]]:
+def _cidfile(path: str | None) -> Iterator[Callable[[Container], None]]:
     """Take hold of the file before anything is made; it goes again when there is no id to write."""
     if path is None:
-        yield lambda _id: None
+        yield lambda _row: None
         return
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
@@ -124,14 +132,15 @@ def _cidfile(path: str | None) -> Iterator[Callable[[str], None]]:
         raise FlagError("--cidfile", path, str(exc.strerror).lower()) from exc
     written = False
 
-    def keep(container_id: str) -> None:
+    def keep(row: Container) -> None:
         nonlocal written
-        os.write(fd, container_id.encode())
+        os.write(fd, row.id.encode())
+        os.close(fd)
         written = True
 
     try:
         yield keep
     finally:
-        os.close(fd)
         if not written:
+            os.close(fd)
             os.unlink(path)
