@@ -8,9 +8,9 @@ import socket
 from contextlib import contextmanager
 from typing import Final, NoReturn
 
-from plugengine import mounts
-from plugengine.containers import file_server
 from plugengine.containers.create import storage_request
+from plugengine.containers.steps import Live, Runner
+from plugengine.containers.storage_steps import rootfs_steps
 from plugengine.errors import ConflictError, DriverError
 from plugengine.kernel import credentials, mount, process
 from plugengine.model import Capability, Change, HostPath, Rootfs, StorageRequest, Upper, UserMap
@@ -148,19 +148,14 @@ def _hold(site: Site, row: ContainerRow, rootfs: Rootfs, target: HostPath, conne
         # Over everybody's run directories, so that mount points made for this purpose are nobody else's.
         mount.mount("tmpfs", site.locations.run_containers, "tmpfs", 0, "mode=0700")
         os.makedirs(target)
-        for each in rootfs.mounts:
-            os.makedirs(each.target, exist_ok=True)
-            mounts.perform(each)
-        server = None
-        if rootfs.server is not None:
-            server = file_server.start(rootfs.server, log=site.locations.server_log(row.id))
-            server.wait_ready()
+        runner = Runner(Live(site.drivers(row.choice), log=lambda _line: None))
+        mounts, ready = rootfs_steps(rootfs, site.locations.server_log(row.id))
+        runner.run([*mounts, *ready])
         root = os.open(target, DIRECTORY)
         socket.send_fds(connection, [_OPENED], [root])
         os.close(root)  # or a server would never see its mount go
         connection.recv(1)
-        if server is not None:
-            server.end()
+        runner.unwind()
         code = 0
     except Exception as exc:  # noqa: BLE001 - there is nobody above
         connection.send(str(exc).encode()[:_MESSAGE_BYTES])
