@@ -43,12 +43,21 @@ class Directories:
         """The tar itself says what this directory is like."""
         self._implied.pop(path, None)
 
-    def open(self, path: bytes) -> int | None:
-        """Open a directory inside the root; None when it is not there. The caller closes it."""
+    def open(self, path: bytes, *, itself: bool = False) -> int | None:
+        """Open a directory inside the root; None when there is none. The caller closes it.
+
+        Args:
+            path: Relative to the root; symlinks lead to what is inside.
+            itself: Not what a symlink of this name leads to.
+        """
         try:
-            return open_in_root(self.root_fd, path, _OPEN)
+            return open_in_root(self.root_fd, path, _OPEN | (os.O_NOFOLLOW if itself else 0))
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as exc:
+            if exc.errno == errno.ELOOP:
+                return None
+            raise
 
     def parent(self, path: bytes) -> int:
         """Return a descriptor of a directory, made when missing; valid until the next call."""
@@ -95,7 +104,7 @@ class Directories:
         if b"" in self._implied:
             self._imply(b"", self.root_fd)
         for path in sorted(self._implied, reverse=True):
-            fd = self.open(path)
+            fd = self.open(path, itself=True)
             if fd is not None:
                 try:
                     self.set_times(fd, self._implied[path])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from plugengine.errors import ImageError
@@ -78,28 +79,41 @@ class LayerWriter:
 
     def write(self, entry: Entry, data: Iterable[bytes]) -> None:
         """Make one file, or what a marker stands for. Raises: ImageError naming the entry."""
-        try:
+        with self._blamed_on(entry):
             self._write(entry, data)
+
+    def finish(self) -> None:
+        """Set times and access lists of directories: anything made inside would change or inherit them.
+
+        Raises: ImageError naming the entry.
+        """
+        for path in sorted(self._last, reverse=True):
+            entry = self._last[path]
+            with self._blamed_on(entry):
+                self._finish_directory(path, entry)
+        self._directories.finish()
+
+    @contextmanager
+    def _blamed_on(self, entry: Entry) -> Iterator[None]:
+        """Tell errors of an entry from errors of the disk."""
+        try:
+            yield
         except OSError as exc:
             if exc.errno in _ENTRY_ERRORS:
                 raise self._bad(entry, os.strerror(exc.errno or 0).lower()) from exc
             raise
 
-    def finish(self) -> None:
-        """Set times and access lists of directories: anything made inside would change or inherit them."""
-        for path in sorted(self._last, reverse=True):
-            entry = self._last[path]
-            fd = self._directories.open(path)
-            if fd is None:
-                continue  # it was replaced later on
-            try:
-                for name, value in entry.xattrs.items():
-                    if name.startswith(_ACCESS_LISTS):
-                        setxattr(fd, name, value)
-                self._directories.set_times(fd, entry.mtime_ns)
-            finally:
-                os.close(fd)
-        self._directories.finish()
+    def _finish_directory(self, path: bytes, entry: Entry) -> None:
+        fd = self._directories.open(path, itself=True)
+        if fd is None:
+            return  # it was replaced later on
+        try:
+            for attribute in entry.xattrs:
+                if attribute.startswith(_ACCESS_LISTS):
+                    self._set_xattr(fd, entry, attribute, b"")
+            self._directories.set_times(fd, entry.mtime_ns)
+        finally:
+            os.close(fd)
 
     # --- one entry ---
 
@@ -254,12 +268,24 @@ class LayerWriter:
             self._directories.forget()
 
     def _set_xattrs(self, fd: int, entry: Entry, name: bytes, *, lists_later: bool = False) -> None:
-        for attribute, value in entry.xattrs.items():
+        for attribute in entry.xattrs:
             if lists_later and attribute.startswith(_ACCESS_LISTS):
                 continue
             if attribute == CAPABILITY_XATTR and entry.type != b"0":
                 continue
-            setxattr(fd, attribute, value, name)
+            self._set_xattr(fd, entry, attribute, name)
+
+    def _set_xattr(self, fd: int, entry: Entry, attribute: bytes, name: bytes) -> None:
+        try:
+            setxattr(fd, attribute, entry.xattrs[attribute], name)
+        except OSError as exc:
+            if exc.errno == errno.ENOSPC and os.statvfs(self._directories.root_fd).f_bavail:
+                # So ext4 says that an inode's attributes do not fit into one block.
+                raise self._bad(entry, "more extended attributes than this filesystem can keep of a file") from exc
+            if exc.errno in _ENTRY_ERRORS:
+                why = os.strerror(exc.errno or 0).lower()
+                raise self._bad(entry, f"attribute {shown(attribute)}: {why}") from exc
+            raise
 
     def _bad(self, entry: Entry, why: str) -> ImageError:
         return ImageError(f"{self._what}: entry {shown(entry.name)}: {why}")

@@ -6,6 +6,7 @@ import io
 import os
 import stat
 import struct
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from plugengine.errors import ImageError, UsageError
 from plugengine.images.layers.apply import apply_layer
 from plugengine.images.tar.limits import Caps
 from plugengine.model import HostPath
+from tests.conftest import need_tool
 from tests.system.images.conftest import describe
 from tests.unit.images.tars import make_tar, member
 
@@ -245,6 +247,54 @@ def test_a_default_access_list_is_not_inherited_by_later_entries(victim: Victim)
     assert os.listxattr(victim.layer / "d/f") == []
     assert stat.S_IMODE((victim.layer / "d/f").stat().st_mode) == 0o600
     assert os.getxattr(victim.layer / "d", "system.posix_acl_default") == b"\2\0\0\0" + entries
+
+
+@pytest.mark.parametrize(("name", "kind"), [("d", "directory"), ("f", "file"), ("./", "directory")])
+@pytest.mark.parametrize("attribute", ["system.posix_acl_access", "system.posix_acl_default"])
+def test_an_access_list_that_is_none_is_blamed_on_its_entry(
+    victim: Victim, attribute: str, kind: str, name: str
+) -> None:
+    bad = member(name, kind, pax_headers={f"SCHILY.xattr.{attribute}": "nonsense"})
+    victim.refuse(rf"^l: entry {name}/?: attribute {attribute}: (operation not supported|permission denied)$", bad)
+
+
+@pytest.mark.parametrize("parent", ["", "implied/"])
+def test_a_directory_replaced_by_a_symlink_leaves_its_attributes_to_nobody(victim: Victim, parent: str) -> None:
+    victim.apply(
+        member(f"{parent}d", "directory", mtime=1000), member(f"{parent}e", "directory", mtime=2000),
+        member(f"{parent}d", "symlink", linkname="e", mtime=3000),
+    )  # fmt: skip
+    assert (victim.layer / f"{parent}e").stat().st_mtime == 2000
+    assert (victim.layer / f"{parent}d").lstat().st_mtime == 3000
+
+
+@pytest.mark.parametrize("name", ["d", "implied/d", "d/implied/x"])
+def test_a_directory_replaced_by_a_loop_of_symlinks_is_no_fault_of_the_disk(victim: Victim, name: str) -> None:
+    victim.apply(member(name, "directory"), member(name.partition("/")[0], "symlink", linkname="loop"),
+                 member("loop", "symlink", linkname="loop"))  # fmt: skip
+    assert (victim.layer / "loop").is_symlink()
+
+
+def test_what_lies_below_a_loop_of_symlinks_is_blamed_on_its_entry(victim: Victim) -> None:
+    loop = member("loop", "symlink", linkname="loop")
+    victim.refuse("^l: entry loop/x: too many levels of symbolic links$", loop, member("loop/x"))
+    victim.refuse("^l: entry h: hard link to loop/x, which is not in this layer$",
+                  loop, member("h", "link", linkname="loop/x"))  # fmt: skip
+
+
+def test_attributes_the_filesystem_cannot_keep_are_blamed_on_their_entry(tmp_path: Path) -> None:
+    image, mounted = tmp_path / "ext4", tmp_path / "mounted"
+    with image.open("wb") as file:
+        file.truncate(16 << 20)
+    subprocess.run([need_tool("mkfs.ext4"), "-q", "-F", image], check=True, capture_output=True)
+    mounted.mkdir()
+    subprocess.run(["mount", "-o", "loop", image, mounted], check=True)
+    try:
+        victim = Victim(tmp_path, mounted / "layer")
+        many = {f"SCHILY.xattr.user.{number}": "v" * 1000 for number in range(5)}  # one block has 4096 bytes
+        victim.refuse("^l: entry f: more extended attributes than this filesystem", member("f", pax_headers=many))
+    finally:
+        subprocess.run(["umount", mounted], check=True)
 
 
 def test_a_set_group_id_directory_passes_nothing_on(victim: Victim) -> None:
