@@ -169,7 +169,7 @@ class Catalog:
             created=data.get("created") or EPOCH,
             architecture=data.get("architecture") or "",
             os=data.get("os") or "linux",
-            config=image_config(data, what),
+            config=image_config(data),
         )
 
     # --- removing ---

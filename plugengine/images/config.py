@@ -10,6 +10,7 @@ from msgspec.json import decode, encode
 
 from plugengine.errors import ImageError
 from plugengine.images.digest import is_digest
+from plugengine.images.tar.limits import LAYERS
 from plugengine.model import GuestPath
 from plugengine.spec import ImageConfig
 
@@ -32,17 +33,17 @@ def parse_config(content: bytes, what: str) -> dict[str, Any]:
     """Parse and check the config of an image that was just read from an archive.
 
     Raises:
-        ImageError: It is no JSON object, or a member the engine relies on has the wrong type.
+        ImageError: It is no JSON object, a member has the wrong type, or it has more layers than overlayfs takes.
     """
+    from plugengine.images.config_schema import check
+
     data = load_object(content, what)
-    rootfs = data.get("rootfs")
-    diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
-    if not isinstance(diff_ids, list) or not all(map(is_digest, diff_ids)):
+    check(data, what)
+    diff_ids = data["rootfs"]["diff_ids"]
+    if not all(map(is_digest, diff_ids)):
         raise ImageError(f"{what}: rootfs.diff_ids is not a list of sha256 digests")
-    for name in ("architecture", "os", "created"):
-        if not isinstance(data.get(name) or "", str):
-            raise ImageError(f"{what}: {name} is not a string")
-    image_config(data, what)
+    if len(diff_ids) > LAYERS:
+        raise ImageError(f"{what}: has {len(diff_ids)} layers, more than the {LAYERS} that overlayfs takes")
     return data
 
 
@@ -57,48 +58,22 @@ def load_object(content: bytes, what: str) -> dict[str, Any]:
     return data
 
 
-def image_config(data: Mapping[str, Any], what: str) -> ImageConfig:
-    """Return what the engine honours of a config. Raises: ImageError naming the member of the wrong type."""
+def image_config(data: Mapping[str, Any]) -> ImageConfig:
+    """Return what the engine honours of a config that `parse_config` has checked."""
     config = data.get("config") or {}
-    if not isinstance(config, dict):
-        raise ImageError(f"{what}: config is not an object")
-    labels = config.get("Labels") or {}
-    if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
-        raise ImageError(f"{what}: Labels is not an object of strings")
-    env = _strings(config, "Env", what)
+    exposed = sorted(config.get("ExposedPorts") or ())
     return ImageConfig(
-        entrypoint=_strings(config, "Entrypoint", what),
-        cmd=_strings(config, "Cmd", what),
-        env=tuple(entry for entry in env if "=" in entry[1:]),
-        working_dir=_string(config, "WorkingDir", what),
-        user=_string(config, "User", what),
-        volumes=tuple(GuestPath(path) for path in _keys(config, "Volumes", what)),
+        entrypoint=tuple(config.get("Entrypoint") or ()),
+        cmd=tuple(config.get("Cmd") or ()),
+        env=tuple(entry for entry in config.get("Env") or () if "=" in entry[1:]),
+        working_dir=config.get("WorkingDir") or "",
+        user=config.get("User") or "",
+        volumes=tuple(map(GuestPath, sorted(config.get("Volumes") or ()))),
         # image-spec, config.md: without a protocol it is tcp
-        exposed_ports=tuple(port if "/" in port else f"{port}/tcp" for port in _keys(config, "ExposedPorts", what)),
-        stop_signal=_string(config, "StopSignal", what),
-        labels=labels,
+        exposed_ports=tuple(port if "/" in port else f"{port}/tcp" for port in exposed),
+        stop_signal=config.get("StopSignal") or "",
+        labels=config.get("Labels") or {},
     )
-
-
-def _string(config: Mapping[str, Any], name: str, what: str) -> str:
-    value = config.get(name) or ""
-    if not isinstance(value, str) or "\0" in value:
-        raise ImageError(f"{what}: {name} is not a string")
-    return value
-
-
-def _strings(config: Mapping[str, Any], name: str, what: str) -> tuple[str, ...]:
-    value = config.get(name) or []
-    if not isinstance(value, list) or not all(isinstance(item, str) and "\0" not in item for item in value):
-        raise ImageError(f"{what}: {name} is not a list of strings")
-    return tuple(value)
-
-
-def _keys(config: Mapping[str, Any], name: str, what: str) -> tuple[str, ...]:
-    value = config.get(name) or {}
-    if not isinstance(value, dict) or any("\0" in key for key in value):
-        raise ImageError(f"{what}: {name} is not an object")
-    return tuple(sorted(value))
 
 
 def machine_architecture() -> str:

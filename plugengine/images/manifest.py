@@ -138,7 +138,8 @@ def _descriptor(data: Any, what: str) -> Descriptor:
         raise ImageError(f"{what}: size {size!r} is not a number of bytes")
     if not isinstance(media_type, str):
         raise ImageError(f"{what}: has no media type")
-    annotations, platform = data.get("annotations") or {}, data.get("platform")
+    annotations, platform = data.get("annotations"), data.get("platform")
+    annotations = {} if annotations is None else annotations
     if not isinstance(annotations, dict) or not (platform is None or isinstance(platform, dict)):
         raise ImageError(f"{what}: annotations or platform is not an object")
     return Descriptor(

@@ -6,6 +6,10 @@ from msgspec import Struct
 
 MANIFEST_BYTES = 4 << 20  # distribution-spec: "should limit the manifest size to 4 megabytes"
 CONFIG_BYTES = 8 << 20
+# What one archive's manifests, indexes and configs may have in all; what is read twice counts twice.
+CONTENTS_BYTES = 64 << 20
+IMAGES = 1000  # of one archive
+LAYERS = 500  # of one image: OVL_MAX_STACK, fs/overlayfs/params.c
 
 
 class Caps(Struct, frozen=True, kw_only=True):

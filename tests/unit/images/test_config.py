@@ -49,8 +49,7 @@ def test_a_config_is_read_as_docker_writes_it() -> None:
                 "Labels": {"k": "v"},
                 "Healthcheck": {"Test": ["NONE"]},
             }
-        },
-        "x",
+        }
     )
     assert (config.entrypoint, config.cmd, config.env) == (("/e",), (), ("A=b", "C="))
     assert (config.working_dir, config.user, config.stop_signal) == ("/w", "u:g", "SIGQUIT")
@@ -61,27 +60,68 @@ def test_a_config_is_read_as_docker_writes_it() -> None:
     )
 
 
+WRONG_TYPES: dict[str, list[Any]] = {
+    "string": [0, False, 7, [], {}],
+    "list of strings": ["sh", 0, False, {}, [1], [None], [["x"]]],
+    "set of names": ["/v", 0, False, [], ["/v"], {"/v": 1}],
+    "object of strings": ["k", 0, False, [], {"k": 1}, {"k": None}],
+    "number": ["1", False, 1.5, []],
+    "truth": ["true", 0, []],
+}
+TYPE_OF = {
+    **dict.fromkeys(("User", "WorkingDir", "StopSignal", "Hostname", "Domainname", "Image", "MacAddress"), "string"),
+    **dict.fromkeys(("Env", "Entrypoint", "Cmd", "OnBuild", "Shell"), "list of strings"),
+    **dict.fromkeys(("Volumes", "ExposedPorts"), "set of names"),
+    "Labels": "object of strings",
+    "StopTimeout": "number",
+    **dict.fromkeys(("Tty", "OpenStdin", "StdinOnce", "ArgsEscaped", "NetworkDisabled", "AttachStdin"), "truth"),
+}
+
+
+@pytest.mark.parametrize("name", TYPE_OF)
+def test_a_member_of_the_wrong_type_is_refused_by_name_even_if_it_is_false(name: str) -> None:
+    document = {"rootfs": {"diff_ids": [DIGEST]}}
+    for value in WRONG_TYPES[TYPE_OF[name]]:
+        with pytest.raises(ImageError, match=rf"^c: config\.{name}(\[.*\])?: expected .*, got "):
+            parse_config(encoded({**document, "config": {name: value}}), "c")
+    parse_config(encoded({**document, "config": {name: None}}), "c")
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"config": ["x"]}, "config is not an object"),
-        ({"config": {"Cmd": "sh"}}, "Cmd is not a list of strings"),
-        ({"config": {"Env": [1]}}, "Env is not a list of strings"),
-        ({"config": {"Entrypoint": ["a\0b"]}}, "Entrypoint is not a list of strings"),
-        ({"config": {"User": 7}}, "User is not a string"),
-        ({"config": {"User": "a\0"}}, "User is not a string"),
-        ({"config": {"Volumes": ["/v"]}}, "Volumes is not an object"),
-        ({"config": {"Labels": {"k": 1}}}, "Labels is not an object of strings"),
-        ({"rootfs": None}, "rootfs.diff_ids"),
+        ({"config": ["x"]}, "config: expected object"),
+        ({"config": 0}, "config: expected object"),
+        ({"config": {"Healthcheck": {"Interval": "30s"}}}, "config.Healthcheck.Interval: expected int"),
+        ({"config": {"Healthcheck": {"Test": "true"}}}, "config.Healthcheck.Test: expected array"),
+        ({"config": {"Entrypoint": ["a\0b"]}}, "config.Entrypoint: holds a NUL"),
+        ({"config": {"User": "a\0"}}, "config.User: holds a NUL"),
+        ({"config": {"Labels": {"a\0": ""}}}, "config.Labels: holds a NUL"),
+        ({"config": {"Volumes": {"/v\0": {}}}}, "config.Volumes: holds a NUL"),
+        ({"config": {"Healthcheck": {"Test": ["CMD", "\0"]}}}, "config.Healthcheck: holds a NUL"),
+        ({"rootfs": None}, "rootfs: expected object"),
+        ({"rootfs": {}}, "rootfs: object missing required field diff_ids"),
         ({"rootfs": {"diff_ids": ["sha256:../../etc"]}}, "rootfs.diff_ids"),
-        ({"rootfs": {"diff_ids": "x"}}, "rootfs.diff_ids"),
-        ({"architecture": 3}, "architecture is not a string"),
+        ({"rootfs": {"diff_ids": "x"}}, "rootfs.diff_ids: expected array"),
+        ({"rootfs": {"diff_ids": [DIGEST] * 501}}, "has 501 layers, more than the 500 that overlayfs takes"),
+        ({"architecture": 3}, "architecture: expected str"),
+        ({"os": False}, "os: expected str"),
+        ({"created": 0}, "created: expected str"),
+        ({"history": [{"created_by": 0}]}, r"history\[0\].created_by: expected str"),
+        ({"history": {}}, "history: expected array"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_config_of_the_wrong_shape_is_refused_with_the_member(change: dict[str, Any], reason: str) -> None:
     with pytest.raises(ImageError, match=reason):
         parse_config(encoded({"rootfs": {"diff_ids": [DIGEST]}, **change}), "config")
+
+
+def test_members_nobody_knows_are_left_alone() -> None:
+    deep: Any = {}
+    for _ in range(300):
+        deep = {"x\0": [deep]}
+    parse_config(encoded({"rootfs": {"diff_ids": []}, "config": {"New": deep, "Volumes": {"/v": deep}}}), "c")
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff\xfe{\0}\0", b"[" * 100_000, b"\xef\xbb\xbf{}", b"nan"])
@@ -120,6 +160,7 @@ def test_our_own_configs_and_manifests_depend_on_their_content_alone() -> None:
         ({"layers": [{**LAYER, "size": True}]}, "not a number of bytes"),
         ({"layers": [{**LAYER, "size": 1.5}]}, "not a number of bytes"),
         ({"layers": [{"digest": DIGEST, "size": 1}]}, "has no media type"),
+        ({"layers": [{**LAYER, "annotations": False}]}, "annotations or platform is not an object"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
