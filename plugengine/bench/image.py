@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from plugengine.images.building import own_manifest, timestamp
-from plugengine.images.catalog import Complete
+from plugengine.images.catalog import Complete, LayerSizes
 from plugengine.images.config import make_config
 from plugengine.images.layers.diff import diff_layer
 from plugengine.model import HostPath, encode
@@ -143,7 +143,7 @@ def _add(store: ImageStore, base: Image, layers: Sequence[tuple[str, int, int]],
         manifest_digest=store.files.add_blob(own_manifest(config, diff_ids, tar_sizes)),
         config=config,
         diff_ids=diff_ids,
-        layer_sizes={diff_id: size for diff_id, size, _tar in layers},
+        layers={diff_id: LayerSizes(files=size, tar=tar) for diff_id, size, tar in layers},
         original=False,
     )
     return store.commit(complete, [name])

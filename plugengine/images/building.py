@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from plugengine.images.catalog import Complete
+from plugengine.images.catalog import Complete, LayerSizes
 from plugengine.images.config import make_config
 from plugengine.images.digest import digest_of
 from plugengine.images.layers.apply import Applied
@@ -50,7 +50,7 @@ def add_image(store: ImageStore, config: bytes, layer: Applied, names: Sequence[
         manifest_digest=store.files.add_blob(own_manifest(config, [layer.diff_id], [layer.tar_bytes])),
         config=config,
         diff_ids=(layer.diff_id,),
-        layer_sizes={layer.diff_id: layer.size_bytes},
+        layers={layer.diff_id: LayerSizes(files=layer.size_bytes, tar=layer.tar_bytes)},
         original=False,
     )
     return store.commit(complete, names)

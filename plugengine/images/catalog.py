@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 _COLUMNS = "id, manifest_digest, config, diff_ids, size_bytes"
 
 
+class LayerSizes(Struct, frozen=True, kw_only=True):
+    """What is accounted of one layer."""
+
+    files: int  # unpacked
+    tar: int | None  # None: not known, an older engine added it
+
+
 class Complete(Struct, frozen=True, kw_only=True):
     """An image all of whose files are in the store, ready to get its row."""
 
@@ -35,7 +42,7 @@ class Complete(Struct, frozen=True, kw_only=True):
     manifest_digest: str
     config: bytes
     diff_ids: tuple[str, ...]
-    layer_sizes: Mapping[str, int]  # unpacked, of every layer
+    layers: Mapping[str, LayerSizes]  # by diff id
     original: bool  # the manifest came with the image, it is not one of our own
 
 
@@ -55,9 +62,11 @@ class Catalog:
         now = time.time_ns()
         with self._state.transaction() as cursor:
             manifest_digest = self._better_manifest(cursor, image)
-            for diff_id, size in image.layer_sizes.items():
+            for diff_id, sizes in image.layers.items():
                 cursor.execute(
-                    "INSERT INTO layers VALUES (?, ?, ?) ON CONFLICT (diff_id) DO NOTHING", (diff_id, size, now)
+                    "INSERT INTO layers (diff_id, size_bytes, tar_bytes, created_ns) VALUES (?, ?, ?, ?) "
+                    "ON CONFLICT (diff_id) DO UPDATE SET tar_bytes = coalesce(tar_bytes, excluded.tar_bytes)",
+                    (diff_id, sizes.files, sizes.tar, now),
                 )
             size = _total(cursor, image.diff_ids)
             cursor.execute(
@@ -118,10 +127,12 @@ class Catalog:
             )
         return [row["id"] for row in rows]
 
-    def layer_size(self, diff_id: str) -> int | None:
-        """Return the size of a layer that is unpacked and accounted for, else None."""
-        rows = self._state.query("SELECT size_bytes FROM layers WHERE diff_id = ?", (diff_id,))
-        return int(rows[0]["size_bytes"]) if rows and self._files.has_layer(diff_id) else None
+    def layer_sizes(self, diff_id: str) -> LayerSizes | None:
+        """Return the sizes of a layer that is unpacked and accounted for, else None."""
+        rows = self._state.query("SELECT size_bytes, tar_bytes FROM layers WHERE diff_id = ?", (diff_id,))
+        if not rows or not self._files.has_layer(diff_id):
+            return None
+        return LayerSizes(files=rows[0]["size_bytes"], tar=rows[0]["tar_bytes"])
 
     def has_layer(self, diff_id: str) -> bool:
         """Tell whether a layer has its row."""

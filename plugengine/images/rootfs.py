@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import stat
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
@@ -14,6 +16,7 @@ from plugengine.errors import ImageError, NotFoundError, UsageError
 from plugengine.images.building import add_image, timestamp
 from plugengine.images.config import make_config
 from plugengine.images.layers.apply import unpack
+from plugengine.images.tar.compression import Measured
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -43,7 +46,8 @@ def import_rootfs(
     what = name_of(source)
     with opened(source) as stream, store.files.scratch() as work:
         layer = work.directory("layer")
-        done = unpack(stream, layer, what=what, progress=reporter(progress, what))
+        stored = Measured(stream, what=what, hashed=False, progress=reporter(progress, what, _size_of(stream)))
+        done = unpack(stored, layer, what=what)
         if not done.tar_bytes:
             raise ImageError(f"{what}: is empty", hint="an image without files is made of an empty tar")
         if not store.files.has_layer(done.diff_id):
@@ -81,7 +85,16 @@ def name_of(source: str | BinaryIO) -> str:
         return "archive"  # in memory
 
 
-def reporter(progress: Progress | None, what: str, total: int | None = None) -> Callable[[int], None] | None:
+def _size_of(stream: BinaryIO) -> int | None:
+    """Return how many bytes are left of a regular file, None of a pipe."""
+    try:
+        found = os.fstat(stream.fileno())
+        return found.st_size - stream.tell() if stat.S_ISREG(found.st_mode) else None
+    except OSError:
+        return None  # in memory
+
+
+def reporter(progress: Progress | None, what: str, total: int | None) -> Callable[[int], None] | None:
     """Return what adds up the bytes of one piece of work for a progress callback."""
     if progress is None:
         return None

@@ -74,8 +74,11 @@ CREATE TABLE volume_uses (
 CREATE INDEX volume_uses_by_container ON volume_uses(container_id)
 """
 
+# Which an image that came without a manifest gets one with.
+_LAYERS_HAVE_TAR_SIZES = "ALTER TABLE layers ADD COLUMN tar_bytes INTEGER"
+
 # Step n leads from version n to n + 1. A step that has been released is never edited, only followed by another.
-MIGRATIONS: Final[tuple[str, ...]] = (_FIRST,)
+MIGRATIONS: Final[tuple[str, ...]] = (_FIRST, _LAYERS_HAVE_TAR_SIZES)
 VERSION: Final = len(MIGRATIONS)
 
 

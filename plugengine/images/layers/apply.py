@@ -19,7 +19,7 @@ from plugengine.images.tar.read import TarReader
 from plugengine.trees import remove_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from plugengine.images.tar.compression import Readable
     from plugengine.model import HostPath
@@ -43,7 +43,6 @@ def apply_layer(
     parents: Sequence[HostPath] = (),
     what: str = "layer",
     caps: Caps = DEFAULT,
-    progress: Callable[[int], None] | None = None,
 ) -> tuple[str, int]:
     """Unpack a layer; see `unpack` for the arguments.
 
@@ -53,7 +52,7 @@ def apply_layer(
     from plugengine.state.locations import directory_error
 
     try:
-        done = unpack(stream, directory, expected=expected, parents=parents, what=what, caps=caps, progress=progress)
+        done = unpack(stream, directory, expected=expected, parents=parents, what=what, caps=caps)
     except OSError as exc:
         raise directory_error(f"apply {what} in", exc, directory) from exc
     return done.diff_id, done.size_bytes
@@ -67,7 +66,6 @@ def unpack(
     parents: Sequence[HostPath] = (),
     what: str = "layer",
     caps: Caps = DEFAULT,
-    progress: Callable[[int], None] | None = None,
 ) -> Applied:
     """Unpack a layer.
 
@@ -79,7 +77,6 @@ def unpack(
             attributes it has there, because overlayfs shows those of the highest layer.
         what: Names the layer in errors.
         caps: The limits.
-        progress: Called with the number of plain bytes read.
 
     Raises:
         ImageError: The tar is damaged, hostile, or another one.
@@ -88,7 +85,7 @@ def unpack(
     made = _make_target(directory)
     root_fd = os.open(directory, _OPEN_DIRECTORY)
     try:
-        return _unpack(Unpacked(stream, what=what, caps=caps), root_fd, expected, parents, what, caps, progress)
+        return _unpack(Unpacked(stream, what=what, caps=caps), root_fd, expected, parents, what, caps)
     except BaseException:
         remove_at.empty(root_fd)
         if made:
@@ -118,9 +115,8 @@ def _unpack(
     parents: Sequence[HostPath],
     what: str,
     caps: Caps,
-    progress: Callable[[int], None] | None,
 ) -> Applied:
-    plain = Measured(source, what=what, progress=progress)
+    plain = Measured(source, what=what)
     reader = TarReader(plain, what=what, caps=caps)
     with LayerWriter(root_fd, parents, what=what, caps=caps) as writer:
         for entry in reader:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from plugengine.errors import ImageError
 from plugengine.images.building import own_manifest
-from plugengine.images.catalog import Complete
+from plugengine.images.catalog import Complete, LayerSizes
 from plugengine.images.config import parse_config
 from plugengine.images.digest import digest_of, short
 from plugengine.images.layers.apply import unpack
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from plugengine.images.sources.archive_index import Found, Part
     from plugengine.images.sources.members import Members
     from plugengine.images.store import ImageStore, Progress
+    from plugengine.model import HostPath
     from plugengine.spec import Image
 
 
@@ -41,7 +42,8 @@ def load(store: ImageStore, source: str | BinaryIO, *, progress: Progress | None
                 hint="a tar of a root filesystem is loaded with pe import",
             )
         # All layers of all images first: either all images get their rows or none.
-        ready = [_add_files(store, members, one, work, progress) for one in found]
+        adder = _Adder(store, members, work, progress)
+        ready = [adder.add(one) for one in found]
         return tuple(store.commit(complete, names) for complete, names in ready)
 
 
@@ -58,75 +60,66 @@ def _members(source: str | BinaryIO, work: Scratch) -> Iterator[Members]:
         yield members
 
 
-def _add_files(
-    store: ImageStore, members: Members, found: Found, work: Scratch, progress: Progress | None
-) -> tuple[Complete, list[str]]:
-    image_id = digest_of(found.config)
-    what = f"image {found.names[0] if found.names else short(image_id)}"
-    diff_ids: list[str] = parse_config(found.config, f"{what}: config")["rootfs"]["diff_ids"]
-    if len(diff_ids) != len(found.layers):
-        raise ImageError(f"{what}: its config names {len(diff_ids)} layers, its manifest {len(found.layers)}")
-    names = [store.checked_name(name) for name in found.names]
-    adder = _LayerAdder(store, members, work, progress)
-    for number, (diff_id, part) in enumerate(zip(diff_ids, found.layers, strict=True)):
-        adder.add(diff_id, part, below=diff_ids[:number])
-    manifest = found.manifest
-    if manifest is None:
-        tar_sizes = [adder.tar_size(diff_id, part) for diff_id, part in zip(diff_ids, found.layers, strict=True)]
-        manifest = own_manifest(found.config, diff_ids, tar_sizes)
-    complete = Complete(
-        id=store.files.add_blob(found.config),
-        manifest_digest=store.files.add_blob(manifest),
-        config=found.config,
-        diff_ids=tuple(diff_ids),
-        layer_sizes=adder.sizes,
-        original=found.manifest is not None,
-    )
-    return complete, names
-
-
-class _LayerAdder:
-    """Unpacks the layers of one image that the store does not have yet."""
+class _Adder:
+    """Adds the files of an archive's images, each layer once, however many images name it, or how often one does."""
 
     def __init__(self, store: ImageStore, members: Members, work: Scratch, progress: Progress | None) -> None:
         self._store = store
         self._members = members
         self._work = work
         self._progress = progress
-        self._tar_sizes: dict[str, int] = {}
-        self.sizes: dict[str, int] = {}
+        self._layers: dict[str, LayerSizes] = {}
 
-    def add(self, diff_id: str, part: Part, *, below: list[str]) -> None:
+    def add(self, found: Found) -> tuple[Complete, list[str]]:
+        """Add one image; return what gets its row, and its names."""
+        image_id = digest_of(found.config)
+        what = f"image {found.names[0] if found.names else short(image_id)}"
+        diff_ids: list[str] = parse_config(found.config, f"{what}: config")["rootfs"]["diff_ids"]
+        if len(diff_ids) != len(found.layers):
+            raise ImageError(f"{what}: its config names {len(diff_ids)} layers, its manifest {len(found.layers)}")
+        names = [self._store.checked_name(name) for name in found.names]
+        for number, (diff_id, part) in enumerate(zip(diff_ids, found.layers, strict=True)):
+            self._add_layer(diff_id, part, below=diff_ids[:number])
+        complete = Complete(
+            id=self._store.files.add_blob(found.config),
+            manifest_digest=self._store.files.add_blob(found.manifest or self._own_manifest(found, diff_ids)),
+            config=found.config,
+            diff_ids=tuple(diff_ids),
+            layers={diff_id: self._layers[diff_id] for diff_id in diff_ids},
+            original=found.manifest is not None,
+        )
+        return complete, names
+
+    def _add_layer(self, diff_id: str, part: Part, *, below: list[str]) -> None:
         what = f"{self._members.what}: layer {short(diff_id)}"
         if part.size is not None and self._members.size(part.name) != part.size:
             raise ImageError(f"{what}: has {self._members.size(part.name)} bytes, not {part.size}")
-        known = self._store.catalog.layer_size(diff_id)
-        if known is not None:
-            self.sizes[diff_id] = known
-            return
+        known = self._layers.get(diff_id) or self._store.catalog.layer_sizes(diff_id)
+        if known is None:
+            known = self._unpack(diff_id, part, [self._store.files.layer(one) for one in below], what)
+        self._layers[diff_id] = known
+
+    def _unpack(self, diff_id: str, part: Part, parents: list[HostPath], what: str) -> LayerSizes:
         directory = self._work.directory(short(diff_id))
+        progress = reporter(self._progress, f"layer {short(diff_id)}", self._members.size(part.name))
         with self._members.open(part.name) as stream:
-            stored = Measured(stream, what=what, hashed=part.digest is not None)
-            done = unpack(
-                stored,
-                directory,
-                expected=diff_id,
-                parents=[self._store.files.layer(one) for one in below],
-                what=what,
-                progress=reporter(self._progress, f"layer {short(diff_id)}"),
-            )
+            stored = Measured(stream, what=what, hashed=part.digest is not None, progress=progress)
+            done = unpack(stored, directory, expected=diff_id, parents=parents, what=what)
             stored.drain()
         if part.digest is not None and stored.digest != part.digest:
             raise ImageError(f"{what}: its digest is {stored.digest}, not {part.digest}")
         self._store.files.add_layer(directory, diff_id)
-        self.sizes[diff_id] = done.size_bytes
-        self._tar_sizes[diff_id] = done.tar_bytes
+        return LayerSizes(files=done.size_bytes, tar=done.tar_bytes)
 
-    def tar_size(self, diff_id: str, part: Part) -> int:
-        """Return the size of a layer's plain tar, which the manifest states."""
-        if diff_id not in self._tar_sizes:
-            with self._members.open(part.name) as stream:
-                plain = Measured(Unpacked(stream, what=self._members.what), what=self._members.what, hashed=False)
-                plain.drain()
-            self._tar_sizes[diff_id] = plain.count
-        return self._tar_sizes[diff_id]
+    def _own_manifest(self, found: Found, diff_ids: list[str]) -> bytes:
+        """Return a manifest for an image that came without one; it states the size of each layer's plain tar."""
+        for diff_id, part in zip(diff_ids, found.layers, strict=True):
+            if self._layers[diff_id].tar is None:  # added by an engine that did not note it
+                self._layers[diff_id] = LayerSizes(files=self._layers[diff_id].files, tar=self._plain_size(part))
+        return own_manifest(found.config, diff_ids, [self._layers[one].tar or 0 for one in diff_ids])
+
+    def _plain_size(self, part: Part) -> int:
+        with self._members.open(part.name) as stream:
+            plain = Measured(Unpacked(stream, what=self._members.what), what=self._members.what, hashed=False)
+            plain.drain()
+        return plain.count

@@ -9,7 +9,7 @@ from msgspec.json import decode
 
 from plugengine.errors import ImageError
 from plugengine.images.digest import digest_of, is_hex
-from plugengine.images.sources.archive_index import Found, Part
+from plugengine.images.sources.archive_index import Found, Part, check_count
 from plugengine.images.sources.members import read_small
 from plugengine.images.tar.limits import CONFIG_BYTES, MANIFEST_BYTES
 
@@ -26,6 +26,7 @@ def read(members: Members) -> list[Found]:
         raise ImageError(f"{what}: not JSON: {exc}") from exc
     if not isinstance(entries, list) or not entries:
         raise ImageError(f"{what}: names no image")
+    check_count(len(entries), what)
     return [_image(members, entry, what) for entry in entries]
 
 
@@ -50,7 +51,8 @@ def _check_name(name: str, config: bytes, what: str) -> None:
 
 
 def _strings(entry: dict[str, Any], name: str, what: str) -> tuple[str, ...]:
-    value = entry.get(name) or []
+    value = entry.get(name)
+    value = [] if value is None else value
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ImageError(f"{what}: {name} is not a list of strings")
     return tuple(value)

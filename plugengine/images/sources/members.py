@@ -13,7 +13,7 @@ from msgspec import Struct
 from plugengine.errors import ImageError
 from plugengine.images.layers.paths import normalise, shown
 from plugengine.images.tar.compression import CHUNK, Unpacked
-from plugengine.images.tar.limits import Caps
+from plugengine.images.tar.limits import CONTENTS_BYTES, Caps
 from plugengine.images.tar.read import TarReader
 from plugengine.kernel.files import open_in_root
 
@@ -35,6 +35,7 @@ class Members(Protocol):
     """The parts of an archive, by name."""
 
     what: str
+    contents_left: int  # see `read_small`
 
     def has(self, name: str) -> bool:
         """Tell whether there is such a part."""
@@ -47,11 +48,21 @@ class Members(Protocol):
 
 
 def read_small(members: Members, name: str, limit: int) -> bytes:
-    """Return a part whole. Raises: ImageError when it is missing or larger than `limit`."""
+    """Return a part whole: a manifest, an index or a config.
+
+    Raises:
+        ImageError: It is missing or larger than `limit`, or with it more than `CONTENTS_BYTES` were read so.
+    """
     if not members.has(name):
         raise ImageError(f"{members.what}: {name} is missing")
-    if members.size(name) > limit:
-        raise ImageError(f"{members.what}: {name} has {members.size(name)} bytes, more than {limit}")
+    size = members.size(name)
+    if size > limit:
+        raise ImageError(f"{members.what}: {name} has {size} bytes, more than {limit}")
+    members.contents_left -= size
+    if members.contents_left < 0:
+        raise ImageError(
+            f"{members.what}: more than {CONTENTS_BYTES} bytes of manifests and configs", hint="this looks like a bomb"
+        )
     with members.open(name) as reader:
         return b"".join(iter(lambda: reader.read(CHUNK), b""))
 
@@ -95,6 +106,7 @@ class TarMembers:
 
     def __init__(self, fd: int, what: str) -> None:
         self.what = what
+        self.contents_left: int = CONTENTS_BYTES
         self._fd = fd
         self._parts: dict[str, _Part] = {}
         self._index()
@@ -189,6 +201,7 @@ class DirectoryMembers:
 
     def __init__(self, directory_fd: int, what: str) -> None:
         self.what = what
+        self.contents_left: int = CONTENTS_BYTES
         self._fd = directory_fd
 
     def _open(self, name: str) -> int | None:

@@ -17,7 +17,7 @@ from plugengine.images.manifest import (
     parse_manifest,
 )
 from plugengine.images.reference import parse
-from plugengine.images.sources.archive_index import Found, Part
+from plugengine.images.sources.archive_index import Found, Part, check_count
 from plugengine.images.sources.members import read_small
 from plugengine.images.tar.limits import CONFIG_BYTES, MANIFEST_BYTES
 
@@ -41,6 +41,7 @@ def read(members: Members) -> list[Found]:
     descriptors = parse_index(content, OCI_INDEX, what)
     if not descriptors:
         raise ImageError(f"{what}: names no image")
+    check_count(len(descriptors), what)
     groups: dict[str | None, list[Descriptor]] = {}
     for one in descriptors:
         groups.setdefault(_name(one), []).append(one)

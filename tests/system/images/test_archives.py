@@ -8,6 +8,7 @@ import json
 import os
 import tarfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -170,10 +171,97 @@ def test_the_name_of_an_oci_image_is_found_where_tools_put_it(
     assert image.names == names
 
 
-def test_progress_is_told_while_layers_are_unpacked(store: ImageStore) -> None:
+@pytest.mark.parametrize("compression", a.PACK)
+def test_progress_is_told_in_stored_bytes_of_all_there_are(store: ImageStore, compression: str) -> None:
     seen: list[tuple[str, int, int | None]] = []
-    store.load(io.BytesIO(a.pack(a.docker_parts(a.LOW))), progress=lambda *args: seen.append(args))
-    assert seen[-1][:2] == (f"layer {a.digest(a.LOW)[7:19]}", len(a.LOW))
+    parts = a.docker_parts(a.LOW, compression=compression)
+    store.load(io.BytesIO(a.pack(parts)), progress=lambda *args: seen.append(args))
+    size = len(parts["0/layer.tar"])
+    assert seen[-1] == (f"layer {a.digest(a.LOW)[7:19]}", size, size)
+
+
+def test_progress_of_an_import_knows_the_size_of_a_file_but_not_of_a_pipe(store: ImageStore, tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int | None]] = []
+    (tmp_path / "root.tar.gz").write_bytes(gzip.compress(a.LOW))
+    size = len(gzip.compress(a.LOW))
+    with (tmp_path / "root.tar.gz").open("rb") as file:
+        store.import_rootfs(str(tmp_path / "root.tar.gz"), "x:1", progress=lambda *args: seen.append(args))
+        store.import_rootfs(file, "x:2", progress=lambda *args: seen.append(args))
+    store.import_rootfs(io.BytesIO(gzip.compress(a.LOW)), "x:3", progress=lambda *args: seen.append(args))
+    ends = [(done, total) for _, done, total in seen if done == size]
+    assert list(dict.fromkeys(ends)) == [(size, size), (size, None)]
+
+
+# --- layers named more than once ---
+
+
+def test_a_layer_named_many_times_is_unpacked_once(store: ImageStore) -> None:
+    layers = [a.LOW, *[a.HIGH, a.LOW] * 100]
+    parts = a.docker_parts(*layers)
+    seen: list[str] = []
+    [image] = store.load(io.BytesIO(a.pack(parts)), progress=lambda what, done, total: seen.append(what))
+    assert image.diff_ids == tuple(map(a.digest, layers))
+    assert list(dict.fromkeys(seen)) == [f"layer {a.digest(one)[7:19]}" for one in (a.LOW, a.HIGH)]
+    assert store.files.layer_ids() == {a.digest(a.LOW), a.digest(a.HIGH)}
+    assert store.check() == []
+
+
+def test_a_layer_two_images_of_an_archive_share_is_unpacked_once(store: ImageStore) -> None:
+    one, two = a.docker_parts(a.LOW, tags=["one"]), a.docker_parts(a.LOW, tags=["two"], author="other")
+    both = json.loads(one["manifest.json"]) + json.loads(two["manifest.json"])
+    both[1]["Layers"] = ["second.tar"]
+    parts = {**two, **one, "second.tar": b"not read: the first is the same layer", "manifest.json": a.encoded(both)}
+    first, second = load(store, parts)
+    assert first.layers == second.layers
+    assert first.id != second.id
+
+
+def test_a_layer_the_store_has_is_not_read_again(store: ImageStore) -> None:
+    parts = a.docker_parts(a.LOW, a.HIGH, compression="+gzip")
+    [image] = load(store, parts)
+    assert load(store, {**parts, "0/layer.tar": b"gone", "1/layer.tar": b""}) == (image,)
+
+
+def test_the_tar_size_of_a_layer_added_by_an_older_engine_is_found_out_once(store: ImageStore) -> None:
+    parts = a.docker_parts(a.LOW, compression="+gzip")
+    [image] = load(store, parts)
+    with store.state.transaction() as cursor:
+        cursor.execute("UPDATE layers SET tar_bytes = NULL")
+    assert load(store, parts) == (image,)
+    assert load(store, {**parts, "0/layer.tar": b"not read"}) == (image,)
+
+
+# --- tables of contents that ask for more work than they weigh ---
+
+
+def test_an_image_of_more_layers_than_overlayfs_takes_is_refused(store: ImageStore) -> None:
+    parts = a.docker_parts(*[make_tar([])] * 2)
+    body = a.encoded(a.config(*[make_tar([])] * 100_000))
+    manifest = [{"Config": "c.json", "RepoTags": ["x"], "Layers": ["0/layer.tar"] * 100_000}]
+    begin = time.process_time()
+    refuse(
+        store, "has 100000 layers, more than the 500", {**parts, "c.json": body, "manifest.json": a.encoded(manifest)}
+    )
+    assert time.process_time() - begin < 10
+
+
+def test_an_archive_that_names_more_images_than_any_real_one_is_refused(store: ImageStore) -> None:
+    entry = {"Config": "manifest.json", "Layers": []}
+    refuse(store, "names 1001 images", {"manifest.json": a.encoded([entry] * 1001)})
+    parts = a.oci_parts(a.LOW)
+    [manifest] = json.loads(parts["index.json"])["manifests"]
+    names = [{**manifest, "annotations": {"org.opencontainers.image.ref.name": f"x:{n}"}} for n in range(1001)]
+    refuse(store, "names 1001 images", {**parts, "index.json": a.index(*names)})
+
+
+def test_one_large_config_that_is_read_again_and_again_is_refused(store: ImageStore) -> None:
+    body = a.encoded({**a.config(a.LOW), "padding": "x" * (7 << 20)})
+    manifest = [{"Config": "c.json", "RepoTags": [f"x:{n}"], "Layers": ["0/layer.tar"]} for n in range(20)]
+    refuse(
+        store,
+        "more than 67108864 bytes of manifests and configs",
+        {**a.docker_parts(a.LOW), "c.json": body, "manifest.json": a.encoded(manifest)},
+    )
 
 
 # --- damage ---
@@ -259,6 +347,7 @@ def test_every_truncation_of_an_archive_is_refused(store: ImageStore, form: str)
         ({"manifest.json": b'[{"Config": "../../etc/passwd", "Layers": []}]'}, "is missing"),
         ({"manifest.json": b'[{"Config": "manifest.json", "Layers": "x"}]'}, "Layers is not a list of strings"),
         ({"manifest.json": b'[{"Config": "manifest.json", "Layers": [], "RepoTags": 3}]'}, "RepoTags is not"),
+        ({"manifest.json": b'[{"Config": "manifest.json", "Layers": false}]'}, "Layers is not a list of strings"),
         ({"manifest.json": b" " * (MANIFEST_BYTES + 1)}, "more than 4194304"),
         ({"manifest.json": b'[{"Config": "c", "Layers": []}]', "c": b" " * (CONFIG_BYTES + 1)}, "more than 8388608"),
     ],

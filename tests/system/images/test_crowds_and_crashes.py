@@ -169,7 +169,7 @@ def test_orphans_of_every_kind_are_found_and_removed(store: ImageStore) -> None:
     os.makedirs(f"{store.files.layer(orphan)}/with/content")
     Path(store.files.blob(blob)).write_text("x")
     with store.state.transaction() as cursor:
-        cursor.execute("INSERT INTO layers VALUES (?, 1, 1)", ("sha256:" + "3" * 64,))
+        cursor.execute("INSERT INTO layers (diff_id, size_bytes, created_ns) VALUES (?, 1, 1)", ("sha256:" + "3" * 64,))
     Path(store.files.sources, "host-base.json").write_text('{"image": "sha256:gone"}')
     found = store.check()
     assert [line.split(":")[0] for line in found] == [

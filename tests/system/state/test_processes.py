@@ -30,7 +30,8 @@ state = State(sys.argv[1])
 for number in range(5):
     with state.transaction() as cursor:
         count = cursor.execute("SELECT count(*) FROM layers").fetchone()[0]
-        cursor.execute("INSERT INTO layers VALUES (?, ?, 0)", (f"{sys.argv[2]}-{number}", count))
+        row = (f"{sys.argv[2]}-{number}", count)
+        cursor.execute("INSERT INTO layers (diff_id, size_bytes, created_ns) VALUES (?, ?, 0)", row)
 """
 
 HOLD = """
@@ -38,7 +39,7 @@ import sys, time
 from plugengine.kernel.process import bare_children
 from plugengine.state.state import State
 with State(sys.argv[1]).transaction() as cursor:
-    cursor.execute("INSERT INTO layers VALUES ('half', 1, 2)")
+    cursor.execute("INSERT INTO layers (diff_id, size_bytes, created_ns) VALUES ('half', 1, 2)")
     print("inside", flush=True)
     time.sleep(60)
 """
@@ -55,7 +56,7 @@ def layers(state: State) -> list[str]:
 
 def add_layer(state: State, name: str) -> None:
     with state.transaction() as cursor:
-        cursor.execute("INSERT INTO layers VALUES (?, 1, 2)", (name,))
+        cursor.execute("INSERT INTO layers (diff_id, size_bytes, created_ns) VALUES (?, 1, 2)", (name,))
 
 
 def add_layers(state: State, count: int) -> None:
@@ -192,7 +193,7 @@ def test_a_fork_inside_a_transaction_undoes_it_in_both_and_says_so(root: HostPat
     pid = -1
     try:
         with state.transaction() as cursor:
-            cursor.execute("INSERT INTO layers VALUES ('a', 1, 2)")
+            cursor.execute("INSERT INTO layers (diff_id, size_bytes, created_ns) VALUES ('a', 1, 2)")
             pid = os.fork()
         message = ""
     except StateError as exc:
@@ -216,7 +217,7 @@ state = State(sys.argv[1])
 inside = threading.Event()
 def work():
     with state.transaction() as cursor:
-        cursor.execute("INSERT INTO layers VALUES ('thread', 1, 2)")
+        cursor.execute("INSERT INTO layers (diff_id, size_bytes, created_ns) VALUES ('thread', 1, 2)")
         inside.set()
         time.sleep(0.3)
 thread = threading.Thread(target=work)
@@ -225,7 +226,7 @@ inside.wait()
 pid = os.fork()
 if pid == 0:
     with state.transaction() as cursor:
-        cursor.execute("INSERT INTO layers VALUES ('child', 1, 2)")
+        cursor.execute("INSERT INTO layers (diff_id, size_bytes, created_ns) VALUES ('child', 1, 2)")
     os._exit(0)
 thread.join()
 assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

@@ -27,18 +27,18 @@ def layers(state: State) -> list[str]:
 
 def add_layer(state: State, name: str) -> None:
     with state.transaction() as cursor:
-        cursor.execute("INSERT INTO layers VALUES (?, 1, 2)", (name,))
+        cursor.execute("INSERT INTO layers (diff_id, size_bytes, created_ns) VALUES (?, 1, 2)", (name,))
 
 
 def write_and_raise(state: State) -> None:
     with state.transaction() as cursor:
-        cursor.execute("INSERT INTO layers VALUES ('a', 1, 2)")
+        cursor.execute("INSERT INTO layers (diff_id, size_bytes, created_ns) VALUES ('a', 1, 2)")
         raise KeyError
 
 
 def write_a_reference_to_nothing(state: State) -> None:
     with state.transaction() as cursor:
-        cursor.execute("INSERT INTO layers VALUES ('a', 1, 2)")
+        cursor.execute("INSERT INTO layers (diff_id, size_bytes, created_ns) VALUES ('a', 1, 2)")
         cursor.execute("INSERT INTO refs VALUES ('x:latest', 'sha256:none')")
 
 
@@ -78,14 +78,14 @@ def test_a_transaction_in_a_transaction_is_refused_and_the_outer_one_goes_on(roo
     with state.transaction() as cursor:
         with pytest.raises(RuntimeError, match="already open"), state.transaction():
             pass
-        cursor.execute("INSERT INTO layers VALUES ('a', 1, 2)")
+        cursor.execute("INSERT INTO layers (diff_id, size_bytes, created_ns) VALUES ('a', 1, 2)")
     assert layers(state) == ["a"]
 
 
 def test_a_read_inside_a_transaction_sees_what_it_wrote(root: HostPath) -> None:
     state = State(root)
     with state.transaction() as cursor:
-        cursor.execute("INSERT INTO layers VALUES ('a', 1, 2)")
+        cursor.execute("INSERT INTO layers (diff_id, size_bytes, created_ns) VALUES ('a', 1, 2)")
         assert layers(state) == ["a"]
         assert layers(State(root)) == []
 
@@ -104,7 +104,7 @@ def test_threads_of_one_state_follow_one_another(root: HostPath) -> None:
         for _ in range(20):
             with state.transaction() as cursor:
                 number = cursor.execute("SELECT count(*) FROM layers").fetchone()[0]
-                cursor.execute("INSERT INTO layers VALUES (?, 1, 2)", (number,))
+                cursor.execute("INSERT INTO layers (diff_id, size_bytes, created_ns) VALUES (?, 1, 2)", (number,))
 
     threads = [threading.Thread(target=count) for _ in range(8)]
     for thread in threads:
@@ -130,8 +130,8 @@ def test_a_database_of_a_newer_version_is_refused_and_left_alone(root: HostPath)
 def test_an_older_database_is_brought_forward(root: HostPath, monkeypatch: pytest.MonkeyPatch) -> None:
     add_layer(State(root), "a")
     steps = "ALTER TABLE layers ADD COLUMN colour TEXT DEFAULT 'blue'; CREATE TABLE more (x)"
-    monkeypatch.setattr("plugengine.state.database.MIGRATIONS", ("not run again", steps))
-    monkeypatch.setattr("plugengine.state.database.VERSION", 2)
+    monkeypatch.setattr("plugengine.state.database.MIGRATIONS", ("not run again",) * VERSION + (steps,))
+    monkeypatch.setattr("plugengine.state.database.VERSION", VERSION + 1)
     found = State(root).read().execute("SELECT diff_id, colour FROM layers").fetchone()
     assert found is not None
     assert tuple(found) == ("a", "blue")
@@ -140,10 +140,9 @@ def test_an_older_database_is_brought_forward(root: HostPath, monkeypatch: pytes
 def test_a_migration_that_fails_leaves_the_old_version(root: HostPath, monkeypatch: pytest.MonkeyPatch) -> None:
     add_layer(State(root), "a")
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "plugengine.state.database.MIGRATIONS", ("", "CREATE TABLE more (x); INSERT INTO nowhere VALUES (1)")
-        )
-        patch.setattr("plugengine.state.database.VERSION", 2)
+        failing = "CREATE TABLE more (x); INSERT INTO nowhere VALUES (1)"
+        patch.setattr("plugengine.state.database.MIGRATIONS", ("not run again",) * VERSION + (failing,))
+        patch.setattr("plugengine.state.database.VERSION", VERSION + 1)
         with pytest.raises(StateError, match="nowhere"):
             layers(State(root))
     assert layers(State(root)) == ["a"]
