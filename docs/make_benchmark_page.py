@@ -1,7 +1,7 @@
 """Write the page of a benchmark and its picture: `python docs/make_benchmark_page.py RESULTS.json [DIRECTORY]`.
 
 They are docs/benchmarks/KIND.html and KIND.png. The results are those of `pe bench KIND --json`.
-The picture is the page's overview, taken in Chromium.
+The picture is the top of the page's overview, down to the table of all workloads, taken in Chromium.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ TARGET = os.path.join(os.path.dirname(os.path.abspath(__file__)), "benchmarks")
 WIDTH, HEIGHT = 1100, 900
 MARGIN = 24
 SCALE = 1.5  # sharp where a README shows it, and half the bytes of 2
-PART = "document.getElementById('overview').parentElement.getBoundingClientRect()"
+PART = """(() => {
+  const section = document.getElementById('overview').parentElement;
+  const whole = section.getBoundingClientRect();
+  const table = [...section.querySelectorAll('h3')].at(-1).getBoundingClientRect();
+  return [whole.x, whole.y, whole.width, table.y - whole.y];
+})()"""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -36,7 +41,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def overview(path: str) -> bytes:
-    """Return a PNG of a page's overview, in its light colours."""
+    """Return a PNG of the top of a page's overview, in its light colours."""
     with chromium() as browser:
         shown = browser.page()
         shown.resize(WIDTH, HEIGHT)
@@ -44,9 +49,8 @@ def overview(path: str) -> bytes:
         shown.open(Path(path), until="document.querySelector('html.drawn') !== null")
         # What can be pressed is not said in a picture.
         shown.evaluate("document.documentElement.classList.remove('live')")
-        box = shown.evaluate(f"(({{x, y, width, height}}) => [x, y, width, height])({PART})")
-        x, y, width, height = box
-        more = {"x": x - MARGIN / 2, "y": y, "width": width + MARGIN, "height": height + MARGIN}
+        x, y, width, height = shown.evaluate(PART)
+        more = {"x": x - MARGIN / 2, "y": y, "width": width + MARGIN, "height": height}
         return shown.screenshot({**more, "scale": SCALE})
 
 

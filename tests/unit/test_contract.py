@@ -187,3 +187,25 @@ def test_every_public_name_can_be_imported() -> None:
     package = importlib.import_module("plugengine")
     for name in package.__all__:
         assert getattr(package, name) is not None
+
+
+def decisions() -> list[Path]:
+    """Return every decision record."""
+    return sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+
+
+@pytest.mark.parametrize("path", decisions(), ids=lambda path: path.stem)
+def test_a_decision_has_a_title_a_status_and_a_line_in_the_index(path: Path) -> None:
+    title, _, status, *_ = path.read_text().splitlines()
+    assert title.startswith(f"# {path.stem[:4]}: ")
+    found = re.fullmatch(r"Status: (in force|replaced by \[\d{4}\]\(.*\))\.", status)
+    assert found, f"{path.name}: {status!r} is not a status"
+    line = f"| {path.stem[:4]} | [{title[8:]}]({path.name}) | {found[1]} |"
+    assert line in (path.parent / "README.md").read_text().splitlines()
+
+
+def test_every_page_is_in_the_index_of_the_documentation() -> None:
+    docs = ROOT / "docs"
+    index = (docs / "README.md").read_text()
+    pages = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md") if path.parent.name != "decisions"}
+    assert sorted(page for page in pages - {"README.md"} if f"({page})" not in index) == []
