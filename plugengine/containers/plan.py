@@ -37,7 +37,7 @@ from plugengine.model import (
 )
 from plugengine.networks import etc_files, ipam, networks
 from plugengine.plugins.drivers import DriverSet
-from plugengine.runtime.guest import GuestRequest, ResolvedMount, plan_guest
+from plugengine.runtime.guest import GuestRequest, ResolvedMount, may_trace, plan_guest
 from plugengine.runtime.launch import Launch, clone_first
 from plugengine.security import devices
 from plugengine.site import Site
@@ -78,6 +78,7 @@ class _Planner:
         user_map = row.records.get("user_map")
         self._user_map = msgspec.convert(user_map, UserMap) if user_map else None
         self._net_owner: ContainerRow | None = None
+        self._warnings: list[str] = []
         self._modes = self._resolve_modes()
         self._host_net = Capability.HOST_NAMESPACE in drivers.network.info.capabilities
         if self._host_net and self._modes.get("net", "private") == "private":
@@ -106,7 +107,7 @@ class _Planner:
         if self._net_owner is None:
             steps.append(WriteFilesStep(self._write_files))
         steps.append(CommandStep(plan_guest(launch.guest), required_argv(self._spec, self._config)))
-        return StartPlan(steps=tuple(steps), warnings=(*settings.unsupported, *self._drivers.problems))
+        return StartPlan(steps=tuple(steps), warnings=(*settings.unsupported, *self._drivers.problems, *self._warnings))
 
     # --- what others answered --------------------------------------------------------------------------------
 
@@ -124,6 +125,11 @@ class _Planner:
             modes[name] = f"container:{other.state.pid}"
             if name == "net":
                 self._net_owner = other
+            elif name == "pid" and not other.records.get("user_map") and may_trace(other.spec):
+                self._warnings.append(
+                    f"--pid {mode}: container {other.name} has SYS_PTRACE and no user namespace of its own:"
+                    " it can take this one over while it is set up, with the rights of the host's root"
+                )
         return modes
 
     def _pick_hostname(self) -> str:

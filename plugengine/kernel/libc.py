@@ -19,6 +19,7 @@ _libc_locked = ctypes.PyDLL(None, use_errno=True)
 # arch/x86/entry/syscalls/syscall_64.tbl
 _X86_64 = {
     "bpf": 321,
+    "clone": 56,
     "clone3": 435,
     "close_range": 436,
     "fchmodat2": 452,
@@ -47,6 +48,7 @@ _X86_64 = {
 # include/uapi/asm-generic/unistd.h
 _AARCH64 = _X86_64 | {
     "bpf": 280,
+    "clone": 220,
     "keyctl": 219,
     "pivot_root": 41,
     "renameat2": 276,

@@ -22,7 +22,7 @@ from ctypes import (
 )
 from ctypes import c_uint64 as u64
 
-from plugengine.kernel.libc import declare, declare_syscall, os_error
+from plugengine.kernel.libc import MACHINE, declare, declare_syscall, os_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,7 +123,11 @@ def children_are_bare() -> bool:
     return _bare_children
 
 
+# The flags of clone3 alone, and the byte in which clone(2) has the exit signal.
+_ONLY_CLONE3 = 0xFF | ~0xFFFFFFFF
+
 _clone3 = declare_syscall("clone3", c_void_p, c_size_t, keep_interpreter_lock=True)
+_clone = declare_syscall("clone", c_ulong, c_void_p, c_void_p, c_void_p, c_void_p, keep_interpreter_lock=True)
 _setns = declare("setns", c_int, c_int)
 _unshare = declare("unshare", c_int)
 _pthread_sigmask = declare("pthread_sigmask", c_int, c_void_p, c_void_p)
@@ -151,7 +155,8 @@ def clone3(
     The child is a whole interpreter: the fork functions of the interpreter and of `os.register_at_fork` have
     run, as after os.fork(). The C library's have not; it learns the new thread id, but locks that *other*
     threads of the parent held at that moment (the allocator's, say) stay locked. So call it from a process
-    with one thread. The child leaves with exec or `os._exit`, and reports in between through a pipe.
+    with one thread. The child leaves with exec or `os._exit`, and reports in between through a pipe. Where a seccomp
+    filter hides the call (ENOSYS), clone(2) is used, if it knows the flags.
 
     Args:
         flags: CLONE_NEW* and others that keep memory and descriptors apart.
@@ -201,6 +206,9 @@ def _fork_with(args: CloneArgs) -> tuple[int, int]:
         _before_fork()
         pid = _clone3(byref(args), sizeof(args))
         error = get_errno()
+        if pid < 0 and error == errno.ENOSYS and not args.flags & _ONLY_CLONE3:
+            pid = _older_clone(args)
+            error = get_errno()
         if pid == 0:
             _after_fork_child()
         else:
@@ -208,6 +216,12 @@ def _fork_with(args: CloneArgs) -> tuple[int, int]:
         return pid, error
     finally:
         _pthread_sigmask(SIG_SETMASK, byref(mask), None)
+
+
+def _older_clone(args: CloneArgs) -> int:
+    """clone(2), whose last two arguments change places between machines."""
+    last = (args.child_tid, 0) if MACHINE == "x86_64" else (0, args.child_tid)
+    return _clone(args.flags | args.exit_signal, None, args.pidfd, *last)
 
 
 def _tid_address() -> int:

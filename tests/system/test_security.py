@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -344,6 +345,58 @@ def test_cve_2024_9676_accounts_that_are_no_file_are_not_waited_for(pe: Pe, star
     done = pe("exec", "-u", "nobody", name, "true", timeout=10)
     assert done.returncode == 125
     assert "nobody" in done.stderr or "/etc/passwd" in done.stderr
+
+
+class Watcher(threading.Thread):
+    """Looks at the processes a container sees, as fast as it can; keeps what was unfiltered or had CAP_SYS_ADMIN."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__()
+        self._proc = f"/proc/{pid}/root/proc"
+        self.ended = threading.Event()
+        self.looks = 0
+        self.unsafe: list[str] = []
+
+    def run(self) -> None:
+        while not self.ended.is_set():
+            for number in filter(str.isdigit, os.listdir(self._proc)):
+                try:
+                    text = Path(self._proc, number, "status").read_text()
+                except OSError:
+                    continue
+                self.looks += 1
+                fields = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+                if fields["Seccomp"] != "2" or int(fields["CapPrm"], 16) & 1 << SYS_ADMIN:
+                    self.unsafe.append(f"{fields['Name']}: Seccomp {fields['Seccomp']}, CapPrm {fields['CapPrm']}")
+
+
+@pytest.mark.parametrize("words", [("-u", "0"), ("-u", "65534"), ("-t",)], ids=["root", "user", "terminal"])
+def test_what_a_tracing_container_sees_of_exec_is_filtered_already(
+    pe: Pe, start: Start, words: tuple[str, ...]
+) -> None:
+    """With SYS_PTRACE it can take over whatever enters its pid namespace, from the first instant on."""
+    name = start(*NONE, "--cap-add", "SYS_PTRACE", "host:base", "sleep", "1000")
+    watcher = Watcher(int(pe("inspect", "--format", "{{.State.Pid}}", name, check=True).stdout))
+    watcher.start()
+    try:
+        for _ in range(8):
+            done = pe("exec", *words, name, "grep", "Cap\\|Seccomp:", "/proc/self/status", check=True)
+            assert "Seccomp:\t2" in done.stdout
+    finally:
+        watcher.ended.set()
+        watcher.join()
+    assert watcher.looks > 100
+    assert watcher.unsafe == []
+
+
+def test_who_joins_the_processes_of_a_tracing_container_is_warned(pe: Pe, start: Start) -> None:
+    tracing = start(*NONE, "--cap-add", "SYS_PTRACE", "host:base", "sleep", "1000")
+    usual = start(*NONE, "host:base", "sleep", "1000")
+    mapped = start(*NONE, "--cap-add", "SYS_PTRACE", "--userns", "auto", "host:base", "sleep", "1000")
+    warned = pe(*RUN, "--pid", f"container:{tracing}", "host:base", "true", check=True)
+    assert "has SYS_PTRACE and no user namespace of its own" in warned.stderr
+    for other in (usual, mapped):
+        assert pe(*RUN, "--pid", f"container:{other}", "host:base", "true", check=True).stderr == ""
 
 
 def test_accounts_are_those_of_the_root_filesystem_not_of_what_is_mounted_in_it(pe: Pe, start: Start) -> None:

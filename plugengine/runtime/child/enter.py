@@ -64,7 +64,9 @@ def become_exec(
 
     A second fork is needed to be in the pid namespace. Its child is the caller's child too (CLONE_PARENT) and is
     reported as PROCESS; this process ends and is reaped by the caller as well. All that needs privilege is done
-    before that fork, where no process of the container can see us.
+    before that fork, where no process of the container can see us. What comes after it is not dumpable, which keeps
+    out all but a container that has CAP_SYS_PTRACE in the host's user namespace: for that the filter is installed
+    before the fork too.
 
     Args:
         process: Of `guest.plan_exec`.
@@ -98,6 +100,9 @@ def become_exec(
         terminal = _terminal(reporter) if process.tty else -1
         finisher = Finisher(process, stdio, terminal, ours)
         finisher.settle()
+        finisher.find()
+        if process.traceable:
+            finisher.close_door()
         finisher.stage = STAGE_FORK
         _fork_inside(reporter)
         finisher.launch()

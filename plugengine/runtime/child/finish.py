@@ -37,6 +37,8 @@ class Finisher:
         self._stdio = (terminal, terminal, terminal) if terminal >= 0 else stdio
         self._terminal = terminal
         self._ours = ours
+        self._found: program.Program | None = None
+        self._filtered = False
         self.stage: int = STAGE_DIRECTORY
 
     def settle(self) -> None:
@@ -58,28 +60,49 @@ class Finisher:
             enter_directory(process.cwd, deferrable=False)
         verify_directory()
 
+    def find(self) -> None:
+        """Find the program, as the user it will run as.
+
+        Raises:
+            OSError: There is none, or it can't be executed.
+        """
+        self.stage = STAGE_FIND
+        self._found = program.find(self._process, self._ours)
+
+    def close_door(self) -> None:
+        """Install the filter, and let go of the capability that needs; `launch` does so last, unless it is done."""
+        self._filter()
+        bits = self._bits()
+        credentials.capset(bits, bits, 0)
+
     def launch(self) -> NoReturn:
-        """Start a session, find the program, close the door and run it.
+        """Start a session, close the door and run the program that was found.
 
         Raises:
             OSError: It can't be run; there is no way back to the capabilities we had.
         """
-        process = self._process
+        assert self._found is not None  # noqa: S101 - `find` comes before
         self.stage = STAGE_STDIO
         os.setsid()
         if self._terminal >= 0:
             tty.make_controlling(0)
-        self.stage = STAGE_FIND
-        found = program.find(process, self._ours)
         close_range(_FIRST_FREE, CLOSE_RANGE_LAST, CLOSE_RANGE_CLOEXEC)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        self.stage = STAGE_SECCOMP
-        if process.no_new_privs:
-            credentials.set_no_new_privs()
-        if process.seccomp is not None:
-            credentials.seccomp_set_filter(process.seccomp)
+        if not self._filtered:
+            self._filter()
         self.stage = STAGE_EXEC
-        program.run(found, process)
+        program.run(self._found, self._process)
+
+    def _filter(self) -> None:
+        self.stage = STAGE_SECCOMP
+        if self._process.no_new_privs:
+            credentials.set_no_new_privs()
+        if self._process.seccomp is not None:
+            credentials.seccomp_set_filter(self._process.seccomp)
+        self._filtered = True
+
+    def _bits(self) -> int:
+        return self._process.capabilities if self._process.uid == 0 else 0
 
     def _connect(self, stdio: tuple[int, int, int]) -> None:
         for number, fd in enumerate(stdio):
@@ -107,7 +130,7 @@ class Finisher:
         credentials.setresgid(process.gid, process.gid, process.gid)
         credentials.set_keepcaps(enabled=True)
         credentials.setresuid(process.uid, process.uid, process.uid)
-        bits = process.capabilities if process.uid == 0 else 0
+        bits = self._bits()
         # Without no_new_privs a filter needs CAP_SYS_ADMIN; execve(2) takes it away again, as user 0 gets the
         # bounding set and others nothing.
         kept = bits if process.seccomp is None or process.no_new_privs else bits | _CAP_SYS_ADMIN

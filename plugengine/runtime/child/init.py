@@ -78,6 +78,7 @@ def become_init(
             _fork_command(process)
         finisher = Finisher(process, stdio, terminal, ours)
         finisher.settle()
+        finisher.find()
         finisher.launch()
     except BaseException as exc:  # noqa: BLE001 - nothing above us could handle it: this is a forked child
         failure = exc

@@ -20,6 +20,7 @@ from plugengine.security import capabilities
 from plugengine.spec import ContainerSpec, ExecSpec, ImageConfig, Rlimit, required_argv
 
 _UMASK: Final = 0o022
+_CAP_SYS_PTRACE: Final = 1 << 19
 # Until 6.14 a program run by descriptor was called after the descriptor's number in ps(1): fs/exec.c, alloc_bprm.
 _NAMES_DESCRIPTORS: Final = (6, 14)
 _RELEASE: Final = re.compile(r"(\d+)\.(\d+)")
@@ -58,6 +59,7 @@ class ProcessPlan(Struct, frozen=True, kw_only=True):
     stop_signal: int
     has_user_namespace: bool
     hostile: bool  # the container runs already, and may swap files while we look at them
+    traceable: bool  # and its processes may trace what enters its pid namespace, however well that is protected
     names_descriptors: bool  # a program run by descriptor gets its file's name in ps(1)
     warnings: tuple[str, ...]
 
@@ -117,6 +119,11 @@ def plan_exec(request: ProcessRequest, exec_spec: ExecSpec) -> ProcessPlan:
 def capability_set(spec: ContainerSpec) -> int:
     """Return the capabilities of a container's processes; its seccomp filter depends on them."""
     return capabilities.resolve(spec.cap_add, spec.cap_drop, privileged=spec.privileged)
+
+
+def may_trace(spec: ContainerSpec) -> bool:
+    """Tell whether a container may trace processes that are not its own, in its user namespace; see ptrace(2)."""
+    return bool(capability_set(spec) & _CAP_SYS_PTRACE)
 
 
 def signal_number(text: str) -> int:
@@ -181,6 +188,7 @@ def _plan(
         stop_signal=signal_number(spec.stop_signal or request.config.stop_signal or "SIGTERM"),
         has_user_namespace=request.user_map is not None,
         hostile=hostile,
+        traceable=hostile and request.user_map is None and may_trace(spec),
         names_descriptors=_kernel() >= _NAMES_DESCRIPTORS,
         warnings=warnings,
     )

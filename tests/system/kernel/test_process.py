@@ -18,6 +18,8 @@ import pytest
 
 from plugengine.kernel import credentials, process
 from plugengine.kernel.mountinfo import read_mountinfo
+from plugengine.model import HostPath
+from plugengine.security import seccomp
 from tests.conftest import need
 from tests.system.kernel.conftest import InChild
 
@@ -51,6 +53,23 @@ def clone_and_run(flags: int, function: Callable[[], str], *, cgroup_fd: int | N
     assert ended is not None
     assert (ended.si_pid, ended.si_status) == (pid, 42), report
     return report
+
+
+def test_where_a_filter_hides_clone3_the_older_call_is_used(tmp_path: Path) -> None:
+    """As in a container with docker's default profile: ENOSYS for clone3, whose flags a filter can't see."""
+
+    default_filter = seccomp.program("default", 0, HostPath(str(tmp_path)))
+    assert default_filter is not None
+
+    def inside() -> str:
+        credentials.set_no_new_privs()
+        credentials.seccomp_set_filter(default_filter)
+        first = clone_and_run(0, lambda: f"child of {os.getppid()}")
+        with pytest.raises(OSError, match="Function not implemented"):
+            process.clone3(process.CLONE_CLEAR_SIGHAND)
+        return str(first == f"child of {os.getpid()}")
+
+    assert clone_and_run(0, inside) == "True"
 
 
 @pytest.fixture
