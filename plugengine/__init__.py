@@ -62,7 +62,7 @@ if TYPE_CHECKING:
         Usage,
         UserMap,
     )
-    from plugengine.objects import Connection, Container, ContainerState, MountPoint, NetworkDetails
+    from plugengine.objects import Connection, Container, ContainerState, ContainerStats, MountPoint, NetworkDetails
     from plugengine.operations.inspect import ProcessLine
     from plugengine.operations.recovery import Finding
     from plugengine.plugins.choice import DriverStatus
@@ -86,6 +86,7 @@ __all__ = [
     "Container",
     "ContainerSpec",
     "ContainerState",
+    "ContainerStats",
     "Deviation",
     "Device",
     "DeviceRate",
@@ -159,7 +160,14 @@ _HOMES = {
     "plugengine.engine": ("Engine",),
     "plugengine.hookspecs": ("API_VERSION", "hookimpl", "hookspec"),
     "plugengine.streams.attach_client": ("Outcome", "Streams"),
-    "plugengine.objects": ("Connection", "Container", "ContainerState", "MountPoint", "NetworkDetails"),
+    "plugengine.objects": (
+        "Connection",
+        "Container",
+        "ContainerState",
+        "ContainerStats",
+        "MountPoint",
+        "NetworkDetails",
+    ),
     "plugengine.operations.inspect": ("ProcessLine",),
     "plugengine.operations.recovery": ("Finding",),
     "plugengine.plugins.choice": ("DriverStatus",),

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct, field
 
-from plugengine.model import Attachment, GuestPath, HostPath, Network, Record, UserMap
+from plugengine.model import Attachment, CgroupStats, GuestPath, HostPath, Network, NetworkStats, Record, UserMap
 from plugengine.spec import ContainerSpec, DriverChoice, ImageConfig
 
 
@@ -58,7 +58,7 @@ class Container(Struct, frozen=True, kw_only=True):
 
     id: str  # 64 hexadecimal digits
     name: str
-    status: str  # creating, created, starting, running, paused, exited, removing
+    status: str  # creating, created, starting, running, paused, exited, removing, dead
     recovering: bool = False  # its owner died; what that left is being undone
     created_ns: int
     image_id: str
@@ -82,6 +82,14 @@ class Container(Struct, frozen=True, kw_only=True):
     def hostname(self) -> str:
         """The host name inside, unless it shares that of another."""
         return self.spec.hostname or self.id[:12]
+
+
+class ContainerStats(Struct, frozen=True, kw_only=True):
+    """What a running container uses, as far as its drivers tell."""
+
+    cgroup: CgroupStats = CgroupStats()
+    network: NetworkStats | None = None  # None: not known
+    problems: tuple[str, ...] = ()  # why something is not known, one sentence for each driver that failed
 
 
 class NetworkDetails(Struct, frozen=True, kw_only=True):

@@ -40,6 +40,7 @@ class Site:
             cache=HostPath(f"{locations.run_root}/drivers.json"), degraded=HostPath(f"{locations.run_root}/degraded")
         )
         self._sets: dict[tuple[str, ...], DriverSet] = {}
+        self._single: dict[tuple[str, str], Driver] = {}
 
     @cached_property
     def host(self) -> Host:
@@ -87,7 +88,10 @@ class Site:
         Raises:
             NotFoundError, ConflictError, DriverLoadError: It was uninstalled, is offered twice, or is broken.
         """
-        return open_driver(self.registry, kind, getattr(chosen, kind))
+        name = getattr(chosen, kind)
+        if (kind, name) not in self._single:
+            self._single[kind, name] = open_driver(self.registry, kind, name)
+        return self._single[kind, name]
 
     @cached_property
     def observe(self) -> Callable[..., Any] | None:

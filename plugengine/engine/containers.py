@@ -6,8 +6,8 @@ import builtins
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Literal, overload
 
-from plugengine.model import CgroupStats, Change, NetworkStats, Port, Usage
-from plugengine.objects import Container
+from plugengine.model import Change, Port, Usage
+from plugengine.objects import Container, ContainerStats
 from plugengine.site import Site
 from plugengine.spec import ContainerSpec, ExecSpec
 from plugengine.state import container_rows
@@ -238,8 +238,12 @@ class Containers:
 
         return processes(self._site, self._row(reference))
 
-    def stats(self, reference: str) -> tuple[CgroupStats, NetworkStats]:
-        """Return a running container's use of resources now."""
+    def stats(self, reference: str) -> ContainerStats:
+        """Return a running container's use of resources now; what a driver does not tell is missing, and why.
+
+        Raises:
+            ConflictError: It is not running.
+        """
         from plugengine.operations.inspect import stats
 
         return stats(self._site, self._row(reference))
@@ -263,7 +267,11 @@ class Containers:
         return changes(self._site, self._row(reference))
 
     def usage(self, reference: str) -> Usage:
-        """Return the space a container's writable layer takes."""
+        """Return the space a container's writable layer takes.
+
+        Raises:
+            PlugengineError: Its storage driver was uninstalled, or cannot tell.
+        """
         from plugengine.operations.inspect import usage
 
         return usage(self._site, self._row(reference))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Iterable, Iterator
+from typing import cast
 
 import msgspec
 from msgspec import Struct
@@ -12,7 +13,8 @@ from msgspec import Struct
 from plugengine.containers.create import PlacedMount, storage_request
 from plugengine.errors import ConflictError, NotFoundError, PlugengineError
 from plugengine.model import Attachment, CgroupStats, Change, NetworkStats, Port, Usage, UserMap
-from plugengine.objects import Connection, Container, MountPoint, NetworkDetails
+from plugengine.objects import Connection, Container, ContainerStats, MountPoint, NetworkDetails
+from plugengine.plugins.drivers import CgroupDriver, NetworkDriver, StorageDriver
 from plugengine.site import Site
 from plugengine.spec import ImageConfig
 from plugengine.state import container_rows
@@ -87,28 +89,45 @@ def changes(site: Site, row: ContainerRow) -> Iterable[Change]:
 
 def usage(site: Site, row: ContainerRow) -> Usage:
     """Return the space of the writable layer; see `engine.containers.usage`."""
-    drivers = site.drivers(row.choice)
-    return drivers.storage.usage(storage_request(site, row, row.records), row.records["storage"])
+    record = row.records.get("storage")
+    if record is None:
+        raise ConflictError(f"container {row.name}: is {row.status}, and has no writable layer")
+    driver = cast(StorageDriver, site.driver_of(row.choice, "storage"))
+    return driver.usage(storage_request(site, row, row.records), record)
 
 
-def stats(site: Site, row: ContainerRow) -> tuple[CgroupStats, NetworkStats]:
+def stats(site: Site, row: ContainerRow) -> ContainerStats:
     """Return the use of resources; see `engine.containers.stats`."""
     record = row.records.get("cgroup")
     if row.status not in LIVE or record is None:
         raise ConflictError(f"container {row.name}: is not running")
-    drivers = site.drivers(row.choice)
+    problems: list[str] = []
+    cgroup, network = CgroupStats(), None
+    try:
+        cgroup = cast(CgroupDriver, site.driver_of(row.choice, "cgroup")).stats(record)
+    except PlugengineError as exc:
+        problems.append(exc.message)
+    try:
+        network = _network_stats(site, row)
+    except ConflictError:
+        raise
+    except PlugengineError as exc:
+        problems.append(exc.message)
+    return ContainerStats(cgroup=cgroup, network=network, problems=tuple(problems))
+
+
+def _network_stats(site: Site, row: ContainerRow) -> NetworkStats:
     attachment = attachment_of(row)
-    network = NetworkStats()
-    if attachment is not None and attachment.interfaces:
-        try:
-            netns = os.open(f"/proc/{row.state.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise ConflictError(f"container {row.name}: has just ended") from None
-        try:
-            network = drivers.network.stats(attachment, netns)
-        finally:
-            os.close(netns)
-    return drivers.cgroup.stats(record), network
+    if attachment is None or not attachment.interfaces:
+        return NetworkStats()
+    try:
+        netns = os.open(f"/proc/{row.state.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise ConflictError(f"container {row.name}: has just ended") from None
+    try:
+        return cast(NetworkDriver, site.driver_of(row.choice, "network")).stats(attachment, netns)
+    finally:
+        os.close(netns)
 
 
 def driver_stats(site: Site, row: ContainerRow) -> dict[str, int]:
@@ -116,8 +135,8 @@ def driver_stats(site: Site, row: ContainerRow) -> dict[str, int]:
     if row.status not in LIVE or not row.state.server_pid:
         return {}
     try:
-        drivers = site.drivers(row.choice)
-        return drivers.storage.stats(storage_request(site, row, row.records), row.records["storage"])
+        driver = cast(StorageDriver, site.driver_of(row.choice, "storage"))
+        return driver.stats(storage_request(site, row, row.records), row.records["storage"])
     except PlugengineError:
         return {}  # a driver that is gone or broken is no reason not to show the rest
 
@@ -127,7 +146,7 @@ def processes(site: Site, row: ContainerRow) -> list[ProcessLine]:
     record = row.records.get("cgroup")
     if row.status not in LIVE or record is None:
         raise ConflictError(f"container {row.name}: is not running")
-    lines = (_process_line(pid) for pid in site.drivers(row.choice).cgroup.pids(record))
+    lines = (_process_line(pid) for pid in cast(CgroupDriver, site.driver_of(row.choice, "cgroup")).pids(record))
     return sorted((line for line in lines if line is not None), key=lambda line: line.pid)
 
 

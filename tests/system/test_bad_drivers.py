@@ -108,6 +108,21 @@ PRETENDER = Package(
 )
 
 
+_DARK = "    raise ValueError('it is dark')\n"
+BLIND = storage(
+    "blind",
+    "from plugengine_overlay import *\nfrom plugengine.hookspecs import hookimpl\n"
+    "@hookimpl\ndef pe_storage_usage(request, record):\n" + _DARK,
+)
+
+
+def blind_cgroup(name: str) -> Package:
+    """Return a package with a bundled driver of control groups, but for its accounting."""
+    source = f"from plugengine_cgroup_{name} import *\nfrom plugengine.hookspecs import hookimpl\n"
+    source += "@hookimpl\ndef pe_cgroup_stats(record):\n" + _DARK
+    return Package(name="pe-test-dark", source=source, points={"plugengine.cgroup:blind": "pe_test_dark"})
+
+
 class Plugged(Pe):
     """The real `pe` with more packages on its path."""
 
@@ -212,6 +227,38 @@ def test_an_observer_that_cannot_be_imported_is_a_warning_and_one_that_raises_is
     assert done.stdout == "well\n"
     assert "warning: hooks driver watcher of pe-test-watcher 1.2: import" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_driver_that_cannot_tell_costs_one_cell_and_the_reason_is_beside(pe: Pe, tmp_path: Path) -> None:
+    [cgroup] = [
+        line["Name"]
+        for line in map(json.loads, pe("drivers", "--format", "json", check=True).stdout.splitlines())
+        if line["Kind"] == "cgroup" and line["Default"]
+    ]
+    plugged = plug(pe, tmp_path / "packages", [BLIND, blind_cgroup(cgroup)])
+    words = ("run", "-d", *NONE)
+    plugged(*words, "--name", "unsized", "--storage", "blind", "host:base", "sleep", "60", check=True)
+    plugged(*words, "--name", "unmeasured", "--cgroup", "blind", "host:base", "sleep", "60", check=True)
+    try:
+        sizes = dict(
+            line.split(maxsplit=1)
+            for line in plugged("ps", "--format", "{{.Names}} {{.Size}}", "-s").stdout.splitlines()
+        )
+        assert sizes["unsized"] == "-- (storage driver blind: usage: ValueError: it is dark)"
+        assert sizes["unmeasured"].endswith("B")
+        shown = plugged("stats", "--no-stream", "--format", "json", check=True).stdout
+        found = {line["Name"]: line for line in map(json.loads, shown.splitlines())}
+        assert found["unmeasured"]["Note"] == "cgroup driver blind: stats: ValueError: it is dark"
+        assert found["unmeasured"]["NetIO"] == "0B / 0B"
+        assert found["unmeasured"]["PIDs"] == "--"
+        assert (found["unsized"]["Note"], found["unsized"]["PIDs"]) == ("", "1")
+        assert "it is dark" in plugged("stats", "--no-stream", check=True).stdout
+        sizes = dict(
+            line.split(maxsplit=1) for line in pe("ps", "--format", "{{.Names}} {{.Size}}", "-s").stdout.splitlines()
+        )
+        assert sizes["unsized"] == "-- (storage driver blind: not installed)"
+    finally:
+        plugged("rm", "-f", "unsized", "unmeasured", check=True)
 
 
 def test_an_installed_driver_is_there_at_once_and_gone_when_it_is_removed(pe: Pe, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from plugengine.cli.filters import asks_for_all, container_filter, docker_state
 from plugengine.cli.formatting import show_rows
 from plugengine.cli.human import ago, decimal_size, duration, local_time, short_id, shorten
 from plugengine.cli.parse.quantities import parse_int
+from plugengine.errors import PlugengineError
 from plugengine.spec import command_line
 from plugengine.state.container_rows import LIVE
 
@@ -135,4 +136,8 @@ def ports_text(row: Container) -> str:
 
 
 def _size(app: App, row: Container) -> str:
-    return decimal_size(app.engine.containers.usage(row.id).size_bytes)
+    """Return the size of the writable layer, or why it is not known."""
+    try:
+        return decimal_size(app.engine.containers.usage(row.id).size_bytes)
+    except PlugengineError as exc:
+        return f"-- ({exc.message})"

@@ -14,7 +14,7 @@ from plugengine.cli.command import argument, command, option, switch
 from plugengine.cli.formatting import show_rows
 from plugengine.cli.human import binary_size, decimal_size, short_id
 from plugengine.errors import ConflictError, NotFoundError
-from plugengine.model import CgroupStats, NetworkStats
+from plugengine.objects import ContainerStats
 
 if TYPE_CHECKING:
     from plugengine.objects import Container
@@ -30,6 +30,7 @@ HEADINGS: Final[Mapping[str, str]] = {
     "BlockIO": "BLOCK I/O",
     "PIDs": "PIDS",
     "DriverStats": "DRIVER STATS",
+    "Note": "NOTE",
 }
 _COLUMNS: Final = ("ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PIDs")
 _INTERVAL_S: Final = 1.0
@@ -41,8 +42,7 @@ class Sample(Struct, frozen=True, kw_only=True):
     """One look at a container."""
 
     time_ns: int
-    cgroup: CgroupStats
-    network: NetworkStats
+    stats: ContainerStats
     driver: Mapping[str, int] = {}
 
 
@@ -66,7 +66,8 @@ def stats(app: App, containers: tuple[str, ...], **values: Any) -> None:
         lines = [describe(row, before.get(row.id), samples.get(row.id), whole=values["no_trunc"]) for row in rows]
         if live:
             app.write(_CLEAR)
-        show_rows(app.write, lines, columns=_COLUMNS, headings=HEADINGS, template=values["format"])
+        columns = (*_COLUMNS, "Note") if any(line["Note"] for line in lines) else _COLUMNS
+        show_rows(app.write, lines, columns=columns, headings=HEADINGS, template=values["format"])
         sys.stdout.flush()
         if values["no_stream"]:
             return
@@ -82,43 +83,43 @@ def _rows(app: App, containers: tuple[str, ...], *, everyone: bool) -> list[Cont
 def _take(app: App, rows: Iterable[Container], samples: dict[str, Sample]) -> None:
     for row in rows:
         try:
-            cgroup, network = app.engine.containers.stats(row.id)
+            found = app.engine.containers.stats(row.id)
         except (ConflictError, NotFoundError):
             continue  # it does not run, or has just ended
         driver = app.engine.containers.driver_stats(row.id) if row.state.server_pid else {}
-        samples[row.id] = Sample(time_ns=time.monotonic_ns(), cgroup=cgroup, network=network, driver=driver)
+        samples[row.id] = Sample(time_ns=time.monotonic_ns(), stats=found, driver=driver)
 
 
 def describe(row: Container, before: Sample | None, now: Sample | None, *, whole: bool) -> dict[str, Any]:
     """Return what a line about a container may show; what is not known is two dashes."""
     names = {"ID": row.id if whole else short_id(row.id), "Container": row.id, "Name": row.name}
     if now is None:
-        return {**names, **dict.fromkeys(_COLUMNS[2:], _UNKNOWN), "DriverStats": {}}
-    cgroup, network = now.cgroup, now.network
+        return {**names, **dict.fromkeys(_COLUMNS[2:], _UNKNOWN), "DriverStats": {}, "Note": ""}
+    cgroup, network = now.stats.cgroup, now.stats.network
     used, limit = cgroup.memory_bytes, cgroup.memory_limit_bytes or _host_memory()
     return {
         **names,
         "CPUPerc": cpu_percent(before, now),
-        "MemUsage": f"{_size(used)} / {binary_size(limit)}",
+        "MemUsage": _UNKNOWN if used is None else f"{binary_size(used)} / {binary_size(limit)}",
         "MemPerc": _UNKNOWN if used is None else f"{100 * used / limit:.2f}%",
-        "NetIO": f"{decimal_size(network.rx_bytes)} / {decimal_size(network.tx_bytes)}",
+        "NetIO": _UNKNOWN
+        if network is None
+        else f"{decimal_size(network.rx_bytes)} / {decimal_size(network.tx_bytes)}",
         "BlockIO": f"{_decimal(cgroup.read_bytes)} / {_decimal(cgroup.write_bytes)}",
         "PIDs": _UNKNOWN if cgroup.pids is None else str(cgroup.pids),
         "DriverStats": now.driver,
+        "Note": "; ".join(now.stats.problems),
     }
 
 
 def cpu_percent(before: Sample | None, now: Sample) -> str:
     """Return the share of one processor used between two samples."""
-    if before is None or before.cgroup.cpu_usage_ns is None or now.cgroup.cpu_usage_ns is None:
+    last, used = None if before is None else before.stats.cgroup.cpu_usage_ns, now.stats.cgroup.cpu_usage_ns
+    if before is None or last is None or used is None:
         return _UNKNOWN
     elapsed = now.time_ns - before.time_ns
-    used = max(now.cgroup.cpu_usage_ns - before.cgroup.cpu_usage_ns, 0)
+    used = max(used - last, 0)
     return f"{100 * used / elapsed if elapsed > 0 else 0:.2f}%"
-
-
-def _size(size: int | None) -> str:
-    return _UNKNOWN if size is None else binary_size(size)
 
 
 def _decimal(size: int | None) -> str:

@@ -9,8 +9,8 @@ from plugengine.cli.commands.ps import describe, status_text
 from plugengine.cli.commands.stats import Sample, cpu_percent
 from plugengine.cli.filters import asks_for_all, container_filter
 from plugengine.cli.parse.errors import FlagError
-from plugengine.model import Attachment, CgroupStats, GuestPath, HostPath, NetworkStats, Port
-from plugengine.objects import Connection, Container, ContainerState, MountPoint
+from plugengine.model import Attachment, CgroupStats, GuestPath, HostPath, Port
+from plugengine.objects import Connection, Container, ContainerState, ContainerStats, MountPoint
 from plugengine.spec import ContainerSpec, DriverChoice, ImageConfig
 
 SECOND = 1_000_000_000
@@ -119,7 +119,7 @@ def test_a_line_about_a_container() -> None:
 
 def sample(at_s: float, used_s: float | None) -> Sample:
     used = None if used_s is None else int(used_s * SECOND)
-    return Sample(time_ns=int(at_s * SECOND), cgroup=CgroupStats(cpu_usage_ns=used), network=NetworkStats())
+    return Sample(time_ns=int(at_s * SECOND), stats=ContainerStats(cgroup=CgroupStats(cpu_usage_ns=used)))
 
 
 def test_processor_use_is_what_two_looks_differ_by() -> None:
