@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 from plugengine import volumes
 from plugengine.errors import PlugengineError
@@ -64,20 +63,24 @@ def _image_findings(site: Site, *, repair: bool) -> list[Finding]:
 
 def _stray_directories(site: Site, *, repair: bool) -> list[Finding]:
     valid = container_rows.ids(site.state)
-    short = {site.locations.run_name(container_id) for container_id in valid}
+    known = {site.locations.container(each) for each in valid} | {site.locations.run(each) for each in valid}
     findings: list[Finding] = []
-    places: tuple[tuple[HostPath, Callable[[str], bool]], ...] = (
-        (site.locations.containers, lambda name: name in valid),
-        (site.locations.run_containers, lambda name: name in short),
-    )
-    for directory, known in places:
-        for name in sorted(os.listdir(directory)):
-            if not known(name):
-                path = HostPath(os.path.join(directory, name))
-                if repair:
-                    upper.remove_tree(path)
-                findings.append(Finding(what=f"directory {path}: belongs to no container", repaired=repair))
+    for path in (*_below(site.locations.containers), *_run_directories(site)):
+        if path not in known:
+            if repair:
+                upper.remove_tree(path)
+            findings.append(Finding(what=f"directory {path}: belongs to no container", repaired=repair))
     return findings
+
+
+def _run_directories(site: Site) -> list[HostPath]:
+    """Return this engine's run directories; others may share the run root."""
+    prefix = site.locations.run_prefix
+    return [path for path in _below(site.locations.run_containers) if os.path.basename(path).startswith(prefix)]
+
+
+def _below(directory: HostPath) -> list[HostPath]:
+    return [HostPath(os.path.join(directory, name)) for name in sorted(os.listdir(directory))]
 
 
 def _collect(site: Site) -> list[Finding]:
@@ -130,4 +133,7 @@ def reset(site: Site) -> None:
     _collect(site)
     site.state.close()
     upper.remove_tree(site.locations.root)
-    upper.remove_tree(site.locations.run_root)
+    for path in _run_directories(site):
+        upper.remove_tree(path)
+    if not os.listdir(site.locations.run_containers):
+        upper.remove_tree(site.locations.run_root)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from binascii import crc32
 
 from msgspec import Struct
 
@@ -25,8 +26,8 @@ DEFAULT_RUN_ROOT = HostPath("/run/plugengine")
 _ROOT_MODE = 0o711
 _PRIVATE_MODE = 0o700
 
-# An address of a unix socket holds 108 bytes (unix(7)); half an id is 128 bits, unique enough for its run directory.
-_RUN_ID_LENGTH = 32
+# An address of a unix socket holds 108 bytes (unix(7)); 96 bits of an id are unique enough for its run directory.
+_RUN_ID_LENGTH = 24
 
 
 class Locations(Struct, frozen=True):
@@ -39,9 +40,12 @@ class Locations(Struct, frozen=True):
     def from_environment(
         cls, environ: Mapping[str, str], *, root: str | None = None, run_root: str | None = None
     ) -> Locations:
-        """Choose the roots: the argument, else the environment, else the default; made absolute."""
+        """Choose the roots: the argument, else the environment, else the default; made absolute.
+
+        Links in the persistent root are resolved: what an engine makes elsewhere is marked with it, so it has one name.
+        """
         return cls(
-            HostPath(os.path.abspath(root or environ.get(ROOT_VARIABLE) or DEFAULT_ROOT)),
+            HostPath(os.path.realpath(root or environ.get(ROOT_VARIABLE) or DEFAULT_ROOT)),
             HostPath(os.path.abspath(run_root or environ.get(RUN_ROOT_VARIABLE) or DEFAULT_RUN_ROOT)),
         )
 
@@ -147,10 +151,14 @@ class Locations(Struct, frozen=True):
         """One directory per container that runs."""
         return HostPath(f"{self.run_root}/c")
 
-    @staticmethod
-    def run_name(container_id: str) -> str:
+    @property
+    def run_prefix(self) -> str:
+        """What the names of this engine's run directories begin with: engines may share a run root."""
+        return f"{crc32(os.fsencode(self.root)):08x}"
+
+    def run_name(self, container_id: str) -> str:
         """The name of a container's run directory, for comparison with a listing."""
-        return container_id[:_RUN_ID_LENGTH]
+        return f"{self.run_prefix}{container_id[:_RUN_ID_LENGTH]}"
 
     def run(self, container_id: str) -> HostPath:
         """Everything of one container that a reboot ends."""

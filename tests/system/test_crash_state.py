@@ -124,9 +124,22 @@ def test_a_repair_removes_what_drivers_made_for_containers_nobody_knows(own: Pe)
     assert any(lost in line for line in lines)
     now = Leftovers(own).now()
     left = [line for kind in ("cgroups", "rules", "processes", "directories", "run") for line in now[kind]]
-    assert not [line for line in left if lost[:32] in line]
+    assert not [line for line in left if lost[:24] in line]
     assert not [line for line in left if "7103" in line]
     assert own("exec", kept, "echo", "well", check=True).stdout == "well\n"
+    assert check(own) == (0, [])
+
+
+def test_a_repair_and_a_reset_leave_another_engines_container_alone_with_whom_they_share_a_run_root(
+    own: Pe, tmp_path: Path
+) -> None:
+    name = own("run", "-d", "--net", "none", "host:base", "sleep", "1000", check=True).stdout.strip()
+    other = Pe(tmp_path / "other", own.run_root)
+    (other.root / "containers").mkdir(parents=True)
+    assert check(other) == (0, [])
+    assert check(other, repair=True) == (0, [])
+    other("system", "reset", "--force", check=True)
+    assert own("exec", name, "echo", "well", check=True).stdout == "well\n"
     assert check(own) == (0, [])
 
 

@@ -85,3 +85,17 @@ def test_two_containers_share_no_path() -> None:
     for path in (found.container, found.run, found.log, found.rootfs, found.monitor_socket):
         assert path(one) != path(two)
     assert found.run(one).endswith(found.run_name(one))
+
+
+def test_engines_that_share_a_run_root_share_no_directory_of_a_container_and_know_their_own() -> None:
+    mine, others = Locations(HostPath("/a"), HostPath("/run")), Locations(HostPath("/b"), HostPath("/run"))
+    container = new_id()
+    assert mine.run(container) != others.run(container)
+    assert mine.run_name(container).startswith(mine.run_prefix)
+    assert not others.run_name(container).startswith(mine.run_prefix)
+
+
+def test_a_root_has_one_name_whatever_link_leads_to_it(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "link").symlink_to("root")
+    assert Locations.from_environment({}, root=str(tmp_path / "link")).root == str(tmp_path / "root")
