@@ -189,12 +189,17 @@ class Network(Struct, frozen=True, kw_only=True):
 
 
 class Port(Struct, frozen=True, kw_only=True):
-    """One published port; `host_port` 0 in a request asks for a free one."""
+    """One published port.
+
+    In a container's specification `host_port` 0 asks for a free one, and `host_port_last` for the first free one of a
+    range. The core leases ports, so that drivers are asked for one number, mostly; 0 asks them for a free one.
+    """
 
     host_ip: str
     host_port: int
     guest_port: int
     protocol: str = "tcp"  # tcp, udp, sctp
+    host_port_last: int = 0  # more than `host_port`: any from that to this; drivers do not see it
 
 
 class NetworkRequest(Struct, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -184,6 +184,7 @@ class _Planner:
             keep_record=lambda record: networks.keep_record(self._site, network, record),
             mac=self._spec.mac_address,
             ports=self._ports(),
+            lease_ports=self._lease_ports,
             options=self._row.choice.network_options,
         )
 
@@ -197,6 +198,15 @@ class _Planner:
     def _release(self, network: Network) -> None:
         if network.subnet is not None:
             ipam.release(self._site.state, self._row.id, network=network.name)
+        if self._ports():
+            from plugengine.networks import ports
+
+            ports.release(self._site.state, self._row.id)
+
+    def _lease_ports(self, avoid: Collection[Port]) -> tuple[Port, ...]:
+        from plugengine.networks import ports
+
+        return ports.lease(self._site.state, self._row.id, self._ports(), avoid)
 
     def _ports(self) -> tuple[Port, ...]:
         if not self._spec.publish_all:

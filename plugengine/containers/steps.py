@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import msgspec
 from msgspec import Struct
 
 from plugengine import mounts
 from plugengine.containers import file_server
-from plugengine.errors import DriverError, PlugengineError
+from plugengine.errors import ConflictError, DriverError, PlugengineError
 from plugengine.model import (
     Attachment,
     CgroupRequest,
@@ -30,6 +31,8 @@ from plugengine.runtime.launch import Child, join_cgroup
 
 if TYPE_CHECKING:
     from plugengine.runtime.guest import GuestPlan
+
+_PORT_TRIES: Final = 16
 
 
 class Live:
@@ -193,6 +196,16 @@ class JoinCgroupStep(Struct, frozen=True):
         """Nothing: it leaves when it ends."""
 
 
+def _port_in_words(port: Port) -> str:
+    last = f"-{port.host_port_last}" if port.host_port_last else ""
+    return f"{port.host_port}{last}->{port.guest_port}/{port.protocol}"
+
+
+def _no_ports(avoid: Collection[Port]) -> tuple[Port, ...]:
+    del avoid
+    return ()
+
+
 class NetworkStep(Struct, frozen=True):
     """The connection to a network."""
 
@@ -204,12 +217,13 @@ class NetworkStep(Struct, frozen=True):
     retire: Callable[[], None]  # removes the host's side if nobody uses it any more
     keep_record: Callable[[Record], None]
     mac: str | None = None
-    ports: tuple[Port, ...] = ()
+    ports: tuple[Port, ...] = ()  # as asked for
+    lease_ports: Callable[[Collection[Port]], tuple[Port, ...]] = _no_ports  # given those not to choose
     options: Mapping[str, str] = {}
 
     def describe(self) -> str:
         """Say it."""
-        ports = ", ".join(f"{port.host_port}->{port.guest_port}/{port.protocol}" for port in self.ports)
+        ports = ", ".join(map(_port_in_words, self.ports))
         return f"connect to network {self.network.name} ({self.network.driver})" + (
             f", publish {ports}" if ports else ""
         )
@@ -237,20 +251,38 @@ class NetworkStep(Struct, frozen=True):
                 hint="if it has a memory limit, it may be too low to start anything",
             ) from exc
         try:
-            return live.drivers.network.attach(
-                NetworkRequest(
-                    container_id=self.container_id,
-                    network=self.network,
-                    network_record=record,
-                    netns=netns,
-                    address=address,
-                    mac=self.mac,
-                    ports=self.ports,
-                    options=self.options,
-                )
+            request = NetworkRequest(
+                container_id=self.container_id,
+                network=self.network,
+                network_record=record,
+                netns=netns,
+                address=address,
+                mac=self.mac,
+                options=self.options,
             )
+            return self._attach(live, request) if self.ports else live.drivers.network.attach(request)
         finally:
             os.close(netns)
+
+    def _attach(self, live: Live, request: NetworkRequest) -> Attachment:
+        """Attach with ports; where another would do, another is tried: who has one may be unknown to the core.
+
+        Raises:
+            ConflictError: A port that was asked for is taken.
+        """
+        from plugengine.networks.ports import is_flexible
+
+        avoid: list[Port] = []
+        for _ in range(_PORT_TRIES):
+            leased = self.lease_ports(avoid)
+            try:
+                return live.drivers.network.attach(msgspec.structs.replace(request, ports=leased))
+            except ConflictError:
+                others = [port for asked, port in zip(self.ports, leased, strict=True) if is_flexible(asked)]
+                if not others:
+                    raise
+                avoid += others
+        return live.drivers.network.attach(msgspec.structs.replace(request, ports=self.lease_ports(avoid)))
 
     def undo(self, live: Live) -> None:
         """Detach, give the address back; remove the network when this was the last one."""

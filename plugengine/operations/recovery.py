@@ -17,7 +17,7 @@ from plugengine.containers.remove import mark_dead, remove_container, remove_hal
 from plugengine.errors import PlugengineError
 from plugengine.kernel.process import ProcessId, boot_id, open_pidfd
 from plugengine.model import CgroupRequest
-from plugengine.networks import ipam, networks
+from plugengine.networks import ipam, networks, ports
 from plugengine.operations.inspect import attachment_of
 from plugengine.plugins.drivers import CgroupDriver, NetworkDriver, StorageDriver
 from plugengine.site import Site
@@ -144,7 +144,9 @@ def _take_back_network(site: Site, row: ContainerRow, *, rebooted: bool) -> None
         return
     driver = cast(NetworkDriver, site.driver_of(row.choice, "network"))
     driver.detach(network, row.id, attachment_of(row))
-    ipam.release(site.state, row.id)  # not before: a rule that is left would lead to whoever gets the address next
+    # Not before: a rule that is left would lead to whoever gets the address, or stand in the way of a port.
+    ipam.release(site.state, row.id)
+    ports.release(site.state, row.id)
     networks.remove_if_idle(site, network, driver)
 
 

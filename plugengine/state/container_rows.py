@@ -223,7 +223,7 @@ def rename(state: State, container_id: str, name: str) -> None:
 def delete(state: State, container_id: str) -> None:
     """Forget a container with its leases, ids and uses of volumes; one that is not there counts as deleted."""
     with state.transaction() as cursor:
-        for table in ("leases", "id_ranges", "volume_uses"):
+        for table in ("leases", "ports", "id_ranges", "volume_uses"):
             cursor.execute(f"DELETE FROM {table} WHERE container_id = ?", (container_id,))  # noqa: S608
         cursor.execute("DELETE FROM containers WHERE id = ?", (container_id,))
 

@@ -19,7 +19,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # In the order in which rows may refer to one another.
-_TABLES = ("images", "refs", "layers", "containers", "networks", "leases", "id_ranges", "volumes", "volume_uses")
+_TABLES = (
+    "images",
+    "refs",
+    "layers",
+    "containers",
+    "networks",
+    "leases",
+    "ports",
+    "id_ranges",
+    "volumes",
+    "volume_uses",
+)
 _WITHOUT_ROWID = ("leases", "volume_uses")
 _COMPANIONS = ("-wal", "-shm")
 

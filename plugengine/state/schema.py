@@ -77,8 +77,19 @@ CREATE INDEX volume_uses_by_container ON volume_uses(container_id)
 # Which an image that came without a manifest gets one with.
 _LAYERS_HAVE_TAR_SIZES = "ALTER TABLE layers ADD COLUMN tar_bytes INTEGER"
 
+_PORTS = """
+CREATE TABLE ports (
+    protocol     TEXT,
+    host_port    INTEGER,
+    host_ip      TEXT,                      -- empty: every address of the host
+    container_id TEXT,
+    PRIMARY KEY (protocol, host_port, host_ip)
+);
+CREATE INDEX ports_by_container ON ports(container_id)
+"""
+
 # Step n leads from version n to n + 1. A step that has been released is never edited, only followed by another.
-MIGRATIONS: Final[tuple[str, ...]] = (_FIRST, _LAYERS_HAVE_TAR_SIZES)
+MIGRATIONS: Final[tuple[str, ...]] = (_FIRST, _LAYERS_HAVE_TAR_SIZES, _PORTS)
 VERSION: Final = len(MIGRATIONS)
 
 

@@ -108,6 +108,16 @@ def test_a_port_in_use_is_named_and_nothing_is_left(pe: Pe, start: Start, cni: C
     assert cni.leases() == ["10.23.0.2"]
 
 
+def test_a_port_is_published_by_one_driver_only(pe: Pe, start: Start, cni: Cni) -> None:
+    start("--net", "bridge", "--name", "holder", "-p", "8144:8000", "host:base", "sleep", "1000")
+    done = pe("run", "--rm", "--net", "web", "-p", "8144:8000", "host:base", "true")
+    assert done.returncode == 125
+    assert "publish port 0.0.0.0:8144/tcp: it is published by container holder" in done.stderr
+    pe("stop", "-t", "0", "holder", check=True)
+    pe("run", "--rm", "--net", "web", "-p", "8144:8000", "host:base", "true", check=True)
+    assert pe("start", "holder").returncode == 0
+
+
 def test_a_plugins_error_reaches_the_user(pe: Pe, cni: Cni, tmp_path: Path) -> None:
     conf = tmp_path / "bad.conflist"
     plugin = {"type": "macvlan", "master": "nowhere0", "ipam": {"type": "host-local", "subnet": "10.24.0.0/24"}}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import socket
 import subprocess
 import time
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -155,6 +158,40 @@ def test_a_port_in_use_is_named_and_nothing_is_left(pe: Pe, start: Start) -> Non
         done = pe(*RUN, "-p", "8106:8000", "host:base", "true")
         assert done.returncode == 125
         assert "8106" in done.stderr
+
+
+def test_the_first_free_port_of_a_range_is_published(pe: Pe, start: Start) -> None:
+    ranged = ("-p", "127.0.0.1:8120-8122:80", "host:base", "sleep", "1000")
+    with socket.create_server(("127.0.0.1", 8121)):
+        names = [start(*ranged) for _ in range(2)]
+        found = [pe("port", name, check=True).stdout for name in names]
+        assert found == ["80/tcp -> 127.0.0.1:8120\n", "80/tcp -> 127.0.0.1:8122\n"]
+        done = pe(*RUN, *ranged)
+        assert done.returncode == 125
+        assert "80/tcp: none of the host's ports 8120 to 8122 is free" in done.stderr
+    pe("stop", "-t", "0", names[0], check=True)
+    assert pe("port", start(*ranged), check=True).stdout == "80/tcp -> 127.0.0.1:8120\n"
+    done = pe("start", names[0])
+    assert done.returncode == 0, done.stderr
+    assert pe("port", names[0], check=True).stdout == "80/tcp -> 127.0.0.1:8121\n"
+
+
+def test_a_port_another_engine_has_is_passed_over(pe: Pe, start: Start, tmp_path: Path) -> None:
+    other = Pe(tmp_path / "root", tmp_path / "run")
+    other("run", "-d", "-p", "8125:80", "host:base", "sleep", "1000", check=True)
+    try:
+        name = start("-p", "8125-8126:80", "host:base", "sleep", "1000")
+        assert pe("port", name, check=True).stdout == "80/tcp -> 0.0.0.0:8126\n"
+        assert "8125" in pe(*RUN, "-p", "8125:80", "host:base", "true").stderr
+    finally:
+        other.clean()
+
+
+def test_a_port_is_free_after_its_container_was_killed_with_its_monitor(pe: Pe, start: Start) -> None:
+    name = start("-p", "8127:80", "host:base", "sleep", "1000")
+    state = json.loads(pe("inspect", name, check=True).stdout)[0]["State"]
+    os.kill(state["MonitorPid"], signal.SIGKILL)
+    assert pe("port", start("-p", "8127:80", "host:base", "sleep", "1000"), check=True).stdout
 
 
 def test_every_container_has_an_address_of_its_own(pe: Pe, start: Start) -> None:

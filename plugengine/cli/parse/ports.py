@@ -16,7 +16,9 @@ _LONGEST_LABEL: Final = 63
 
 
 def parse_publish(flag: str, text: str) -> tuple[Port, ...]:
-    """Return the ports of `[[ip:][host[-host]]:]guest[-guest][/protocol]`; host port 0 asks for a free one.
+    """Return the ports of `[[ip:][host[-host]]:]guest[-guest][/protocol]`.
+
+    Host port 0 asks for a free one, a range of host ports for one container port for the first free one of these.
 
     Raises:
         FlagError: Not in this form, or a range of another length on each side.
@@ -31,6 +33,12 @@ def parse_publish(flag: str, text: str) -> tuple[Port, ...]:
     host = front[-1] if front else ""
     guests = _parse_range(flag, text, guest, "container port")
     hosts = _parse_range(flag, text, host, "host port", least=0) if host else range(0)
+    if len(hosts) > 1 and len(guests) == 1:
+        return (
+            Port(
+                host_ip=host_ip, host_port=hosts[0], host_port_last=hosts[-1], guest_port=guests[0], protocol=protocol
+            ),
+        )
     if hosts and len(hosts) != len(guests):
         raise FlagError(
             flag, text, f"{len(hosts)} host ports for {len(guests)} container ports", example="8000-8010:80-90"

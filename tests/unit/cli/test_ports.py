@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +22,10 @@ def port(host_port: int, guest_port: int, host_ip: str = "", protocol: str = "tc
     return Port(host_ip=host_ip, host_port=host_port, guest_port=guest_port, protocol=protocol)
 
 
+def any_of(first: int, last: int, guest_port: int, host_ip: str = "", protocol: str = "tcp") -> Port:
+    return msgspec.structs.replace(port(first, guest_port, host_ip, protocol), host_port_last=last)
+
+
 @pytest.mark.parametrize(
     ("text", "ports"),
     [
@@ -33,6 +38,11 @@ def port(host_port: int, guest_port: int, host_ip: str = "", protocol: str = "tc
         pytest.param("53:53/udp", (port(53, 53, protocol="udp"),), id="udp"),
         pytest.param("9:9/SCTP", (port(9, 9, protocol="sctp"),), id="sctp, in capitals"),
         pytest.param("8000-8002:80-82", (port(8000, 80), port(8001, 81), port(8002, 82)), id="ranges"),
+        pytest.param("8000-8002:80", (any_of(8000, 8002, 80),), id="any of a range"),
+        pytest.param(
+            "127.0.0.1:8000-8002:80/udp", (any_of(8000, 8002, 80, "127.0.0.1", "udp"),), id="any of a range, in full"
+        ),
+        pytest.param("8000-8000:80", (port(8000, 80),), id="a range of one"),
         pytest.param("80-81", (port(0, 80), port(0, 81)), id="container range alone"),
         pytest.param(
             "127.0.0.1:7-8:7-8/udp", (port(7, 7, "127.0.0.1", "udp"), port(8, 8, "127.0.0.1", "udp")), id="all"
@@ -55,7 +65,6 @@ def test_published_ports(text: str, ports: tuple[Port, ...]) -> None:
         pytest.param("80:0", "not between 1 and 65535", id="container port 0"),
         pytest.param("80:80/icmp", "icmp is no protocol", id="unknown protocol"),
         pytest.param("80:80/", "nothing is no protocol", id="empty protocol"),
-        pytest.param("8000-8010:80", "11 host ports for 1", id="a range for one port"),
         pytest.param("8000-8010:80-81", "11 host ports for 2", id="ranges of different length"),
         pytest.param("8010-8000:80-90", "run backwards", id="backwards"),
         pytest.param("[::1]:8080:80", "IPv6 addresses are not supported", id="IPv6"),
