@@ -23,7 +23,7 @@ from workloads import NS_PER_MS, Clock, Sizes
 from plugengine.errors import PlugengineError
 from plugengine.kernel.mount import mount
 from plugengine.model import HostPath
-from plugengine.testing.ground import loop_filesystem
+from plugengine.testing.case_directory import loop_filesystem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

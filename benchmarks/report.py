@@ -7,7 +7,7 @@ import platform
 from pathlib import Path
 
 from plugengine.model import HostPath
-from plugengine.testing.ground import filesystem_of
+from plugengine.testing.case_directory import filesystem_of
 
 KIB_PER_GIB = 1 << 20
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from plugengine.bench.holding import Holder
+from plugengine.bench.held_mount import Holder
 from plugengine.bench.image import AGENT, PLAIN
 from plugengine.bench.machine import drop_caches
-from plugengine.bench.places import WAIT, ContainerPlace, DirectPlace, Place, inside
 from plugengine.bench.prepared import Prepared
+from plugengine.bench.targets import WAIT, ContainerPlace, DirectPlace, Place, inside
 from plugengine.errors import DriverError, PlugengineError
 from plugengine.kernel.files import syncfs
 from plugengine.model import GuestPath, HostPath, Mount, Rootfs

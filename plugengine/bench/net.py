@@ -15,11 +15,11 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from plugengine.bench import selection
-from plugengine.bench.lines import IMAGE, Loopback, Pair
 from plugengine.bench.machine import Watch
-from plugengine.bench.place import run_below
+from plugengine.bench.net_paths import IMAGE, Loopback, Pair
 from plugengine.bench.results import HIGHER, LOWER, Cell, Column, Run, Workload
 from plugengine.bench.rounds import Measurement, Progress, draw_seed, run_rounds
+from plugengine.bench.workdir import run_below
 from plugengine.engine import Engine
 from plugengine.errors import PlugengineError
 from plugengine.model import Capability, HostPath

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 from plugengine.bench.commands import Shell, find_program
-from plugengine.bench.place import peers_parent
+from plugengine.bench.workdir import peers_parent
 from plugengine.errors import PlugengineError
 from plugengine.kernel.capabilities import CAP_SYS_RESOURCE
 from plugengine.kernel.credentials import capget

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 
-from plugengine.bench.holding import Holder
+from plugengine.bench.held_mount import Holder
 from plugengine.errors import PlugengineError
 from plugengine.model import HostPath, Mount, Rootfs, StorageRequest
 from plugengine.plugins.drivers import StorageDriver

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from plugengine.bench.fixture import Surroundings
 from plugengine.bench.image import Build, base_image, make_deep_image, make_image
-from plugengine.bench.stand import Surroundings
 from plugengine.bench.workload import GUEST, Inside, Workload
 from plugengine.bench.workloads.life_cycle import DEEPEST
 from plugengine.errors import NotFoundError

@@ -18,9 +18,9 @@ from plugengine.bench.commands import Shell, own_command
 from plugengine.bench.contenders import AT_ONCE, CommandLine, Contender, Floor, Library
 from plugengine.bench.machine import Watch
 from plugengine.bench.peers import PEER_IMAGE, peers
-from plugengine.bench.place import on_filesystem, run_below
 from plugengine.bench.results import Cell, Column, Run, Workload
 from plugengine.bench.rounds import Measurement, Progress, draw_seed, run_rounds
+from plugengine.bench.workdir import on_filesystem, run_below
 from plugengine.engine import Engine
 from plugengine.errors import NotSupportedError, PlugengineError
 from plugengine.model import HostPath

@@ -13,14 +13,14 @@ from typing import Final
 from msgspec import Struct, field
 
 from plugengine.bench import catalog, selection
-from plugengine.bench.furnishing import furnish
+from plugengine.bench.fixture import Stand, Surroundings
 from plugengine.bench.journal import WARNING, lacks_journal
 from plugengine.bench.machine import Watch
-from plugengine.bench.place import on_filesystem, run_below
 from plugengine.bench.results import Cell, Column, Run
 from plugengine.bench.results import Workload as Row
 from plugengine.bench.rounds import Measurement, Progress, draw_seed, run_rounds
-from plugengine.bench.stand import Stand, Surroundings
+from plugengine.bench.shared_setup import furnish
+from plugengine.bench.workdir import on_filesystem, run_below
 from plugengine.bench.workload import Size, Workload
 from plugengine.engine import Engine
 from plugengine.errors import NotSupportedError

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from plugengine.bench.holding import Holder
+from plugengine.bench.held_mount import Holder
 from plugengine.bench.image import AGENT, HOME, WORK
 from plugengine.containers import rootfs_view
 from plugengine.errors import PlugengineError

@@ -21,7 +21,7 @@ from plugengine.model import HostPath, Mount
 from plugengine.mounts import perform
 from plugengine.plugins.drivers import CgroupDriver, open_driver
 from plugengine.plugins.registry import Registry
-from plugengine.testing.ground import DEFAULT_DIRECTORY, loop_filesystem, prepared
+from plugengine.testing.case_directory import DEFAULT_DIRECTORY, loop_filesystem, prepared
 from plugengine.testing.loading import host_below
 
 PEERS_PARENT: Final = "plugengine-bench"  # control group of the peers' containers, below each hierarchy's root

@@ -19,7 +19,7 @@ from plugengine.bench.results import Workload as Row
 from plugengine.model import HostPath
 
 if TYPE_CHECKING:
-    from plugengine.bench.stand import Stand
+    from plugengine.bench.fixture import Stand
 
 GUEST: Final = f"{os.path.dirname(os.path.abspath(__file__))}/guest"
 _TINY: Final = 20  # so much less than quick

@@ -12,7 +12,7 @@ from typing import Self
 
 from plugengine.errors import NotSupportedError
 from plugengine.model import HostPath, Kind
-from plugengine.testing import ground as grounds
+from plugengine.testing import case_directory as grounds
 from plugengine.testing.cases import Case, cases
 from plugengine.testing.isolation import Result
 from plugengine.testing.loading import Tested

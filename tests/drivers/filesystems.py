@@ -15,7 +15,7 @@ from pathlib import Path
 from plugengine.images.layers.diff import diff_layer
 from plugengine.kernel.extents import FIEMAP_EXTENT_DATA_INLINE, FIEMAP_EXTENT_SHARED, fiemap
 from plugengine.model import HostPath, StorageRequest, UserMap
-from plugengine.testing.ground import loop_filesystem
+from plugengine.testing.case_directory import loop_filesystem
 from tests.conftest import Pe, need_root, need_tool
 from tests.system.images.archives import oci_parts, pack
 from tests.unit.images.tars import make_tar, member

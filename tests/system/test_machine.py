@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from plugengine.testing.network.place import Place
+from plugengine.testing.network.net_namespace import Place
 from plugengine.testing.network.playground import BRANCH_ADDRESS, FAR_ADDRESS, Branch, World
 from tests.conftest import Pe, need_root, need_tool
 from tests.system.conftest import eventually

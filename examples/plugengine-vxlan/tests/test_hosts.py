@@ -15,7 +15,7 @@ from plugengine.kernel import rtnetlink as rtnl
 from plugengine.kernel.addresses import InterfaceSocket
 from plugengine.kernel.netlink import NETLINK_ROUTE, NetlinkSocket
 from plugengine.model import Attachment, Network, NetworkRequest
-from plugengine.testing.network.place import Place, question, talk
+from plugengine.testing.network.net_namespace import Place, question, talk
 
 PORT: Final = 8000
 WIRE: Final = "10.0.0"

@@ -66,7 +66,7 @@ def _walk(top: str) -> Iterator[str]:
 
 
 def main(request: Mapping[str, Any]) -> int:
-    """Carry out a request; see `plugengine.bench.places.request`."""
+    """Carry out a request; see `plugengine.bench.targets.request`."""
     # The default action: where a file server hangs, only a fatal signal ends the call that waits for it.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(int(request["deadline_s"]))

@@ -14,8 +14,8 @@ from plugengine.bench.workload import Inside
 from plugengine.errors import PlugengineError
 
 if TYPE_CHECKING:
-    from plugengine.bench.places import DirectPlace
-    from plugengine.bench.stand import Stand
+    from plugengine.bench.fixture import Stand
+    from plugengine.bench.targets import DirectPlace
 
 _PROGRAM: Final = "fio"
 _NS: Final = 1_000_000_000

@@ -27,8 +27,8 @@ from plugengine.state.names import new_id
 from plugengine.trees.remove import remove_tree
 
 if TYPE_CHECKING:
-    from plugengine.bench.places import Place
-    from plugengine.bench.stand import Stand
+    from plugengine.bench.fixture import Stand
+    from plugengine.bench.targets import Place
 
 _GROUP: Final = "life cycle"
 _SHARING: Final = "sharing"

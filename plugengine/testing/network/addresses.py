@@ -12,9 +12,9 @@ from plugengine.testing.cases import case, expect, expect_equal
 from plugengine.testing.children import all_at_once
 from plugengine.testing.network import view
 from plugengine.testing.network.container import Container
-from plugengine.testing.network.place import talk
+from plugengine.testing.network.host_traces import traces
+from plugengine.testing.network.net_namespace import talk
 from plugengine.testing.network.subject import Subject, port
-from plugengine.testing.network.traces import traces
 
 _CROWD = 200  # with addresses from the core
 _SMALL_CROWD = 16  # where each attach may start programs

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from plugengine.model import Attachment, Network, NetworkRequest, Port
 from plugengine.testing.cases import expect, fail
 from plugengine.testing.network import view
-from plugengine.testing.network.place import Place
+from plugengine.testing.network.net_namespace import Place
 
 if TYPE_CHECKING:
     from plugengine.testing.network.subject import Subject

@@ -15,8 +15,8 @@ from plugengine.model import Attachment, Capability, decode, encode
 from plugengine.testing.cases import case, expect_equal, fail
 from plugengine.testing.children import Stranger
 from plugengine.testing.network import view
+from plugengine.testing.network.host_traces import traces
 from plugengine.testing.network.subject import Subject
-from plugengine.testing.network.traces import traces
 
 # include/uapi/linux/netfilter/nfnetlink.h, nf_tables.h
 _NFNL_MSG_BATCH_BEGIN = 0x10

@@ -9,8 +9,8 @@ from plugengine.model import Attachment, Capability, Port
 from plugengine.testing.cases import case
 from plugengine.testing.children import count_steps, in_child, kill_at_step, spread
 from plugengine.testing.network.container import Container
+from plugengine.testing.network.host_traces import traces
 from plugengine.testing.network.subject import Subject, port
-from plugengine.testing.network.traces import traces
 
 # At so many steps, evenly spread over all, the process is killed: as many as fit into a few seconds.
 _MOST = 32

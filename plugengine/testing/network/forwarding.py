@@ -8,7 +8,7 @@ from plugengine.model import Capability
 from plugengine.testing.cases import case, expect, expect_equal
 from plugengine.testing.network import view
 from plugengine.testing.network.container import Container
-from plugengine.testing.network.place import IMPATIENCE_S, PATIENCE_S, router
+from plugengine.testing.network.net_namespace import IMPATIENCE_S, PATIENCE_S, router
 from plugengine.testing.network.playground import BRANCH_ADDRESS, FAR_ADDRESS, Branch
 from plugengine.testing.network.subject import Subject, port
 

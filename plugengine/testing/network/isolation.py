@@ -9,7 +9,7 @@ from plugengine.model import Capability
 from plugengine.testing.cases import case, expect, expect_equal
 from plugengine.testing.network import view
 from plugengine.testing.network.container import Container
-from plugengine.testing.network.place import router
+from plugengine.testing.network.net_namespace import router
 from plugengine.testing.network.playground import FAR_ADDRESS, HOST_ADDRESS, WORLD_ADDRESS
 from plugengine.testing.network.subject import Subject
 

@@ -24,7 +24,7 @@ from plugengine.kernel import rtnetlink
 from plugengine.kernel.addresses import InterfaceSocket
 from plugengine.kernel.netlink import NETLINK_ROUTE, NetlinkSocket
 from plugengine.testing.network import view
-from plugengine.testing.network.place import Place
+from plugengine.testing.network.net_namespace import Place
 
 UPLINK: Final = "kit0"  # for drivers with an option like "parent"
 UPLINK_MTU: Final = 1500

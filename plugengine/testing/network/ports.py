@@ -9,10 +9,10 @@ from plugengine.errors import ConflictError, NotSupportedError
 from plugengine.model import Capability, Port
 from plugengine.testing.cases import case, expect, expect_equal, fail
 from plugengine.testing.network.container import Container
-from plugengine.testing.network.place import Place, question, talk
+from plugengine.testing.network.host_traces import traces
+from plugengine.testing.network.net_namespace import Place, question, talk
 from plugengine.testing.network.playground import HOST_ADDRESS, WORLD_ADDRESS
 from plugengine.testing.network.subject import Subject, port
-from plugengine.testing.network.traces import traces
 
 _HOST = 8080
 _OTHER = 8081

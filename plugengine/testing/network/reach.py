@@ -11,7 +11,7 @@ from plugengine.model import Capability
 from plugengine.testing.cases import case, expect, expect_equal, fail
 from plugengine.testing.network import view
 from plugengine.testing.network.container import Container
-from plugengine.testing.network.place import EVERYWHERE, PATIENCE_S, question, talk
+from plugengine.testing.network.net_namespace import EVERYWHERE, PATIENCE_S, question, talk
 from plugengine.testing.network.playground import FAR_ADDRESS, HOST_ADDRESS, WORLD_ADDRESS
 from plugengine.testing.network.subject import Subject
 

@@ -24,8 +24,8 @@ from plugengine.testing.cases import expect
 from plugengine.testing.children import in_child
 from plugengine.testing.network import playground, view
 from plugengine.testing.network.container import Container
-from plugengine.testing.network.place import Place, forward_nothing
-from plugengine.testing.network.traces import Traces, traces
+from plugengine.testing.network.host_traces import Traces, traces
+from plugengine.testing.network.net_namespace import Place, forward_nothing
 
 _ID_LENGTH: Final = 64
 # The kernel removes what was in a namespace some moments after its end.

@@ -8,9 +8,9 @@ from plugengine.model import Capability, Port, encode
 from plugengine.testing.cases import case, expect, expect_equal
 from plugengine.testing.children import in_child
 from plugengine.testing.network.container import Container
-from plugengine.testing.network.place import talk
+from plugengine.testing.network.host_traces import traces
+from plugengine.testing.network.net_namespace import talk
 from plugengine.testing.network.subject import Subject, port
-from plugengine.testing.network.traces import traces
 
 _PORT = 8080
 

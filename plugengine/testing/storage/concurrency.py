@@ -10,11 +10,11 @@ from typing import Final
 from plugengine.errors import PlugengineError
 from plugengine.testing.cases import case, expect, expect_equal
 from plugengine.testing.children import all_at_once
-from plugengine.testing.storage.apart import with_own_mounts
 from plugengine.testing.storage.container import Container
+from plugengine.testing.storage.guest_work import LAYERS, work
+from plugengine.testing.storage.other_namespaces import with_own_mounts
 from plugengine.testing.storage.snapshot import expect_same
 from plugengine.testing.storage.subject import Subject
-from plugengine.testing.storage.work import LAYERS, work
 
 _AT_ONCE: Final = 8
 _ROUNDS: Final = 2

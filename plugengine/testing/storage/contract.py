@@ -11,8 +11,8 @@ from plugengine.kernel.mountinfo import read_mountinfo
 from plugengine.model import Capability, HostPath
 from plugengine.testing.cases import case, expect, expect_equal, fail
 from plugengine.testing.children import Stranger
-from plugengine.testing.storage.apart import with_own_mounts
 from plugengine.testing.storage.described import directory, file, symlink, whiteout
+from plugengine.testing.storage.other_namespaces import with_own_mounts
 from plugengine.testing.storage.snapshot import expect_same, snapshot
 from plugengine.testing.storage.subject import Subject
 

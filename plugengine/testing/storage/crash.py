@@ -11,11 +11,11 @@ from typing import Final
 
 from plugengine.testing.cases import case, expect
 from plugengine.testing.children import Child, count_steps, in_child, kill_at_step, spread
-from plugengine.testing.storage.apart import with_own_mounts
 from plugengine.testing.storage.container import Container
+from plugengine.testing.storage.guest_work import LAYERS, work
+from plugengine.testing.storage.other_namespaces import with_own_mounts
 from plugengine.testing.storage.snapshot import Entry, expect_same
 from plugengine.testing.storage.subject import Subject
-from plugengine.testing.storage.work import LAYERS, work
 
 # Where a verb takes more steps, as many of them at even distances.
 _MOST_STEPS: Final = 32

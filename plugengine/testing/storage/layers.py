@@ -11,11 +11,11 @@ from plugengine.plugins.drivers import StorageDriver
 from plugengine.testing.cases import Unsuitable, case, expect, expect_equal
 from plugengine.testing.storage.container import Container
 from plugengine.testing.storage.described import directory, file, tar
+from plugengine.testing.storage.guest_work import LAYERS, work
 from plugengine.testing.storage.naive import naive_changes, naive_layer
 from plugengine.testing.storage.pair import Pair
 from plugengine.testing.storage.snapshot import Entry, expect_same
 from plugengine.testing.storage.subject import Subject
-from plugengine.testing.storage.work import LAYERS, work
 
 NATIVE = (Capability.NATIVE_DIFF,)
 

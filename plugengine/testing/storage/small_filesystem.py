@@ -10,8 +10,8 @@ from typing import Final
 from plugengine.errors import NotSupportedError
 from plugengine.kernel.mount import MNT_DETACH, mount, umount2
 from plugengine.model import Host, HostPath
+from plugengine.testing.case_directory import loop_filesystem
 from plugengine.testing.cases import Unsuitable
-from plugengine.testing.ground import loop_filesystem
 from plugengine.testing.storage.subject import Subject
 
 _MIB: Final = 1 << 20

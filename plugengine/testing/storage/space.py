@@ -10,13 +10,13 @@ from plugengine.errors import NoSpaceError, NotSupportedError, PlugengineError, 
 from plugengine.model import Capability, IdRange, UserMap
 from plugengine.testing.cases import case, expect, expect_equal, fail
 from plugengine.testing.children import in_child
-from plugengine.testing.storage.apart import as_guest
 from plugengine.testing.storage.container import Container
 from plugengine.testing.storage.described import directory, file
-from plugengine.testing.storage.small import fill, small_filesystem
+from plugengine.testing.storage.guest_work import LAYERS, work
+from plugengine.testing.storage.other_namespaces import as_guest
+from plugengine.testing.storage.small_filesystem import fill, small_filesystem
 from plugengine.testing.storage.snapshot import expect_same
 from plugengine.testing.storage.subject import Subject
-from plugengine.testing.storage.work import LAYERS, work
 
 _MIB: Final = 1 << 20
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)

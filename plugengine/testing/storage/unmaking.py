@@ -7,8 +7,8 @@ import os
 from plugengine.errors import PlugengineError
 from plugengine.testing.cases import case, expect, expect_equal
 from plugengine.testing.children import Child, in_child
-from plugengine.testing.storage.apart import with_own_mounts
 from plugengine.testing.storage.contract import ABOVE, BASE
+from plugengine.testing.storage.other_namespaces import with_own_mounts
 from plugengine.testing.storage.snapshot import expect_same
 from plugengine.testing.storage.subject import Subject
 

@@ -14,10 +14,10 @@ from plugengine.kernel.addresses import InterfaceSocket
 from plugengine.kernel.netlink import NETLINK_ROUTE, NetlinkSocket
 from plugengine.kernel.rtnetlink import find_all
 from plugengine.model import Attachment, Host, HostPath, Network, NetworkRequest, Port
-from plugengine.testing.network.place import IMPATIENCE_S as IMPATIENCE_S
-from plugengine.testing.network.place import PATIENCE_S as PATIENCE_S
-from plugengine.testing.network.place import Place
-from plugengine.testing.network.place import talk as talk
+from plugengine.testing.network.net_namespace import IMPATIENCE_S as IMPATIENCE_S
+from plugengine.testing.network.net_namespace import PATIENCE_S as PATIENCE_S
+from plugengine.testing.network.net_namespace import Place
+from plugengine.testing.network.net_namespace import talk as talk
 
 HOST_OUTSIDE = "203.0.113.1"  # RFC 5737
 NEIGHBOUR = "203.0.113.2"

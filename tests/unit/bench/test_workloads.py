@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from plugengine.bench import catalog
-from plugengine.bench.places import answer
 from plugengine.bench.results import HIGHER, LOWER
+from plugengine.bench.targets import answer
 from plugengine.bench.workload import GUEST, Inside, Size, Workload
 from plugengine.bench.workloads import BUNDLED
 from plugengine.bench.workloads.content import write_noise, write_sources, write_tree
