@@ -146,7 +146,8 @@ class _Planner:
             return self._spec.limits
         rules = list(devices.RULES)
         rules += [devices.parse_rule(text) for text in self._spec.device_rules]
-        rules += [devices.rule_for(device.host, device.access) for device in self._spec.devices]
+        for device in self._spec.devices:
+            rules += devices.rules_for(device.host, device.access)
         return msgspec.structs.replace(self._spec.limits, devices=tuple(rules))
 
     # --- steps -----------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from plugengine.errors import NotFoundError, UsageError
@@ -40,6 +41,9 @@ LINKS: tuple[tuple[GuestPath, str], ...] = (
     (GuestPath("/dev/core"), "/proc/kcore"),
     (GuestPath("/dev/ptmx"), "pts/ptmx"),
 )
+
+# What docker leaves out of a privileged container's /dev: it has its own, or they are no devices.
+_OWN_DEVICES: Final = frozenset({"pts", "shm", "fd", "mqueue", "console", "ptmx", "stdin", "stdout", "stderr", "core"})
 
 _CONSOLE = DeviceRule(type="c", major=5, minor=1, access="rwm")
 _PTMX = DeviceRule(type="c", major=5, minor=2, access="rwm")
@@ -83,26 +87,53 @@ def parse_rule(text: str) -> DeviceRule:
     )
 
 
-def rule_for(path: HostPath, access: str = "rwm") -> DeviceRule:
-    """Return the rule that allows one device of the host, for `--device`.
+def rules_for(path: HostPath, access: str = "rwm") -> tuple[DeviceRule, ...]:
+    """Return the rules that allow a device of the host, or all below a directory, for `--device`.
 
     Raises:
         NotFoundError: No such file.
-        UsageError: The file is no device, or the access is not made of r, w and m.
+        UsageError: The file is no device, the directory has none, or the access is not made of r, w and m.
     """
     if not _ACCESS.fullmatch(access):
         raise UsageError(f"--device {path}: access {access!r} is not made of r, w and m")
     try:
-        found = os.stat(path)
+        found = [os.stat(host) for host, _guest in devices_below(os.fsencode(path), b"")]
     except FileNotFoundError:
         raise NotFoundError(f"--device {path}: no such device on this host") from None
-    if stat.S_ISCHR(found.st_mode):
-        kind = "c"
-    elif stat.S_ISBLK(found.st_mode):
-        kind = "b"
-    else:
+    kinds = {stat.S_IFCHR: "c", stat.S_IFBLK: "b"}
+    if not found:
+        raise UsageError(f"--device {path}: no device is in this directory")
+    if not kinds.keys() >= {stat.S_IFMT(each.st_mode) for each in found}:
         raise UsageError(f"--device {path}: not a character or block device")
-    return DeviceRule(type=kind, major=os.major(found.st_rdev), minor=os.minor(found.st_rdev), access=_in_order(access))
+    numbers = dict.fromkeys((kinds[stat.S_IFMT(each.st_mode)], each.st_rdev) for each in found)
+    return tuple(
+        DeviceRule(type=kind, major=os.major(number), minor=os.minor(number), access=_in_order(access))
+        for kind, number in numbers
+    )
+
+
+def devices_below(host: bytes, guest: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield a path of the host and its place in the guest, or those of all devices below a directory.
+
+    Symbolic links in it are not followed, and what is no device is passed over. Of the host's whole /dev what every
+    container has of its own is left out.
+
+    Raises:
+        FileNotFoundError: The path does not exist.
+    """
+    if not stat.S_ISDIR(os.stat(host).st_mode):
+        yield host, guest
+        return
+    with os.scandir(host) as entries:
+        for entry in sorted(entries, key=lambda each: each.name):
+            if host == b"/dev" and os.fsdecode(entry.name) in _OWN_DEVICES:
+                continue
+            try:
+                kind = entry.stat(follow_symlinks=False).st_mode
+            except FileNotFoundError:
+                continue  # unplugged while we looked
+            if stat.S_ISDIR(kind) or stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
+                yield from devices_below(entry.path, guest + b"/" + entry.name)
 
 
 def _number(text: str, end: int, rule: str) -> int | None:

@@ -221,6 +221,32 @@ def test_a_device_given_can_be_used_as_far_as_it_was_given(pe: Pe) -> None:
     assert "not permitted" in done.stderr
 
 
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    """A directory of devices, such as /dev/snd: two of the kernel's own, one deeper, and what is no device."""
+    directory = tmp_path / "snd"
+    (directory / "by-path").mkdir(parents=True)
+    os.mknod(directory / "loop-control", 0o20644, os.makedev(10, 237))
+    os.mknod(directory / "by-path/zero", 0o20666, os.makedev(1, 5))
+    (directory / "link").symlink_to("loop-control")
+    (directory / "file").touch()
+    return directory
+
+
+@pytest.mark.parametrize("userns", ["host", "auto"])
+def test_a_directory_of_devices_gives_all_that_are_in_it(pe: Pe, sound: Path, userns: str) -> None:
+    script = "cd /dev/snd; find . ! -type d | sort; exec 3< loop-control && echo read; exec 4> loop-control"
+    done = pe(*RUN, "--userns", userns, "--device", f"{sound}:/dev/snd:r", "host:base", "sh", "-c", script)
+    assert done.stdout == "./by-path/zero\n./loop-control\nread\n"
+    assert "not permitted" in done.stderr or "Permission denied" in done.stderr
+
+
+def test_a_directory_without_a_device_is_refused(pe: Pe, tmp_path: Path) -> None:
+    done = pe(*RUN, "--device", f"{tmp_path}:/dev/snd", "host:base", "true")
+    assert done.returncode == 125
+    assert f"--device {tmp_path}: no device is in this directory" in done.stderr
+
+
 def test_a_device_rule_allows_nodes_made_inside(pe: Pe) -> None:
     script = "mknod /n c 10 237 && exec 3< /n && echo open"
     assert pe(*RUN, "host:base", "sh", "-c", script).returncode != 0

@@ -35,12 +35,10 @@ from plugengine.model import UserMap
 from plugengine.mounts import user_namespace
 from plugengine.runtime.guest.layout import GuestPlan
 from plugengine.runtime.guest.steps import AttachRoot, CopyDevices, MountTree, Node
+from plugengine.security.devices import devices_below
 
 if TYPE_CHECKING:
     from typing import Self
-
-# What docker leaves out of a privileged container's /dev: it has its own, or they are no devices.
-_OWN_DEVICES: Final = frozenset({"pts", "shm", "fd", "mqueue", "console", "ptmx", "stdin", "stdout", "stderr", "core"})
 
 _IN_ANOTHER_CONTAINER: Final = re.compile(rb"/proc/([0-9]+)/root(/.*)")
 _DESCRIPTOR: Final = struct.Struct("i")
@@ -235,27 +233,11 @@ def _devices(step: CopyDevices) -> Iterator[Node]:
     seen: set[bytes] = set()
     wanted = [*step.devices, *([(b"/dev", b"/dev")] if step.everything else [])]
     for host, guest in wanted:
-        for path, target in _expand(host, guest):
+        _stat(host)
+        for path, target in devices_below(host, guest):
             if target not in seen:
                 seen.add(target)
                 yield _node(path, target, bind=step.bind)
-
-
-def _expand(host: bytes, guest: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield one device, or all below a directory; symbolic links in it are not followed."""
-    if not stat.S_ISDIR(_stat(host).st_mode):
-        yield host, guest
-        return
-    with os.scandir(host) as entries:
-        for entry in sorted(entries, key=lambda each: each.name):
-            if host == b"/dev" and os.fsdecode(entry.name) in _OWN_DEVICES:
-                continue
-            try:
-                kind = entry.stat(follow_symlinks=False).st_mode
-            except FileNotFoundError:
-                continue  # unplugged while we looked
-            if stat.S_ISDIR(kind) or stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
-                yield from _expand(entry.path, guest + b"/" + entry.name)
 
 
 def _stat(host: bytes) -> os.stat_result:

@@ -36,16 +36,19 @@ def test_a_bad_rule_is_refused(text: str) -> None:
 
 
 def test_the_rule_for_a_device_has_its_numbers() -> None:
-    assert devices.rule_for(HostPath("/dev/null"), "wr") == DeviceRule(type="c", major=1, minor=3, access="rw")
+    assert devices.rules_for(HostPath("/dev/null"), "wr") == (DeviceRule(type="c", major=1, minor=3, access="rw"),)
 
 
 def test_a_file_that_is_no_device_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="not a character or block device"):
-        devices.rule_for(HostPath(str(tmp_path)))
+        devices.rules_for(HostPath(str(tmp_path / "file")))
+    with pytest.raises(UsageError, match="no device is in this directory"):
+        devices.rules_for(HostPath(str(tmp_path)))
     with pytest.raises(NotFoundError, match="no such device"):
-        devices.rule_for(HostPath(str(tmp_path / "gone")))
+        devices.rules_for(HostPath(str(tmp_path / "gone")))
     with pytest.raises(UsageError, match="access 'rx'"):
-        devices.rule_for(HostPath("/dev/null"), "rx")
+        devices.rules_for(HostPath("/dev/null"), "rx")
 
 
 def test_the_default_nodes_are_those_of_the_host() -> None:
