@@ -182,6 +182,16 @@ def test_stdin_stays_open_for_a_detached_interactive_container(pe: Pe, start: St
     assert done.stdout == "got something\n"
 
 
+@pytest.mark.parametrize("user", ["0", "65534"])
+def test_with_init_the_first_process_has_the_streams_of_the_container(pe: Pe, start: Start, user: str) -> None:
+    """Jobs write to /proc/1/fd/1 to be seen in the log."""
+    name = start("--net", "none", "--init", "-u", user, "host:base", "sleep", "1000")
+    eventually(lambda: pe("exec", name, "cat", "/proc/1/comm").stdout == "init\n")
+    pe("exec", name, "sh", "-c", "echo out >/proc/1/fd/1; echo err >/proc/1/fd/2", check=True)
+    assert eventually(lambda: pe("logs", name, check=True).stdout) == "out\n"
+    assert pe("logs", name, check=True).stderr == "err\n"
+
+
 # --- exit codes --------------------------------------------------------------------------------------------
 
 

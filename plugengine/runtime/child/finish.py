@@ -30,9 +30,22 @@ _FIRST_FREE: Final = 3  # after standard input, output and error
 
 
 class Finisher:
-    """Turns a child that is inside the container into the command; `stage` says how far it has come."""
+    """Turns a child that is inside the container into the command; `stage` says how far it has come.
 
-    def __init__(self, process: ProcessPlan, stdio: tuple[int, int, int] | None, terminal: int, ours: FileId) -> None:
+    Args:
+        process: The command.
+        stdio: Its standard streams; None leaves those we have.
+        terminal: Takes their place, or -1.
+        ours: The engine's own program, which `find` refuses.
+    """
+
+    def __init__(
+        self,
+        process: ProcessPlan,
+        stdio: tuple[int, int, int] | None,
+        terminal: int,
+        ours: FileId | None = None,
+    ) -> None:
         self._process = process
         self._stdio = (terminal, terminal, terminal) if terminal >= 0 else stdio
         self._terminal = terminal
@@ -50,15 +63,16 @@ class Finisher:
         for number, soft, hard in process.rlimits:
             resource.setrlimit(number, (soft, hard))
         os.umask(process.umask)
-        self.stage = STAGE_STDIO
-        if self._stdio is not None:
-            self._connect(self._stdio)
-        self.stage = STAGE_CREDENTIALS
-        self._change_user()
+        self._take_on()
         self.stage = STAGE_DIRECTORY
         if not entered:
             enter_directory(process.cwd, deferrable=False)
         verify_directory()
+
+    def confine(self) -> None:
+        """Take on the standard streams, user, capabilities and filter of the plan, where nothing else is to come."""
+        self._take_on()
+        self.close_door()
 
     def find(self) -> None:
         """Find the program, as the user it will run as.
@@ -67,6 +81,7 @@ class Finisher:
             OSError: There is none, or it can't be executed.
         """
         self.stage = STAGE_FIND
+        assert self._ours is not None  # noqa: S101 - who runs nothing finds nothing
         self._found = program.find(self._process, self._ours)
 
     def close_door(self) -> None:
@@ -92,6 +107,13 @@ class Finisher:
             self._filter()
         self.stage = STAGE_EXEC
         program.run(self._found, self._process)
+
+    def _take_on(self) -> None:
+        self.stage = STAGE_STDIO
+        if self._stdio is not None:
+            self._connect(self._stdio)
+        self.stage = STAGE_CREDENTIALS
+        self._change_user()
 
     def _filter(self) -> None:
         self.stage = STAGE_SECCOMP

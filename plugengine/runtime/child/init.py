@@ -75,7 +75,7 @@ def become_init(
         stage = STAGE_FORK
         terminal, builder = builder.terminal, None
         if process.init:
-            _fork_command(process)
+            _fork_command(process, stdio, terminal)
         finisher = Finisher(process, stdio, terminal, ours)
         finisher.settle()
         finisher.find()
@@ -92,10 +92,10 @@ def become_init(
     os._exit(exit_code(stage, failure))
 
 
-def _fork_command(process: ProcessPlan) -> None:
-    """Become the command's process; the one we were stays behind as init."""
+def _fork_command(process: ProcessPlan, stdio: tuple[int, int, int] | None, terminal: int) -> None:
+    """Become the command's process; the one we were stays as init."""
     reaper.block_signals()
     pid, _pidfd = kernel_process.clone3(0, pidfd=False)
     if pid:
-        reaper.reap(pid, process)
+        reaper.reap(pid, process, stdio, terminal)
     start.protect()

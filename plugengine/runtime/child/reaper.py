@@ -6,13 +6,17 @@ import os
 import signal
 from typing import Final, NoReturn
 
+import msgspec
+
 from plugengine.kernel import credentials
 from plugengine.kernel.libc import MACHINE
 from plugengine.runtime.child import native, start
+from plugengine.runtime.child.finish import Finisher
 from plugengine.runtime.guest.process import ProcessPlan
 
 _CAP_KILL: Final = 1 << 5
 _SIGNALLED: Final = 128
+_STREAMS: Final = (0, 1, 2)
 _NAME: Final = b"init"
 _PROGRAM: Final = native.elf(MACHINE)
 
@@ -25,23 +29,18 @@ def block_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
 
 
-def reap(command: int, process: ProcessPlan) -> NoReturn:
+def reap(command: int, process: ProcessPlan, stdio: tuple[int, int, int] | None, terminal: int) -> NoReturn:
     """Serve as init until `command` (a pid) ends, then exit with its code; the kernel kills what is left.
 
-    It may signal processes of any user and nothing else, and is bound by the filter of the command: a container that
-    may trace processes gains nothing by taking it over.
+    It is of the command's user, holds the command's streams, so that /proc/1/fd/1 is the container's output for whoever
+    may look, and is bound by the command's filter. Of the capabilities it has at most CAP_KILL, to signal processes of
+    any user: a container that may trace processes gains nothing by taking it over.
     """
     os.setsid()
     credentials.set_child_subreaper(enabled=True)  # without a pid namespace of our own nobody else would reap here
-    for capability in range(process.last_capability + 1):
-        if 1 << capability != _CAP_KILL:
-            credentials.capbset_drop(capability)
-    if process.no_new_privs:
-        credentials.set_no_new_privs()
-    if process.seccomp is not None:
-        credentials.seccomp_set_filter(process.seccomp)
     # For user 0 execve(2) gives what the bounding set holds: the same again.
-    credentials.capset(_CAP_KILL, _CAP_KILL, 0)
+    ours = msgspec.structs.replace(process, capabilities=process.capabilities & _CAP_KILL)
+    Finisher(ours, stdio, terminal).confine()
     start.protect()
     _become_native(command)
     _serve(command)
@@ -56,15 +55,14 @@ def _become_native(command: int) -> None:
         return
     try:
         fd = native.open_init(_PROGRAM)
-        start.close_all_but((fd,))
+        start.close_all_but((*_STREAMS, fd))
         os.execve(fd, (_NAME, b"%d" % command), {})  # noqa: S606
     except OSError:
         pass
 
 
 def _serve(command: int) -> NoReturn:
-    # Whoever waits for the end of the command's output must not wait for ours.
-    start.close_all_but(())
+    start.close_all_but(_STREAMS)
     credentials.set_name(_NAME)
     awaited = signal.valid_signals()
     while True:

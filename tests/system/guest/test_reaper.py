@@ -68,25 +68,35 @@ def test_everything_ends_with_the_command(monitor: Monitor) -> None:
     assert time.monotonic() - started < 30
 
 
-def test_init_holds_no_descriptor_and_no_capability_but_kill(monitor: Monitor) -> None:
-    def run() -> tuple[list[str], str]:
-        container = Container(monitor.rootfs.request("/bin/sh", "-c", "echo ready; exec sleep 100", init=True))
+@pytest.mark.parametrize(("user", "capabilities"), [("root", 1 << 5), ("alice", 0)])
+def test_init_holds_the_streams_of_the_command_and_no_capability_but_kill(
+    monitor: Monitor, user: str, capabilities: int
+) -> None:
+    def run() -> tuple[dict[str, str], dict[str, str], str]:
+        script = "echo ready; exec sleep 100"
+        container = Container(monitor.rootfs.request("/bin/sh", "-c", script, init=True, user=user))
         container.start()
         while "ready" not in container.output():
             time.sleep(0.01)
-        with open(f"/proc/{container.pid}/status") as stream:
-            effective = next(line.split()[1] for line in stream if line.startswith("CapEff"))
         deadline = time.monotonic() + 5
         # The command may be ready before its init has become one.
-        while (descriptors := os.listdir(f"/proc/{container.pid}/fd")) and time.monotonic() < deadline:
+        while len(os.listdir(f"/proc/{container.pid}/fd")) > 3 and time.monotonic() < deadline:
             time.sleep(0.01)
+        with open(f"/proc/{container.pid}/status") as stream:
+            effective = next(line.split()[1] for line in stream if line.startswith("CapEff"))
+        (command,) = Path(f"/proc/{container.pid}/task/{container.pid}/children").read_text().split()
+        held, theirs = (
+            {name: os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")}
+            for pid in (container.pid, command)
+        )
         container.kill()
         container.finish()
-        return descriptors, effective
+        return held, theirs, effective
 
-    descriptors, effective = monitor(run)
-    assert descriptors == []
-    assert int(effective, 16) == 1 << 5
+    held, theirs, effective = monitor(run)
+    assert sorted(held) == ["0", "1", "2"]
+    assert held == theirs
+    assert int(effective, 16) == capabilities
 
 
 def test_cve_2019_5736_the_engine_cannot_be_reached_through_init(monitor: Monitor) -> None:
