@@ -15,6 +15,7 @@ from plugengine.model import HostPath
 
 PARTIAL_BYTES: Final = 16 << 10  # a longer line is logged in pieces without a newline, as docker does
 _FOLLOW_S: Final = 0.05
+_LONGEST_CHARACTER: Final = 4  # bytes
 
 
 class LogLine(Struct, frozen=True):
@@ -43,15 +44,12 @@ class LogWriter:
 
     def write(self, stream: str, data: bytes) -> None:
         """Log what the container wrote; incomplete lines wait for their end."""
-        pending = self._partial[stream] + data
-        lines = pending.split(b"\n")
-        rest = lines.pop()
-        out = [self._line(stream, line + b"\n") for line in lines]
-        while len(rest) >= PARTIAL_BYTES:
-            out.append(self._line(stream, rest[:PARTIAL_BYTES]))
-            rest = rest[PARTIAL_BYTES:]
-        self._partial[stream] = rest
-        self._append(b"".join(out))
+        *lines, rest = (self._partial[stream] + data).split(b"\n")
+        pieces: list[bytes] = []
+        for line in lines:
+            pieces += _pieces(line + b"\n")
+        *more, self._partial[stream] = _pieces(rest)
+        self._append(b"".join(self._line(stream, piece) for piece in (*pieces, *more)))
 
     def close(self) -> None:
         """Log what is left and close the file."""
@@ -70,6 +68,20 @@ class LogWriter:
                 data = data[os.write(self._fd, data) :]
         except OSError:
             return
+
+
+def _pieces(line: bytes) -> list[bytes]:
+    """Cut a line into pieces of at most PARTIAL_BYTES, between characters where it is UTF-8; the last may be empty."""
+    found: list[bytes] = []
+    while len(line) > PARTIAL_BYTES:
+        end = PARTIAL_BYTES
+        while end > PARTIAL_BYTES - _LONGEST_CHARACTER and line[end] & 0b1100_0000 == 0b1000_0000:  # see utf-8(7)
+            end -= 1
+        if end == PARTIAL_BYTES - _LONGEST_CHARACTER:
+            end = PARTIAL_BYTES  # not UTF-8
+        found.append(line[:end])
+        line = line[end:]
+    return [*found, line]
 
 
 def read_lines(path: HostPath, *, tail: int | None = None) -> Iterator[LogLine]:
