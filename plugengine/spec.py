@@ -94,7 +94,7 @@ class ContainerSpec(Struct, frozen=True, kw_only=True):
     command: tuple[str, ...] = ()
     entrypoint: tuple[str, ...] | None = None  # None: the image's; ("",): none; see `command_line`
     name: str | None = None  # None: one is invented
-    env: tuple[str, ...] = ()  # KEY=value, already resolved
+    env: tuple[str, ...] = ()  # KEY=value; KEY alone takes the image's variable away
     working_dir: GuestPath | None = None
     user: str | None = None  # name|uid[:group|gid]
     groups: tuple[str, ...] = ()  # --group-add
@@ -176,6 +176,12 @@ def required_argv(spec: ContainerSpec, config: ImageConfig) -> tuple[str, ...]:
     if not argv:
         raise UsageError(f"run {spec.image}: no command given, and the image has none")
     return argv
+
+
+def variables(spec: ContainerSpec, config: ImageConfig) -> tuple[str, ...]:
+    """Return the variables of a container: the caller's, then those of the image they do not replace or take away."""
+    given = {pair.partition("=")[0] for pair in spec.env}
+    return (*spec.env, *(pair for pair in config.env if pair.partition("=")[0] not in given))
 
 
 class ExecSpec(Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from typing import Any, Final
 from plugengine.model import Attachment, DeviceRate, Port, encode
 from plugengine.objects import Connection, Container, MountPoint
 from plugengine.security import paths
-from plugengine.spec import Device, Rlimit, command_line
+from plugengine.spec import Device, Rlimit, command_line, variables
 
 NEVER: Final = "0001-01-01T00:00:00Z"
 LOCAL: Final = "local"
@@ -118,7 +118,7 @@ def _config(found: Container) -> dict[str, Any]:
         "Tty": spec.tty,
         "OpenStdin": spec.interactive,
         "StdinOnce": False,
-        "Env": [*config.env, *spec.env],
+        "Env": list(variables(spec, config)),
         "Cmd": list(command.cmd) or None,
         "Image": found.image_name,
         "Volumes": {path: {} for path in config.volumes} or None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -109,6 +110,20 @@ def test_what_runs_is_told_alike_by_ps_inspect_and_the_kernel(pe: Pe, build: Bui
     (found,) = json.loads(pe("inspect", name, check=True).stdout)
     assert (found["Path"], found["Args"]) == ("sleep", ["1000"])
     assert (found["Config"]["Entrypoint"], found["Config"]["Cmd"]) == (["sleep"], ["1000"])
+
+
+def test_a_name_the_caller_does_not_have_takes_the_image_s_variable_away(pe: Pe, build: Build) -> None:
+    image = build({"Env": ["COLOUR=green", "SIZE=1"], "Cmd": ["env"]})
+    assert "COLOUR" not in os.environ
+    seen = pe(*RUN, "-e", "COLOUR", image, check=True).stdout.splitlines()
+    assert "SIZE=1" in seen
+    assert not any(line.startswith("COLOUR") for line in seen)
+    pe("create", "--net", "none", "--name", "kept", "-e", "COLOUR", "-e", "A=b", image, check=True)
+    try:
+        (found,) = json.loads(pe("inspect", "kept", check=True).stdout)
+        assert found["Config"]["Env"] == ["COLOUR", "A=b", "SIZE=1"]
+    finally:
+        pe("rm", "kept", check=True)
 
 
 def test_environment_directory_and_user_of_the_image_hold(pe: Pe, build: Build) -> None:

@@ -13,8 +13,8 @@ def resolve_env(values: Iterable[str], files: Iterable[tuple[str, str]], environ
     """Return NAME=value of `--env-file` and `-e`; a later one of the same name wins, files come first.
 
     Args:
-        values: Of `-e`; NAME alone takes the caller's variable, and is left out when there is none.
-        files: Path and text of each `--env-file`.
+        values: Of `-e`; NAME alone takes the caller's variable, and takes the image's away when there is none.
+        files: Path and text of each `--env-file`; there NAME alone means nothing when there is none, as with docker.
         environ: The caller's variables.
 
     Raises:
@@ -22,21 +22,23 @@ def resolve_env(values: Iterable[str], files: Iterable[tuple[str, str]], environ
     """
     found: dict[str, str] = {}
     for path, text in files:
-        found.update(_resolve(_lines("--env-file", path, text), environ))
+        pairs = _resolve(_lines("--env-file", path, text), environ)
+        found.update((name, pair) for name, pair in pairs if pair != name)
     for value in values:
         if not value or value.startswith("="):
             raise FlagError("--env", value, "a variable needs a name", example="LANG=C.UTF-8")
     found.update(_resolve(values, environ))
-    return tuple(f"{name}={value}" for name, value in found.items())
+    return tuple(found.values())
 
 
 def _resolve(values: Iterable[str], environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield names and pairs; the pair of a name without a value is the name."""
     for pair in values:
-        name, equals, value = pair.partition("=")
-        if equals:
-            yield name, value
-        elif name in environ:
-            yield name, environ[name]
+        name, equals, _value = pair.partition("=")
+        if not equals and name in environ:
+            yield name, f"{name}={environ[name]}"
+        else:
+            yield name, pair
 
 
 def _lines(flag: str, path: str, text: str) -> Iterator[str]:
@@ -94,7 +96,7 @@ def read_text(flag: str, path: str) -> str:
         FlagError: It cannot be read, or is not UTF-8.
     """
     try:
-        with open(path, encoding="utf-8") as stream:
+        with open(path, encoding="utf-8", newline="") as stream:
             return stream.read()
     except OSError as exc:
         raise FlagError(flag, path, str(exc.strerror).lower()) from exc

@@ -17,7 +17,7 @@ from plugengine.runtime.accounts import Accounts, Identity, resolve
 from plugengine.runtime.guest.environment import environment, working_directory
 from plugengine.runtime.guest.rlimits import Planned, current_hard_limits, may_raise_limits, plan_rlimits
 from plugengine.security import capabilities
-from plugengine.spec import ContainerSpec, ExecSpec, ImageConfig, Rlimit, required_argv
+from plugengine.spec import ContainerSpec, ExecSpec, ImageConfig, Rlimit, required_argv, variables
 
 _UMASK: Final = 0o022
 _CAP_SYS_PTRACE: Final = 1 << 19
@@ -82,7 +82,7 @@ def plan_process(request: ProcessRequest) -> ProcessPlan:
     return _plan(
         request,
         argv=required_argv(spec, config),
-        layers=(config.env, spec.env),
+        layers=(variables(spec, config),),
         identity=resolve(spec.user or config.user, request.accounts, add_groups=spec.groups),
         cwd=working_directory(spec, config),
         bits=capability_set(spec),
@@ -106,7 +106,7 @@ def plan_exec(request: ProcessRequest, exec_spec: ExecSpec) -> ProcessPlan:
     return _plan(
         request,
         argv=exec_spec.command,
-        layers=(config.env, spec.env, exec_spec.env),
+        layers=(variables(spec, config), exec_spec.env),
         identity=resolve(exec_spec.user or spec.user or config.user, request.accounts, add_groups=spec.groups),
         cwd=working_directory(inside, config),
         bits=bits,

@@ -17,7 +17,8 @@ HERE = {"HOME": "/root", "LANG": "C"}
         pytest.param(["A="], ("A=",), id="empty value"),
         pytest.param(["A=b=c"], ("A=b=c",), id="equals sign in the value"),
         pytest.param(["HOME"], ("HOME=/root",), id="the caller's"),
-        pytest.param(["NOWHERE"], (), id="the caller has none"),
+        pytest.param(["NOWHERE"], ("NOWHERE",), id="the caller has none"),
+        pytest.param(["NOWHERE=1", "NOWHERE"], ("NOWHERE",), id="the last one takes away"),
         pytest.param(["A=1", "A=2"], ("A=2",), id="the last one wins"),
         pytest.param(["A= b "], ("A= b ",), id="blanks are the value's"),
     ],
@@ -38,10 +39,17 @@ def test_variables(values: list[str], resolved: tuple[str, ...]) -> None:
         pytest.param("A=b\r\nC=d\r\n", ("A=b", "C=d"), id="lines of DOS"),
         pytest.param("\ufeffA=b\n", ("A=b",), id="byte order mark"),
         pytest.param("A=b\x0bc\n", ("A=b\x0bc",), id="only newlines end lines"),
+        pytest.param("A=b\rPATH\n", ("A=b\rPATH",), id="a carriage return alone ends no line"),
     ],
 )
 def test_files_of_variables(text: str, resolved: tuple[str, ...]) -> None:
     assert resolve_env([], [("file", text)], HERE) == resolved
+
+
+def test_a_file_is_read_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "vars").write_bytes(b"A=b\rPATH\r\nB=c\n")
+    text = read_text("--env-file", str(tmp_path / "vars"))
+    assert resolve_env([], [("vars", text)], {"PATH": "/of/the/host"}) == ("A=b\rPATH", "B=c")
 
 
 def test_the_command_line_wins_over_a_file() -> None:
