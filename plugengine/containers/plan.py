@@ -23,6 +23,7 @@ from plugengine.containers.steps import (
 )
 from plugengine.containers.storage_steps import FillVolumesStep, ShiftOwnersStep, rootfs_steps
 from plugengine.errors import ConflictError, UsageError
+from plugengine.images.ports import expand
 from plugengine.model import (
     Capability,
     CgroupRequest,
@@ -214,12 +215,16 @@ class _Planner:
             return self._spec.ports
         published = {(port.guest_port, port.protocol) for port in self._spec.ports}
         extra: list[Port] = []
-        for exposed in self._config.exposed_ports:
-            number, _, protocol = exposed.partition("/")
-            if not number.isdecimal():
-                raise UsageError(f"image {self._row.image_name}: exposed port {exposed} is not a number")
-            if (int(number), protocol or "tcp") not in published:
-                extra.append(Port(host_ip="", host_port=0, guest_port=int(number), protocol=protocol or "tcp"))
+        for text in self._config.exposed_ports:
+            try:
+                exposed = expand(text)
+            except ValueError as exc:
+                raise UsageError(f"image {self._row.image_name}: exposed port {text!r}: {exc}") from exc
+            extra += [
+                Port(host_ip="", host_port=0, guest_port=number, protocol=protocol)
+                for number, protocol in exposed
+                if (number, protocol) not in published
+            ]
         return (*self._spec.ports, *extra)
 
     # --- the inside ------------------------------------------------------------------------------------------

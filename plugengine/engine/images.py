@@ -33,8 +33,23 @@ class Images:
         changes: Iterable[str] = (),
         progress: Callable[[str, int, int | None], None] | None = None,
     ) -> Image:
-        """Make a one-layer image from the tar of a root filesystem."""
-        return self._site.images.import_rootfs(source, name, changes=tuple(changes), progress=progress)
+        """Make a one-layer image from the tar of a root filesystem.
+
+        Args:
+            source: A path, or a binary file, which may be a pipe; gzip, zstd, bzip2, xz or plain.
+            name: What to call it, None for nothing.
+            changes: Instructions of a Dockerfile that set the config, such as 'CMD ["sh"]'.
+            progress: Called with what is worked on, bytes done and bytes in all (None: not known).
+
+        Raises:
+            UsageError: A change or the name is not understood.
+            ImageError: The tar is damaged or hostile.
+        """
+        from plugengine.build.config import parse_changes
+        from plugengine.runtime.guest.environment import DEFAULT_PATH
+
+        config = parse_changes(tuple(changes), {"Env": [f"PATH={DEFAULT_PATH}"]})
+        return self._site.images.import_rootfs(source, name, config=config, progress=progress)
 
     def list(self) -> builtins.list[Image]:
         """Return the images of the store, the newest first."""

@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import os
-import shlex
 import stat
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
-from msgspec import DecodeError
-from msgspec.json import decode
-
 from plugengine.errors import ImageError, NotFoundError, UsageError
 from plugengine.images.building import add_image, timestamp
-from plugengine.images.config import make_config
+from plugengine.images.config import make_config, parse_config
 from plugengine.images.layers.apply import unpack
 from plugengine.images.tar.compression import Measured
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any, BinaryIO
 
     from plugengine.images.store import ImageStore, Progress
     from plugengine.spec import Image
-
-_LISTS = {"CMD": "Cmd", "ENTRYPOINT": "Entrypoint"}
-_STRINGS = {"USER": "User", "WORKDIR": "WorkingDir", "STOPSIGNAL": "StopSignal"}
-_SETS = {"EXPOSE": "ExposedPorts", "VOLUME": "Volumes"}
-_INSTRUCTIONS = (*_LISTS, *_STRINGS, *_SETS, "ENV", "LABEL")
-_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def import_rootfs(
@@ -37,12 +27,11 @@ def import_rootfs(
     source: str | BinaryIO,
     name: str | None,
     *,
-    changes: Sequence[str] = (),
+    config: Mapping[str, Any],
     progress: Progress | None = None,
 ) -> Image:
     """See `ImageStore.import_rootfs`."""
     full_name = store.checked_name(name) if name else None
-    config = parse_changes(changes)
     what = name_of(source)
     with opened(source) as stream, store.files.scratch() as work:
         layer = work.directory("layer")
@@ -55,6 +44,7 @@ def import_rootfs(
     content = make_config(
         diff_ids=[done.diff_id], created=timestamp(time.time_ns()), created_by=f"pe import {what}", config=config
     )
+    parse_config(content, "image to be made")
     names = [full_name] if full_name else []
     return add_image(store, content, done, names)
 
@@ -106,63 +96,3 @@ def reporter(progress: Progress | None, what: str, total: int | None) -> Callabl
         progress(what, done, total)
 
     return report
-
-
-def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
-    """Return the config object that Dockerfile instructions make; see `docker import --change`.
-
-    Raises:
-        UsageError: An instruction is not understood.
-    """
-    config: dict[str, Any] = {"Env": [_PATH]}
-    for change in changes:
-        word, _, rest = change.strip().partition(" ")
-        instruction, argument = word.upper(), rest.strip()
-        if instruction not in _INSTRUCTIONS or not argument:
-            raise UsageError(f"change {change!r}: not one of {', '.join(_INSTRUCTIONS)} with a value")
-        if instruction in _LISTS:
-            config[_LISTS[instruction]] = _command(argument)
-        elif instruction in _STRINGS:
-            config[_STRINGS[instruction]] = argument
-        elif instruction in _SETS:
-            config.setdefault(_SETS[instruction], {}).update({one: {} for one in _members(instruction, argument)})
-        else:
-            _set_pairs(config, instruction, argument, change)
-    return config
-
-
-def _command(argument: str) -> list[str]:
-    words = _json_strings(argument)
-    return words if words is not None else ["/bin/sh", "-c", argument]
-
-
-def _json_strings(argument: str) -> list[str] | None:
-    """Return a JSON list of strings, None when the argument is none."""
-    try:
-        words = decode(argument)
-    except DecodeError:
-        return None
-    return words if isinstance(words, list) and all(isinstance(word, str) for word in words) else None
-
-
-def _members(instruction: str, argument: str) -> list[str]:
-    words = _json_strings(argument) or argument.split()
-    return [word if instruction != "EXPOSE" or "/" in word else f"{word}/tcp" for word in words]
-
-
-def _set_pairs(config: dict[str, Any], instruction: str, argument: str, change: str) -> None:
-    """ENV and LABEL: `key=value …`, or `key value` for one."""
-    try:
-        words = shlex.split(argument)
-    except ValueError as exc:
-        raise UsageError(f"change {change!r}: {exc}") from exc
-    if "=" not in words[0]:
-        words = [f"{words[0]}={' '.join(words[1:])}"]
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or not key:
-            raise UsageError(f"change {change!r}: {word!r} is not key=value")
-        if instruction == "LABEL":
-            config.setdefault("Labels", {})[key] = value
-        else:
-            config["Env"] = [entry for entry in config["Env"] if not entry.startswith(f"{key}=")] + [word]

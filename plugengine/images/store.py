@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from plugengine.errors import NotFoundError, PlugengineError, UsageError
@@ -107,20 +108,25 @@ class ImageStore:
             return archive.load(self, source, progress=progress)
 
     def import_rootfs(
-        self, source: str | BinaryIO, name: str | None, *, changes: Sequence[str] = (), progress: Progress | None = None
+        self,
+        source: str | BinaryIO,
+        name: str | None,
+        *,
+        config: Mapping[str, Any] = MappingProxyType({}),
+        progress: Progress | None = None,
     ) -> Image:
         """Make an image with one layer out of a tar of a root filesystem.
 
         Args:
             source: A path, or a binary file, which may be a pipe; gzip, zstd, bzip2, xz or plain.
             name: What to call it, None for nothing.
-            changes: Instructions of a Dockerfile that set the config, e.g. 'CMD ["sh"]'.
+            config: The `config` object of the image's config.
             progress: Called as the work goes on.
         """
         from plugengine.images import rootfs
 
         with self.adding("import image"):
-            return rootfs.import_rootfs(self, source, name, changes=changes, progress=progress)
+            return rootfs.import_rootfs(self, source, name, config=config, progress=progress)
 
     def add_built(
         self,

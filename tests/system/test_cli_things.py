@@ -41,6 +41,15 @@ def test_a_root_filesystem_is_imported_tagged_shown_and_removed(pe: Pe, tmp_path
     assert image.removeprefix("sha256:")[:12] in pe("images", "-q", "other", check=True).stdout
     assert pe("images", "--format", "{{.Repository}}:{{.Tag}}", "oth*", check=True).stdout == "other:latest\n"
     assert json.loads(pe("image", "inspect", "other", check=True).stdout)[0]["Config"]["Cmd"] == ["cat", "/etc/motd"]
+    changes = ("-c", "WORKDIR /x", "-c", "WORKDIR y", "-c", "EXPOSE 9000-9001", "-c", "ENV A=1", "-c", "ENV B=${A}2")
+    pe("import", *changes, str(tmp_path / "root.tar"), "small:three", check=True)
+    config = json.loads(pe("image", "inspect", "small:three", check=True).stdout)[0]["Config"]
+    assert (config["WorkingDir"], config["Env"][1:]) == ("/x/y", ["A=1", "B=12"])
+    assert config["ExposedPorts"] == {"9000/tcp": {}, "9001/tcp": {}}
+    refused = pe("import", "-c", "RUN true", str(tmp_path / "root.tar"), "small:four")
+    assert refused.returncode == 125
+    assert refused.stderr.startswith("pe: change 'RUN true': not one of CMD, ")
+    pe("rmi", "small:three", check=True)
     removed = pe("rmi", "small:one", "nothing", "small:two", "other")
     assert removed.returncode == 1
     assert "Untagged: small:one" in removed.stdout

@@ -173,9 +173,9 @@ def test_labels_of_image_and_caller_are_joined(pe: Pe, build: Build, start: Star
 
 
 def test_exposed_ports_are_published_with_capital_p(pe: Pe, build: Build, start: Start) -> None:
-    name = start("-P", build({"ExposedPorts": {"80/tcp": {}, "53/udp": {}}}), "sleep", "1000")
+    name = start("-P", build({"ExposedPorts": {"80/tcp": {}, "53/udp": {}, "9000-9001": {}}}), "sleep", "1000")
     lines = pe("port", name, check=True).stdout.splitlines()
-    assert sorted(line.split(" -> ")[0] for line in lines) == ["53/udp", "80/tcp"]
+    assert sorted(line.split(" -> ")[0] for line in lines) == ["53/udp", "80/tcp", "9000/tcp", "9001/tcp"]
     pe("rm", "-f", name, check=True)
 
 

@@ -27,6 +27,7 @@ FLOORS = (
     ("cli",),
     ("api", "bench", "scaffold"),
     ("engine", "testing"),
+    ("build",),
     ("operations",),
     ("monitor",),
     ("containers",),

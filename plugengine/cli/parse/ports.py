@@ -51,8 +51,12 @@ def parse_publish(flag: str, text: str) -> tuple[Port, ...]:
 
 def parse_expose(flag: str, text: str) -> tuple[tuple[int, str], ...]:
     """Return the (port, protocol) pairs of "80", "80-90/udp"."""
-    rest, protocol = _split_protocol(flag, text)
-    return tuple((number, protocol) for number in _parse_range(flag, text, rest, "port"))
+    from plugengine.images.ports import expand
+
+    try:
+        return expand(text)
+    except ValueError as exc:
+        raise FlagError(flag, text, str(exc), example="80-90/udp") from exc
 
 
 def with_exposed(ports: Iterable[Port], exposed: Iterable[tuple[int, str]]) -> Iterator[Port]:

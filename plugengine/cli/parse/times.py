@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from plugengine.build.durations import SECOND_NS, parse_duration
 from plugengine.cli.parse.errors import FlagError
 
-SECOND_NS: Final = 1_000_000_000
-_UNITS: Final = {"h": 3600 * SECOND_NS, "m": 60 * SECOND_NS, "s": SECOND_NS, "ms": 1_000_000}
 _EXAMPLE: Final = "10m"
 
 
@@ -27,24 +26,6 @@ def parse_moment(flag: str, text: str, *, now_ns: int) -> int:
     if moment is None:
         raise FlagError(flag, text, "not a date, a Unix time or a duration", example=_EXAMPLE)
     return moment
-
-
-def parse_duration(text: str) -> int | None:
-    """Return the nanoseconds of "1h30m", "10s" or "1.5h"; None when it is no duration."""
-    total, number, rest = 0, "", text
-    while rest:
-        character, rest = rest[0], rest[1:]
-        if character.isascii() and (character.isdigit() or character == "."):
-            number += character
-            continue
-        unit = "ms" if character == "m" and rest.startswith("s") else character
-        if unit == "ms":
-            rest = rest[1:]
-        if unit not in _UNITS or number.strip(".") == "" or number.count(".") > 1:
-            return None
-        total += int(float(number) * _UNITS[unit])
-        number = ""
-    return None if number or not text else total
 
 
 def parse_date(text: str) -> int | None:

@@ -71,7 +71,7 @@ def test_a_whole_id_is_never_looked_for_among_the_names(store: ImageStore, row: 
 
 def test_a_beginning_that_fits_several_images_is_refused_with_longer_ones(store: ImageStore) -> None:
     for number in range(40):
-        store.import_rootfs(io.BytesIO(ROOTFS), f"x:{number}", changes=[f"LABEL n={number}"])
+        store.import_rootfs(io.BytesIO(ROOTFS), f"x:{number}", config={"Labels": {"n": str(number)}})
     first = [image.id[7] for image in store.list()]
     twice = next(digit for digit in first if first.count(digit) > 1)
     with pytest.raises(UsageError, match=f"image {twice}: fits {first.count(twice)} images") as caught:
@@ -233,7 +233,7 @@ PACKED = {
 def test_a_root_filesystem_becomes_an_image(store: ImageStore, tmp_path: Path, kind: str) -> None:
     pack: Any = PACKED[kind]
     (tmp_path / "rootfs").write_bytes(pack(ROOTFS))
-    image = store.import_rootfs(str(tmp_path / "rootfs"), "debian:mine", changes=['CMD ["/bin/sh"]', "ENV A=b"])
+    image = store.import_rootfs(str(tmp_path / "rootfs"), "debian:mine", config={"Cmd": ["/bin/sh"], "Env": ["A=b"]})
     assert (image.names, image.diff_ids) == (("debian:mine",), (a.digest(ROOTFS),))
     assert image.config.cmd == ("/bin/sh",)
     assert image.config.env[-1] == "A=b"

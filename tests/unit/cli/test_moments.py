@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plugengine.build.durations import parse_duration
 from plugengine.cli.parse.errors import FlagError
-from plugengine.cli.parse.times import parse_date, parse_duration, parse_moment
+from plugengine.cli.parse.times import parse_date, parse_moment
 from plugengine.streams.logs import timestamp
 
 SECOND = 1_000_000_000

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from plugengine.errors import ImageError, UsageError
+from plugengine.errors import ImageError
 from plugengine.images.config import image_config, machine_architecture, make_config, parse_config
 from plugengine.images.manifest import (
     DOCKER_MANIFEST,
@@ -21,7 +21,6 @@ from plugengine.images.manifest import (
     parse_index,
     parse_manifest,
 )
-from plugengine.images.rootfs import parse_changes
 
 DIGEST = "sha256:" + "a" * 64
 LAYER = {"mediaType": OCI_LAYER, "digest": DIGEST, "size": 3}
@@ -197,23 +196,3 @@ def test_a_lone_manifest_without_a_platform_is_taken_and_attestations_do_not_cou
 def test_an_image_for_other_machines_only_is_refused_naming_them() -> None:
     with pytest.raises(ImageError, match=f"no image for linux/{machine_architecture()}, only linux/s390y, plan9/mips"):
         choose_platform([platform("s390y"), platform("mips", "plan9")], "i")
-
-
-def test_changes_set_the_config_as_a_dockerfile_does() -> None:
-    config = parse_changes(
-        [
-            'CMD ["sh", "-c", "x"]', "entrypoint run me", "ENV A=1 B='two words'", "ENV A 3", "EXPOSE 80 53/udp",
-            'VOLUME ["/data"]', "USER nobody", "WORKDIR /w", "LABEL k=v", "STOPSIGNAL SIGINT",
-        ]
-    )  # fmt: skip
-    assert (config["Cmd"], config["Entrypoint"]) == (["sh", "-c", "x"], ["/bin/sh", "-c", "run me"])
-    assert config["Env"][1:] == ["B=two words", "A=3"]
-    assert (config["ExposedPorts"], config["Volumes"]) == ({"80/tcp": {}, "53/udp": {}}, {"/data": {}})
-    assert (config["User"], config["WorkingDir"], config["StopSignal"]) == ("nobody", "/w", "SIGINT")
-    assert config["Labels"] == {"k": "v"}
-
-
-@pytest.mark.parametrize("change", ["RUN true", "CMD", "", "ENV A=1 B", "ENV 'A", "LABEL =x"])
-def test_a_change_that_is_not_understood_is_refused(change: str) -> None:
-    with pytest.raises(UsageError, match="change"):
-        parse_changes([change])
