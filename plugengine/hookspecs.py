@@ -176,7 +176,10 @@ class NetworkSpec(Protocol):
 
     @hook(runs=CALLER, running=None, optional=True)
     def pe_network_gc(self, host: Host, networks: tuple[Network, ...], valid_ids: frozenset[str]) -> Iterable[str]:
-        """Remove links and rules that belong to no container of `valid_ids` and no network of `networks`."""
+        """Remove links and rules that belong to no container of `valid_ids` and no network of `networks`.
+
+        Only those made for networks of this engine, whose `owner` is `host.root`: others share the host.
+        """
 
 
 class CgroupSpec(Protocol):

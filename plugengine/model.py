@@ -186,6 +186,7 @@ class Network(Struct, frozen=True, kw_only=True):
     gateway: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
     ip_range: str | None = None  # CIDR: the part of the subnet addresses are leased from; None: all of it
+    owner: str = ""  # `Host.root` of the engine; a host may have several, with networks of the same name
 
 
 class Port(Struct, frozen=True, kw_only=True):

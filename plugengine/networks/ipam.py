@@ -62,10 +62,14 @@ def ensure_network(
         if found is not None:
             if found["driver"] != driver:
                 raise ConflictError(f"network {name}: belongs to driver {found['driver']}, not to {driver}")
-            return msgspec.json.decode(found["network"], type=Network)
+            return _network(state, found["network"])
         subnet = _free_subnet(cursor, taken) if wants_addresses else None
         network = Network(
-            name=name, driver=driver, subnet=subnet, gateway=_gateway(subnet) if subnet is not None else None
+            name=name,
+            driver=driver,
+            subnet=subnet,
+            gateway=_gateway(subnet) if subnet is not None else None,
+            owner=state.root,
         )
         text = msgspec.json.encode(network).decode()
         cursor.execute("INSERT INTO networks (name, driver, network) VALUES (?, ?, ?)", (name, driver, text))
@@ -124,14 +128,14 @@ def get_network(state: State, name: str) -> NetworkRow:
         NotFoundError: There is none of that name.
     """
     for row in state.query("SELECT * FROM networks WHERE name = ?", (name,)):
-        return _decode(row)
+        return _decode(state, row)
     names = [row["name"] for row in state.query("SELECT name FROM networks")]
     raise NotFoundError(f"network {name}: no such network", hint=near_miss(name, names))
 
 
 def list_networks(state: State) -> list[NetworkRow]:
     """Return all networks by name."""
-    return [_decode(row) for row in state.query("SELECT * FROM networks ORDER BY name")]
+    return [_decode(state, row) for row in state.query("SELECT * FROM networks ORDER BY name")]
 
 
 def store_record(state: State, name: str, record: Record | None) -> None:
@@ -176,9 +180,13 @@ def _swapped(text: str) -> int:
     return int.from_bytes(int(text, 16).to_bytes(4, sys.byteorder), "big")
 
 
-def _decode(row: sqlite3.Row) -> NetworkRow:
+def _decode(state: State, row: sqlite3.Row) -> NetworkRow:
     record = None if row["record"] is None else msgspec.json.decode(row["record"], type=dict[str, Any])
-    return NetworkRow(network=msgspec.json.decode(row["network"], type=Network), record=record)
+    return NetworkRow(network=_network(state, row["network"]), record=record)
+
+
+def _network(state: State, text: str) -> Network:
+    return msgspec.structs.replace(msgspec.json.decode(text, type=Network), owner=state.root)
 
 
 def _pools() -> Iterator[str]:

@@ -58,7 +58,7 @@ def imagined(site: Site, chosen: DriverChoice, driver: NetworkDriver) -> Network
     """Return the network a container would be connected to, without making it: one that is not there has no subnet."""
     name = chosen.joins
     found = next((each for each in list_all(site, driver.name) if each.name == name), None)
-    return found or Network(name=name, driver=driver.name, subnet=None, gateway=None)
+    return found or Network(name=name, driver=driver.name, subnet=None, gateway=None, owner=site.host.root)
 
 
 def create(
@@ -83,6 +83,7 @@ def create(
         gateway=gateway,
         options=dict(options or {}),
         ip_range=None if ip_range is None else format_cidr(*parse_cidr(ip_range)),
+        owner=site.host.root,
     )
     if Capability.ADDRESSES in driver.info.capabilities:
         network = ipam.complete(site.state, network, host_subnets=ipam.host_subnets())

@@ -13,7 +13,7 @@ from plugengine.errors import ConflictError, DriverError
 from plugengine.kernel import rtnetlink, sysctl
 from plugengine.kernel.links import in_namespace
 from plugengine.kernel.netlink import NETLINK_ROUTE, NetlinkSocket
-from plugengine.model import Attachment, Host, Network, NetworkRequest, NetworkStats, Port, Record
+from plugengine.model import Attachment, Host, HostPath, Network, NetworkRequest, NetworkStats, Port, Record
 from tests.kit.spoiling import Wrong
 
 
@@ -92,6 +92,11 @@ def collects_everything(host: Host, networks: tuple[Network, ...], valid_ids: fr
 
 def collects_nothing(host: Host, networks: tuple[Network, ...], valid_ids: frozenset[str]) -> Any:
     return ()
+
+
+def collects_of_other_engines(host: Host, networks: tuple[Network, ...], valid_ids: frozenset[str]) -> Any:
+    other = replace(host, root=HostPath("/elsewhere/plugengine"))
+    return [*bridge.pe_network_gc(host, networks, valid_ids), *bridge.pe_network_gc(other, networks, valid_ids)]
 
 
 def lets_networks_meet(request: NetworkRequest) -> Attachment:
@@ -228,6 +233,8 @@ WRONG = [
           {"pe_network_gc": collects_everything}),
     Wrong("collects_nothing", bridge, "network.gc.strangers", "after gc: .*left link pe",
           {"pe_network_gc": collects_nothing}),
+    Wrong("collects_of_other_engines", bridge, "network.gc.others", "after gc of another engine: .*took away link pe",
+          {"pe_network_gc": collects_of_other_engines}),
     Wrong("lets_networks_meet", bridge, "network.isolation.networks", "of another network",
           {"pe_network_attach": lets_networks_meet}),
     Wrong("lets_networks_of_a_router_meet", bridge, "network.isolation.router", "of another network",

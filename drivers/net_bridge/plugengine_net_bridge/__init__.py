@@ -100,4 +100,4 @@ def pe_network_gc(host: Host, networks: tuple[Network, ...], valid_ids: frozense
     """Remove what belongs to no container and no network."""
     from plugengine_net_bridge.collect import collect
 
-    return collect(networks, valid_ids)
+    return collect(host.root, networks, valid_ids)

@@ -21,6 +21,7 @@ from plugengine_net_bridge.names import (
     marked_container,
     marked_network,
     network_mark,
+    owner_mark,
     split_owner,
 )
 
@@ -41,7 +42,7 @@ _GONE = frozenset((errno.ENODEV,))
 class Plan:
     """What a network's host side should be; pure."""
 
-    __slots__ = ("bridge", "gateway", "internal", "label", "mac", "mtu", "name", "subnet")
+    __slots__ = ("bridge", "gateway", "internal", "label", "mac", "mtu", "name", "note", "subnet")
 
     def __init__(self, network: Network) -> None:
         self.name = network.name
@@ -61,6 +62,7 @@ class Plan:
         self.mac = parse_mac(mac_of(network.gateway))
         self.mtu = parse_mtu(f"network {network.name}", network.options.get("mtu", str(DEFAULT_MTU)))
         self.internal = _switch(network, "internal")
+        self.note = table.Note(self.subnet.text, owner_mark(network.owner), self.internal)
 
 
 def create(network: Network) -> Record:
@@ -135,8 +137,7 @@ def _ensure_bridge(rtnetlink: NetlinkSocket, plan: Plan, link: Link | None) -> b
 def _ensure_rules(nf: NetlinkSocket, rtnetlink: NetlinkSocket, plan: Plan, host: Interfaces) -> Interfaces:
     """Make the table what it should be; return what the interfaces are once it is."""
     for _ in range(_ATTEMPTS):
-        guard = host.guard(opening=not plan.internal)
-        if not table.ensure(nf, plan.bridge, plan.subnet, internal=plan.internal, guard=guard):
+        if not table.ensure(nf, plan.bridge, plan.note, host.guard(opening=not plan.internal)):
             return host
         host = forwarding.look(rtnetlink)
     raise OSError(errno.EBUSY, "rules or interfaces change faster than they can be read", f"table {table.TABLE}")
@@ -145,7 +146,10 @@ def _ensure_rules(nf: NetlinkSocket, rtnetlink: NetlinkSocket, plan: Plan, host:
 def _is_left_over(rtnetlink: NetlinkSocket, link: Link, plan: Plan) -> bool:
     """Tell whether a bridge is of a network of the same name that had another subnet, and nobody uses it."""
     whose = marked_network(link)
-    if whose is None or whose == plan.label or whose.partition(" ")[0] != plan.name:
+    if whose is None or whose == plan.label:
+        return False
+    words, own = whose.split(), plan.label.split()
+    if (words[0], words[-1]) != (own[0], own[-1]):
         return False
     return not links.in_use(rtnetlink, link, rtnl.find_all(rtnetlink))
 

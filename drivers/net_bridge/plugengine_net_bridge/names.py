@@ -36,8 +36,18 @@ def bridge_name(network: Network) -> str:
 
 
 def label(network: Network) -> str:
-    """Return what tells a network from those of other engines on this host: its name and its subnet."""
-    return f"{network.name} {network.subnet}"
+    """Return what tells a network from all others on this host: its name, its subnet and whose it is."""
+    return f"{network.name} {network.subnet} {owner_mark(network.owner)}"
+
+
+def owner_mark(engine: str) -> str:
+    """Return what marks things as one engine's, by its root directory, which may be long."""
+    return _sum(engine)
+
+
+def owned_by(network_label: str, engine: str) -> bool:
+    """Tell whether a network is one engine's."""
+    return network_label.rpartition(" ")[2] == owner_mark(engine)
 
 
 def veth_name(container_id: str, network_label: str) -> str:

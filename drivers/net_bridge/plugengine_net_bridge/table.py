@@ -7,6 +7,7 @@ back, so any number of processes can work at once.
 from __future__ import annotations
 
 import errno
+from typing import NamedTuple
 
 from plugengine.kernel.netlink import NetlinkSocket
 from plugengine.kernel.rtnetlink import Prefix
@@ -29,17 +30,34 @@ GUARDED = "guarded"  # indexes of interfaces that forward for the networks only;
 # Chains, and how many rules each has; the rules themselves are in rules.py, which only a repair has to import.
 CHAINS = (("raw", 2), ("prerouting", 3), ("output", 2), ("postrouting", 3), ("forward", 7))
 
-_INTERNAL_NOTE = " internal"
 _GONE = frozenset((errno.ENOENT,))
 
 
-def ensure(nf: NetlinkSocket, bridge: str, subnet: Prefix, *, internal: bool, guard: Guard) -> bool:
+class Note(NamedTuple):
+    """What the table remembers of a bridge, as the comment of its element: all that is needed to remove the rest."""
+
+    subnet: str
+    engine: str  # the mark of whose it is
+    internal: bool = False
+
+    @property
+    def text(self) -> str:
+        """Return the comment."""
+        return " ".join((self.subnet, self.engine, *(("internal",) if self.internal else ())))
+
+    @classmethod
+    def parse(cls, text: str) -> Note:
+        """Return what a comment says; somebody may have put the element in again by hand, without one."""
+        words = [*text.split(), "", "", ""]
+        return cls(words[0], words[1], words[2] == "internal")
+
+
+def ensure(nf: NetlinkSocket, bridge: str, note: Note, guard: Guard) -> bool:
     """Make or mend the table, the elements of one network and the guard; quick when all is there.
 
     Returns:
         Whether something was not as it should be.
     """
-    note = subnet.text + (_INTERNAL_NOTE if internal else "")
     if _complete(nf, bridge, note, guard):
         return False
     from plugengine_net_bridge.rules import definition
@@ -59,7 +77,7 @@ def ensure(nf: NetlinkSocket, bridge: str, subnet: Prefix, *, internal: bool, gu
 def forget(nf: NetlinkSocket, bridge: str, subnet: str | None = None) -> None:
     """Remove one network's elements, unless it has another subnet than given."""
     note = _notes(nf).get(bridge)
-    if note is not None and subnet in (None, "", note.removesuffix(_INTERNAL_NOTE)):
+    if note is not None and subnet in (None, "", note.subnet):
         # The one that remembers the others goes last.
         for name, found in reversed(_network_elements(bridge, note).items()):
             nf.execute(*nft.batch([nft.delete_elements(TABLE, name, *found)]), accept=_GONE)
@@ -77,9 +95,9 @@ def remove_when_unused(nf: NetlinkSocket) -> bool:
     return all(answer.error is None or answer.error.errno != errno.EBUSY for answer in answers)
 
 
-def bridges(nf: NetlinkSocket) -> list[str]:
-    """Return the bridges the table knows; none when there is no table."""
-    return list(_notes(nf))
+def bridges(nf: NetlinkSocket) -> dict[str, str]:
+    """Return the bridges the table knows, each with the mark of whose it is; none when there is no table."""
+    return {bridge: note.engine for bridge, note in _notes(nf).items()}
 
 
 def elements(nf: NetlinkSocket, name: str) -> list[tuple[bytes, bytes, str]]:
@@ -91,7 +109,7 @@ def elements(nf: NetlinkSocket, name: str) -> list[tuple[bytes, bytes, str]]:
     return [one for _, body in replies for one in nft.parse_elements(body)]
 
 
-def _complete(nf: NetlinkSocket, bridge: str, note: str, guard: Guard) -> bool:
+def _complete(nf: NetlinkSocket, bridge: str, note: Note, guard: Guard) -> bool:
     questions = [nft.get_chain(TABLE, chain) for chain, _ in CHAINS]
     for name, (first, *_) in _network_elements(bridge, note).items():
         questions.append(nft.get_elements(TABLE, name, first))
@@ -104,7 +122,7 @@ def _complete(nf: NetlinkSocket, bridge: str, note: str, guard: Guard) -> bool:
         if not use or nft.be32(use) != rules:
             return False
     ((_, body),) = answers[len(CHAINS)].replies
-    if [comment for _, _, comment in nft.parse_elements(body)] != [note]:
+    if [comment for _, _, comment in nft.parse_elements(body)] != [note.text]:
         return False
     guarded = _indexes(answers[-1].replies)
     return guard.on <= guarded and not guard.off & guarded
@@ -122,23 +140,23 @@ def _guarded_element(index: int) -> bytes:
     return nft.element(nft.index_key(index))
 
 
-def _notes(nf: NetlinkSocket) -> dict[str, str]:
+def _notes(nf: NetlinkSocket) -> dict[str, Note]:
     """Return what the table remembers of each bridge."""
-    return {_interface(key): comment for key, _, comment in elements(nf, BRIDGES)}
+    return {_interface(key): Note.parse(comment) for key, _, comment in elements(nf, BRIDGES)}
 
 
 def _interface(key: bytes) -> str:
     return key.rstrip(b"\0").decode(errors="replace")
 
 
-def _network_elements(bridge: str, note: str) -> dict[str, list[bytes]]:
+def _network_elements(bridge: str, note: Note) -> dict[str, list[bytes]]:
     """Return the elements of one network by set; the first has a note from which all can be told."""
     key = nft.interface_key(bridge)
-    found = {BRIDGES: [nft.element(key, comment=note)], LINKS: [nft.element(key + key)]}
-    if note:  # someone may have put the element in again by hand
-        subnet = Prefix(note.removesuffix(_INTERNAL_NOTE))
+    found = {BRIDGES: [nft.element(key, comment=note.text)], LINKS: [nft.element(key + key)]}
+    if note.subnet:
+        subnet = Prefix(note.subnet)
         first, behind = subnet.first.to_bytes(4, "big"), (subnet.last + 1).to_bytes(4, "big")
         found[SUBNETS] = [nft.element(first), nft.element(behind, flags=nft.NFT_SET_ELEM_INTERVAL_END)]
-    if note.endswith(_INTERNAL_NOTE):
+    if note.internal:
         found[INTERNAL] = [nft.element(key)]
     return found

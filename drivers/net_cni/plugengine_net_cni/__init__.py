@@ -107,4 +107,4 @@ def pe_network_gc(host: Host, networks: tuple[Network, ...], valid_ids: frozense
     """DEL what belongs to no container, then GC where the plugins have it."""
     from plugengine_net_cni.collect import collect
 
-    return collect(networks, valid_ids)
+    return collect(host.root, networks, valid_ids)

@@ -100,7 +100,7 @@ def attach(request: NetworkRequest) -> Attachment:
         runtime=settings.arguments,
         netns=identity,
     )
-    kept = _begin(connection, network.name, request.ports)
+    kept = _begin(connection, network, request.ports)
     return _add(kept, path, request)
 
 
@@ -203,7 +203,7 @@ def _add_again(
         chosen = wanted if same else ports.choose(wanted, _taken(connection.container_id, network.name))
         runtime = {**connection.runtime, chain.PORTS: ports.mappings(chosen)}
         changed = msgspec.structs.replace(connection, runtime=runtime)
-        kept = ledger.entry(changed, network.name, chosen)
+        kept = ledger.entry(changed, network, chosen)
         if before is not None:  # the container's monitor answers for it, not whoever mends it
             kept = msgspec.structs.replace(kept, owner=before.owner, boot_id=before.boot_id, host=before.host)
         ledger.save(kept)
@@ -227,10 +227,10 @@ def _ask(found: NetworkList, settings: Settings) -> dict[str, Any]:
     return {"list": msgspec.to_builtins(found), "version": version}
 
 
-def _begin(connection: Connection, network: str, wanted: tuple[Port, ...]) -> ledger.Entry:
+def _begin(connection: Connection, network: Network, wanted: tuple[Port, ...]) -> ledger.Entry:
     """Choose the ports, and note what is about to be added."""
     with ledger.locked():
-        chosen = ports.choose(wanted, _taken(connection.container_id, network))
+        chosen = ports.choose(wanted, _taken(connection.container_id, network.name))
         if chosen:
             runtime = {**connection.runtime, chain.PORTS: ports.mappings(chosen)}
             connection = msgspec.structs.replace(connection, runtime=runtime)

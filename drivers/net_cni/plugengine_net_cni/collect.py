@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from plugengine.model import Network
 
 
-def collect(networks: tuple[Network, ...], valid_ids: frozenset[str]) -> list[str]:
-    """DEL abandoned attachments, then GC every network known here; return what was removed, in words.
+def collect(engine: str, networks: tuple[Network, ...], valid_ids: frozenset[str]) -> list[str]:
+    """DEL one engine's abandoned attachments, then GC every network it knows; return what was removed, in words.
 
     Raises:
         DriverError: Something could not be removed; everything else was.
@@ -24,7 +24,8 @@ def collect(networks: tuple[Network, ...], valid_ids: frozenset[str]) -> list[st
     ledger.sweep()
     for kept in ledger.load_all():
         connection = kept.connection
-        # A container of another engine, with other roots, is not in `valid_ids`, but its monitor lives.
+        if kept.engine != engine:
+            continue  # it may not be in `valid_ids`, but is another's to take back
         if connection.container_id in valid_ids or not kept.abandoned():
             continue
         left = take_back(connection)

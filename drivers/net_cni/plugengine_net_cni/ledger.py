@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 from plugengine.kernel import netns
 from plugengine.kernel.process import ProcessId, boot_id, is_alive
-from plugengine.model import Port
+from plugengine.model import Network, Port
 
 from plugengine_net_cni.chain import Connection
 
@@ -27,6 +27,7 @@ class Entry(Struct, frozen=True, kw_only=True):
 
     connection: Connection
     network: str  # the engine's name of it
+    engine: str = ""  # Network.owner
     ports: tuple[Port, ...] = ()
     owner: tuple[int, int] = (0, 0)  # ProcessId
     boot_id: str = ""
@@ -51,12 +52,13 @@ class Entry(Struct, frozen=True, kw_only=True):
         return self.boot_id == boot_id() and tuple(self.host) == _here()
 
 
-def entry(connection: Connection, network: str, ports: tuple[Port, ...]) -> Entry:
+def entry(connection: Connection, network: Network, ports: tuple[Port, ...]) -> Entry:
     """Return an entry this process answers for."""
     me = ProcessId.of(os.getpid())
     return Entry(
         connection=connection,
-        network=network,
+        network=network.name,
+        engine=network.owner,
         ports=ports,
         owner=(me.pid, me.start_time) if me else (0, 0),
         boot_id=boot_id(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import zlib
 
 from plugengine.errors import ConflictError, DriverError, UsageError
 from plugengine.kernel import rtnetlink as rtnl
@@ -156,5 +157,5 @@ def _hint(exc: OSError, name: str) -> str | None:
 
 
 def _label(network: Network) -> str:
-    """Return what tells a network from those of other engines on this host."""
-    return f"{network.name} {network.subnet}"
+    """Return what tells a network from all others on this host: its name, its subnet and whose it is."""
+    return f"{network.name} {network.subnet} {zlib.crc32(network.owner.encode()):08x}"

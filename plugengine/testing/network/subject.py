@@ -127,10 +127,10 @@ class Subject:
 
     # --- what cases ask for --------------------------------------------------------------------------------
 
-    def network(self, name: str = "kit", **options: str) -> Network:
+    def network(self, name: str = "kit", *, owner: str = "", **options: str) -> Network:
         """Return a network with a subnet of its own, if the driver wants one; its host side is not made yet.
 
-        The same name is the same network; options are taken the first time.
+        The same name is the same network; owner and options are taken the first time.
         """
         if name in self.networks and not options:
             return self.networks[name]
@@ -140,7 +140,7 @@ class Subject:
         )
         if name not in self.networks and made.gateway is not None and made.subnet is not None:
             self.world.add_address(made.gateway, int(made.subnet.partition("/")[2]))
-        network = msgspec.structs.replace(made, options={**self.options, **options})
+        network = msgspec.structs.replace(made, options={**self.options, **options}, owner=owner or made.owner)
         self.networks[name] = network
         return network
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 
-from plugengine.model import Capability, Port, encode
+from plugengine.model import Attachment, Capability, Port, decode, encode
 from plugengine.testing.cases import case, expect, expect_equal
 from plugengine.testing.children import in_child
 from plugengine.testing.network.container import Container
@@ -13,6 +13,7 @@ from plugengine.testing.network.net_namespace import talk
 from plugengine.testing.network.subject import Subject, port
 
 _PORT = 8080
+_ELSEWHERE = "/elsewhere/plugengine"  # root of another engine
 
 
 @case("network.detach.clean")
@@ -109,7 +110,7 @@ def gc_removes_what_no_container_owns(subject: Subject) -> None:
     subject.make(network)
     before = traces()
     lost = subject.container(network)
-    in_child(lambda: encode(lost.attach(*_one_port(subject)).attached))  # the monitor of a container, which has ended
+    _attach_and_end(lost, *_one_port(subject))
     made = traces() != before
     lines = _gc(subject, kept)
     subject.expect_unchanged(before, "after gc")
@@ -127,6 +128,21 @@ def gc_keeps_what_is_in_use(subject: Subject) -> None:
         with closing(kept.listen(80)) as server:
             talk(subject.here.connect("127.0.0.1", _PORT), server)
     lost.close()
+
+
+@case("network.gc.others", refused=Capability.HOST_NAMESPACE)
+def gc_leaves_what_other_engines_have(subject: Subject) -> None:
+    """What was made for a network of another engine on this host stays, in use or not, and works; see Network.owner."""
+    theirs, unused = (subject.network(name, owner=_ELSEWHERE) for name in ("kit-theirs", "kit-unused"))
+    running, lost = subject.container(theirs), subject.container()
+    for network in (theirs, unused, lost.network):
+        subject.make(network)
+    _attach_and_end(running, *_one_port(subject))
+    before = traces()
+    _attach_and_end(lost)
+    subject.driver.gc(subject.host, (lost.network,), frozenset())
+    subject.expect_unchanged(before, "after gc of another engine")
+    running.expect_working("after gc of another engine")
 
 
 @case("network.gc.quiet")
@@ -151,6 +167,11 @@ def gc_removes_the_host_side_of_unknown_networks(subject: Subject) -> None:
     subject.make(lost)
     subject.driver.gc(subject.host, (kept,), frozenset())
     subject.expect_unchanged(before, "after gc")
+
+
+def _attach_and_end(container: Container, *ports: Port) -> None:
+    """Attach in a process that ends then, as the monitor of a container whose end nobody noticed."""
+    container.attachment = decode(Attachment, in_child(lambda: encode(container.attach(*ports).attached)))
 
 
 def _one_port(subject: Subject) -> tuple[Port, ...]:

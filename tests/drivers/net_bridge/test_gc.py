@@ -11,6 +11,7 @@ import pytest
 from plugengine.errors import ConflictError
 from plugengine.kernel import rtnetlink as rtnl
 from plugengine.kernel.netlink import NETLINK_ROUTE, NetlinkSocket
+from plugengine.model import HostPath
 from tests.drivers.net_bridge.world import (
     HOST,
     NETWORK,
@@ -22,6 +23,8 @@ from tests.drivers.net_bridge.world import (
     settled,
     talk,
 )
+
+ELSEWHERE = msgspec.structs.replace(HOST, root=HostPath("/elsewhere"))
 
 
 def test_gc_removes_what_no_container_owns_and_nothing_else(world: World) -> None:
@@ -67,12 +70,12 @@ def test_gc_leaves_links_that_other_network_drivers_made(world: World) -> None:
 
 
 def test_engines_with_other_roots_do_not_touch_each_other(world: World) -> None:
-    theirs = msgspec.structs.replace(NETWORK, subnet="10.89.0.0/16", gateway="10.89.0.1")
+    theirs = msgspec.structs.replace(NETWORK, subnet="10.89.0.0/16", gateway="10.89.0.1", owner=ELSEWHERE.root)
     one, two = world.attached(port(8080, 80)), world.attached(port(8081, 80), network=theirs)
     assert set(world.links()) == {"lo", "pe0", "pe-10.89.0.0", link_of(one), link_of(two)}
     links, rules = world.links(), world.ruleset()
     assert list(bridge.pe_network_gc(HOST, (NETWORK,), frozenset((one.id,)))) == []
-    assert list(bridge.pe_network_gc(HOST, (theirs,), frozenset((two.id,)))) == []
+    assert list(bridge.pe_network_gc(ELSEWHERE, (theirs,), frozenset((two.id,)))) == []
     assert (world.links(), world.ruleset()) == (links, rules)
     with pytest.raises(ConflictError, match=two.id):
         world.attached(port(8081, 80))
@@ -80,6 +83,21 @@ def test_engines_with_other_roots_do_not_touch_each_other(world: World) -> None:
         with closing(guest.listen(80)) as server:
             talk(world.host.connect("127.0.0.1", number), server)
             talk(two.connect("10.89.0.1", number), server)
+
+
+def test_gc_leaves_what_other_engines_do_not_use_just_now(world: World) -> None:
+    theirs = msgspec.structs.replace(OTHER, owner=ELSEWHERE.root)
+    guest = world.attached(port(8081, 80), network=theirs)
+    guest.close()
+    assert settled(world, ["lo", "pe-other"])
+    rules = world.ruleset()
+    assert list(bridge.pe_network_gc(HOST, (), frozenset())) == []
+    assert (world.links(), world.ruleset()) == (["lo", "pe-other"], rules)
+    world.host.run("ip", "link", "delete", "pe-other")
+    assert list(bridge.pe_network_gc(HOST, (), frozenset())) == []
+    assert world.ruleset() == rules
+    assert list(bridge.pe_network_gc(ELSEWHERE, (), frozenset()))
+    assert world.ruleset() == ""
 
 
 def test_a_bridge_in_use_by_a_network_of_the_same_name_elsewhere_is_refused(world: World) -> None:

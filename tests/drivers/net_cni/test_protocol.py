@@ -351,11 +351,12 @@ def test_a_plugin_that_is_not_ready_is_shown_before_anything_is_added(world: Wor
 
 def test_collection_takes_back_what_is_abandoned_and_tells_the_plugins_what_is_not(world: World) -> None:
     network = world.network(world.conflist(ONE, TWO, version="1.1.0"))
-    valid, foreign, left = (world.guest(network) for _ in range(3))
+    theirs = msgspec.structs.replace(network, owner="/elsewhere")
+    valid, foreign, left = (world.guest(each) for each in (network, theirs, network))
     for guest in (valid, foreign, left):
         guest.attach()
-    (kept,) = [kept for kept in ledger.load_all() if kept.connection.container_id == left.id]
-    ledger.save(msgspec.structs.replace(kept, owner=(1, 1)))
+    for kept in ledger.load_all():
+        ledger.save(msgspec.structs.replace(kept, owner=(1, 1)))  # nobody answers for it any more
     world.order()
     removed = list(cni.pe_network_gc(HOST, (network,), frozenset({valid.id})))
     assert removed == [f"cni attachment of container {left.id} to net"]
@@ -363,7 +364,7 @@ def test_collection_takes_back_what_is_abandoned_and_tells_the_plugins_what_is_n
     assert [f"{call['command']} {call['plugin']}" for call in calls] == ["DEL two", "DEL one", "GC one", "GC two"]
     assert gc["config"]["cni.dev/valid-attachments"] == [
         {"containerID": valid.id, "ifname": "eth0"},
-        {"containerID": foreign.id, "ifname": "eth0"},  # of an engine whose monitor lives
+        {"containerID": foreign.id, "ifname": "eth0"},  # of another engine
     ]
     world.order()
     assert list(cni.pe_network_gc(HOST, (network,), frozenset({valid.id}))) == []

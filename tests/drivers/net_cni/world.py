@@ -12,7 +12,7 @@ from typing import Any
 import plugengine_net_cni as cni
 
 from plugengine.model import Attachment, Network, NetworkRequest
-from tests.drivers.net_bridge.world import Namespace
+from tests.drivers.net_bridge.world import HOST, Namespace
 
 PLUGIN = Path(__file__).with_name("plugin.py")
 
@@ -42,7 +42,12 @@ class World:
         return file
 
     def network(self, conf: Path, **options: str) -> Network:
-        return Network(name="lan", driver="cni", options={"conf": str(conf), "path": str(self.bin), **options})
+        return Network(
+            name="lan",
+            driver="cni",
+            options={"conf": str(conf), "path": str(self.bin), **options},
+            owner=HOST.root,
+        )
 
     def guest(self, network: Network) -> Guest:
         made = Guest(network, len(self.guests) + 1)
