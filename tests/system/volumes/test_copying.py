@@ -13,7 +13,7 @@ import pytest
 from plugengine.kernel import mount
 from plugengine.model import IdRange, UserMap
 from plugengine.trees.copy import TreeCopy
-from tests.system.upper.conftest import InChild
+from tests.system.trees.conftest import InChild
 
 # include/uapi/linux/capability.h: VFS_CAP_REVISION_2 | VFS_CAP_FLAGS_EFFECTIVE, CAP_NET_RAW permitted
 CAPABILITY = struct.pack("<IIIII", 0x02000001, 1 << 13, 0, 0, 0)

@@ -16,7 +16,7 @@ from plugengine.errors import NoSpaceError
 from plugengine.kernel import mount
 from plugengine.state.locations import Locations
 from plugengine.state.state import State
-from tests.system.upper.conftest import InChild
+from tests.system.trees.conftest import InChild
 
 
 @pytest.fixture

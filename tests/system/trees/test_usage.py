@@ -6,7 +6,7 @@ import os
 
 from plugengine.model import Usage
 from plugengine.trees import upper
-from tests.system.upper.conftest import Make
+from tests.system.trees.conftest import Make
 
 
 def test_an_empty_upper_directory_takes_nothing(make: Make) -> None:

@@ -13,7 +13,7 @@ import pytest
 from plugengine.kernel import mount
 from plugengine.model import HostPath, IdRange, UserMap
 from plugengine.trees import upper
-from tests.system.upper.conftest import InChild, Make
+from tests.system.trees.conftest import InChild, Make
 
 
 def found(directory: HostPath, *chain: HostPath) -> list[str]:

@@ -12,7 +12,7 @@ from plugengine.errors import StateError
 from plugengine.kernel import mount
 from plugengine.kernel.attributes import FS_APPEND_FL, FS_IMMUTABLE_FL, set_inode_flags
 from plugengine.trees.remove import remove_tree
-from tests.system.upper.conftest import InChild, Make
+from tests.system.trees.conftest import InChild, Make
 
 
 def protect(path: str, flag: int) -> None:
