@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from typing import Final, NoReturn
 
@@ -16,6 +17,8 @@ from plugengine.runtime.guest.process import ProcessPlan
 # include/uapi/linux/binfmts.h, BINPRM_BUF_SIZE; and the depth of exec_binprm in fs/exec.c
 _HEAD_BYTES: Final = 256
 _MAX_INTERPRETERS: Final = 4
+_BLANKS: Final = b" \t"
+_TERMINATOR: Final = re.compile(rb"[ \t\0]")
 
 
 class Program:
@@ -124,8 +127,30 @@ def _interpreter(path: bytes, fd: int) -> list[bytes] | None:
     os.close(reader)
     if not head.startswith(b"#!"):
         return None
-    line, newline, _rest = head[2:].partition(b"\n")
-    words = line.strip(b" \t").replace(b"\t", b" ").split(b" ", 1)
-    if not words[0] or (not newline and len(head) == _HEAD_BYTES and len(words) == 1):
+    words = script_line(head)
+    if words is None:
         raise os_error(errno.ENOEXEC, "execve", path)
-    return [word for word in (words[0], words[1].strip(b" ") if len(words) > 1 else b"") if word]
+    return words
+
+
+def script_line(head: bytes) -> list[bytes] | None:
+    """Return the interpreter a `#!` line names, and its argument if there is one; None where the kernel says ENOEXEC.
+
+    Args:
+        head: The first BINPRM_BUF_SIZE bytes of the file; the kernel fills what is missing with zeros, and reads the
+            line as a string of C, which ends at a zero.
+    """
+    buffer = head.ljust(_HEAD_BYTES, b"\0")
+    line, newline, _rest = buffer.partition(b"\n")
+    if not newline or b"\0" in line:
+        line = buffer[: _HEAD_BYTES - 1]
+        if not _TERMINATOR.search(line[2:].lstrip(_BLANKS)):
+            return None  # the name of the interpreter may go on
+    words = line[2:].strip(_BLANKS)
+    end = _TERMINATOR.search(words)
+    name = words[: end.start()] if end else words
+    if not name:
+        return None
+    if end is None or end[0] == b"\0":
+        return [name]
+    return [name, words[end.end() :].lstrip(_BLANKS).partition(b"\0")[0]]
