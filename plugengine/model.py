@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, NewType, TypeVar
+from typing import Any, Final, NewType, TypeVar
 
 import msgspec
 from msgspec import Struct, field
@@ -372,6 +372,16 @@ class Event(Struct, frozen=True, kw_only=True):
     action: str
     time_ns: int  # CLOCK_REALTIME
     detail: Mapping[str, str] = field(default_factory=dict)
+
+
+# --- ids ---------------------------------------------------------------------------------------------------
+
+SHORT_ID_LENGTH: Final = 12
+
+
+def short_id(identifier: str) -> str:
+    """Return the twelve digits of an id or digest that people read."""
+    return identifier.removeprefix("sha256:")[:SHORT_ID_LENGTH]
 
 
 # --- JSON --------------------------------------------------------------------------------------------------

@@ -9,7 +9,17 @@ from collections.abc import Mapping
 
 from msgspec import Struct, field
 
-from plugengine.model import Attachment, CgroupStats, GuestPath, HostPath, Network, NetworkStats, Record, UserMap
+from plugengine.model import (
+    Attachment,
+    CgroupStats,
+    GuestPath,
+    HostPath,
+    Network,
+    NetworkStats,
+    Record,
+    UserMap,
+    short_id,
+)
 from plugengine.spec import ContainerSpec, DriverChoice, ImageConfig
 
 
@@ -81,7 +91,7 @@ class Container(Struct, frozen=True, kw_only=True):
     @property
     def hostname(self) -> str:
         """The host name inside, unless it shares that of another."""
-        return self.spec.hostname or self.id[:12]
+        return self.spec.hostname or short_id(self.id)
 
 
 class ContainerStats(Struct, frozen=True, kw_only=True):

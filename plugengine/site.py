@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from plugengine.kernel.machine import kernel_version
 from plugengine.model import Host, HostPath
 from plugengine.plugins import choice
 from plugengine.plugins.drivers import Driver, DriverSet, open_driver, open_observers
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 def host_at(root: HostPath, run_root: HostPath) -> Host:
     """Return this host as drivers' probes see it, for an engine with these roots."""
-    major, minor = os.uname().release.split(".")[:2]
-    digits = "".join(character for character in minor if character.isdigit())
-    return Host(root=root, run_root=run_root, kernel=(int(major), int(digits or "0")))
+    return Host(root=root, run_root=run_root, kernel=kernel_version())
 
 
 class Site:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-SHORT_ID_LENGTH: Final = 12
 ELLIPSIS: Final = "…"
 _DECIMAL: Final = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 _BINARY: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
@@ -74,11 +73,6 @@ def ago(then_ns: int, now_ns: int) -> str:
 def shorten(text: str, length: int) -> str:
     """Return at most `length` characters, the last one an ellipsis when something was cut off."""
     return text if len(text) <= length else f"{text[: length - 1]}{ELLIPSIS}"
-
-
-def short_id(identifier: str) -> str:
-    """Return the first twelve digits of an id or digest."""
-    return identifier.removeprefix("sha256:")[:SHORT_ID_LENGTH]
 
 
 def local_time(time_ns: int) -> str:

@@ -126,6 +126,7 @@ def _furnish(site: Site, row: ContainerRow, image: Image, drivers: DriverSet) ->
     user_map = choose_user_map(site, row.id, spec.userns)
     placed = place_mounts(site, row.id, spec, image)
     records: dict[str, Any] = {
+        "platform": f"{image.os}/{image.architecture}",
         "layers": list(image.layers),
         "config": encode(image.config),
         "mounts": encode(placed),

@@ -35,6 +35,7 @@ def describe(site: Site, spec: ContainerSpec) -> list[str]:
         spec=spec,
         choice=chosen,
         records={
+            "platform": f"{image.os}/{image.architecture}",
             "layers": list(image.layers),
             "config": msgspec.to_builtins(image.config),
             "mounts": msgspec.to_builtins(place_mounts(site, _ID, spec, image, imagine=True)),

@@ -24,6 +24,7 @@ from plugengine.containers.steps import (
 from plugengine.containers.storage_steps import FillVolumesStep, ShiftOwnersStep, rootfs_steps
 from plugengine.errors import ConflictError, UsageError
 from plugengine.images.ports import expand
+from plugengine.kernel import machine
 from plugengine.model import (
     Capability,
     CgroupRequest,
@@ -35,6 +36,7 @@ from plugengine.model import (
     Network,
     Port,
     UserMap,
+    short_id,
 )
 from plugengine.networks import etc_files, ipam, networks
 from plugengine.plugins.drivers import DriverSet
@@ -80,6 +82,11 @@ class _Planner:
         self._user_map = msgspec.convert(user_map, UserMap) if user_map else None
         self._net_owner: ContainerRow | None = None
         self._warnings: list[str] = []
+        platform = row.records.get("platform", "")
+        if not machine.runs_here(platform):
+            self._warnings.append(
+                f"image {row.image_name}: is for {platform}, and this machine is {machine.platform()}"
+            )
         self._modes = self._resolve_modes()
         self._host_net = Capability.HOST_NAMESPACE in drivers.network.info.capabilities
         if self._host_net and self._modes.get("net", "private") == "private":
@@ -137,10 +144,10 @@ class _Planner:
         if self._spec.hostname:
             return self._spec.hostname
         if self._net_owner is not None:
-            return self._net_owner.spec.hostname or self._net_owner.id[:12]
+            return self._net_owner.spec.hostname or short_id(self._net_owner.id)
         if self._modes.get("uts", "private") != "private" or self._modes.get("net") == "host":
             return os.uname().nodename
-        return self._row.id[:12]
+        return short_id(self._row.id)
 
     def _limits(self) -> Limits:
         if self._spec.privileged:
@@ -251,6 +258,7 @@ class _Planner:
             devices=self._spec.devices,
             shm=shm,
             user_map=namespaces.user_map,
+            platform=self._records.get("platform", ""),
             own_pid=own["pid"],
             own_ipc=own["ipc"],
             own_net=own["net"],

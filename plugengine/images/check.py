@@ -10,7 +10,8 @@ from msgspec.json import decode
 
 from plugengine.images import scratch
 from plugengine.images.catalog import needed_layers
-from plugengine.images.digest import digest_of, short
+from plugengine.images.digest import digest_of
+from plugengine.model import short_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,10 +40,10 @@ def check(store: ImageStore, *, repair: bool, kinds: Sequence[str]) -> list[str]
 def _broken_images(store: ImageStore, *, repair: bool) -> Iterator[str]:
     """Rows without files: an image that lacks a layer cannot run, a lost config is still in the database."""
     for image in store.catalog.list():
-        name = image.names[0] if image.names else short(image.id)
+        name = image.names[0] if image.names else short_id(image.id)
         lost = [one for one in image.diff_ids if not store.files.has_layer(one)]
         if lost:
-            yield f"image {name}: layer {short(lost[0])} is missing" + (", image removed" if repair else "")
+            yield f"image {name}: layer {short_id(lost[0])} is missing" + (", image removed" if repair else "")
             if repair:
                 with store.state.transaction() as cursor:
                     store.catalog.remove(cursor, image.id)
@@ -74,11 +75,11 @@ def _orphans(store: ImageStore, *, repair: bool) -> Iterator[str]:
         if repair:
             cursor.executemany("DELETE FROM layers WHERE diff_id = ?", [(one,) for one in known - needed])
     for diff_id in sorted((store.files.layer_ids() | known) - needed):
-        yield f"layer {short(diff_id)}: belongs to no image" + _removed(repair=repair)
+        yield f"layer {short_id(diff_id)}: belongs to no image" + _removed(repair=repair)
         if repair:
             store.files.remove_layer(diff_id)
     for digest in sorted(store.files.blob_digests() - store.catalog.blobs()):
-        yield f"blob {short(digest)}: belongs to no image" + _removed(repair=repair)
+        yield f"blob {short_id(digest)}: belongs to no image" + _removed(repair=repair)
         if repair:
             store.files.remove_blob(digest)
     yield from _stale_records(store, repair=repair)

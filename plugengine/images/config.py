@@ -11,21 +11,10 @@ from msgspec.json import decode, encode
 from plugengine.errors import ImageError
 from plugengine.images.digest import is_digest
 from plugengine.images.tar.limits import LAYERS
+from plugengine.kernel import machine
 from plugengine.model import GuestPath
 from plugengine.spec import ImageConfig
 
-# OCI calls machines as Go does.
-ARCHITECTURES = {
-    "x86_64": "amd64",
-    "aarch64": "arm64",
-    "armv7l": "arm",
-    "armv6l": "arm",
-    "i686": "386",
-    "ppc64le": "ppc64le",
-    "riscv64": "riscv64",
-    "s390x": "s390x",
-    "loongarch64": "loong64",
-}
 EPOCH = "1970-01-01T00:00:00Z"
 
 
@@ -76,14 +65,6 @@ def image_config(data: Mapping[str, Any]) -> ImageConfig:
     )
 
 
-def machine_architecture() -> str:
-    """Return this machine's architecture in OCI's words."""
-    import os
-
-    machine = os.uname().machine
-    return ARCHITECTURES.get(machine, machine)
-
-
 def make_config(
     *,
     diff_ids: Sequence[str],
@@ -94,7 +75,7 @@ def make_config(
 ) -> bytes:
     """Return a config of our own; the same arguments give the same bytes."""
     data = {
-        "architecture": architecture or machine_architecture(),
+        "architecture": architecture or machine.architecture(),
         "config": config,
         "created": created,
         "history": [{"created": created, "created_by": created_by}],

@@ -46,8 +46,3 @@ def digest_of(content: bytes) -> str:
     from hashlib import sha256
 
     return PREFIX + sha256(content).hexdigest()
-
-
-def short(digest: str) -> str:
-    """Return the twelve digits people read."""
-    return digest.removeprefix(PREFIX)[:12]

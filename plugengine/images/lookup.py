@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from plugengine.errors import NotFoundError, UsageError
-from plugengine.images.digest import PREFIX, short
+from plugengine.images.digest import PREFIX
 from plugengine.images.reference import Reference, is_id_prefix, parse
+from plugengine.model import short_id
 
 if TYPE_CHECKING:
     from plugengine.images.catalog import Catalog
@@ -52,7 +53,7 @@ def _by_reference(catalog: Catalog, reference: Reference) -> str | None:
 def _by_id_prefix(catalog: Catalog, digits: str) -> str | None:
     ids = sorted(catalog.ids_beginning_with(digits)) if digits else []
     if len(ids) > 1:
-        shown = " ".join(map(short, ids[:_SUGGESTED]))
+        shown = " ".join(map(short_id, ids[:_SUGGESTED]))
         raise UsageError(f"image {digits}: fits {len(ids)} images", hint=f"give more digits: {shown}")
     return ids[0] if ids else None
 

@@ -8,8 +8,9 @@ from typing import Any
 from msgspec import Struct, field
 
 from plugengine.errors import ImageError
-from plugengine.images.config import canonical, load_object, machine_architecture
+from plugengine.images.config import canonical, load_object
 from plugengine.images.digest import is_digest
+from plugengine.kernel.machine import architecture
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -90,7 +91,7 @@ def choose_platform(candidates: Sequence[Descriptor], what: str) -> Descriptor:
     Raises:
         ImageError: There is none; says what there is.
     """
-    wanted = ("linux", machine_architecture())
+    wanted = ("linux", architecture())
     images = [one for one in candidates if _platform(one) != ("unknown", "unknown")]  # those are attestations
     fitting = [one for one in images if _platform(one) == wanted]
     if fitting:

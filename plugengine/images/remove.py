@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from plugengine.errors import ConflictError, NotFoundError, UsageError
-from plugengine.images.digest import is_digest, short
+from plugengine.images.digest import is_digest
 from plugengine.images.reference import parse
+from plugengine.model import short_id
 
 if TYPE_CHECKING:
     import sqlite3
@@ -64,7 +65,7 @@ def _names_to_go(image: Image, name: str | None, names: list[str], *, force: boo
         return [name] if name in names else []
     if len(names) > 1 and not force:
         raise ConflictError(
-            f"image {short(image.id)}: has several names: {', '.join(names)}",
+            f"image {short_id(image.id)}: has several names: {', '.join(names)}",
             hint="remove it by one of its names, or use --force to remove all of them",
         )
     return names

@@ -18,6 +18,7 @@ __all__ = [
     "libc",
     "links",
     "loop",
+    "machine",
     "mount",
     "mountinfo",
     "netlink",

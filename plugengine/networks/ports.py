@@ -12,7 +12,7 @@ import msgspec
 
 from plugengine.errors import ConflictError, UsageError
 from plugengine.kernel.ports import PROTOCOLS, try_bind
-from plugengine.model import Port
+from plugengine.model import Port, short_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class _Taken:
         )
         for row in rows:
             if row["container_id"] != self._container_id and _addresses_meet(port.host_ip, row["host_ip"]):
-                return f"container {row['name'] or row['container_id'][:12]}"
+                return f"container {row['name'] or short_id(row['container_id'])}"
         return None
 
 

@@ -16,7 +16,7 @@ from msgspec import Struct
 from plugengine.errors import ConflictError, DriverError
 from plugengine.kernel import process
 from plugengine.kernel.process import ProcessId
-from plugengine.model import HostPath, NamespacePlan, Record, UserMap
+from plugengine.model import HostPath, NamespacePlan, Record, UserMap, short_id
 from plugengine.plugins.drivers import DriverSet
 from plugengine.runtime import accounts
 from plugengine.runtime import child as inside
@@ -201,7 +201,15 @@ def clone_first(launch: Launch, cgroup: Record | None) -> Child:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
     guest = plan_guest(request)
     plan = plan_process(
-        _process_request(launch.site, request.spec, request.config, request.hostname, request.rootfs, request.user_map)
+        _process_request(
+            launch.site,
+            request.spec,
+            request.config,
+            request.hostname,
+            request.rootfs,
+            request.user_map,
+            platform=request.platform,
+        )
     )
     with (
         _Held(plan, interactive=request.spec.interactive) as held,
@@ -240,6 +248,7 @@ def _process_request(
     rootfs: HostPath,
     user_map: UserMap | None,
     *,
+    platform: str,
     privileged: bool = False,
 ) -> ProcessRequest:
     bits = capabilities.resolve((), (), privileged=True) if privileged else capability_set(spec)
@@ -251,6 +260,7 @@ def _process_request(
         accounts=accounts.read_accounts(rootfs),
         seccomp=seccomp.program(profile, bits, HostPath(f"{site.locations.root}/seccomp")),
         user_map=user_map,
+        platform=platform,
     )
 
 
@@ -298,9 +308,10 @@ def start_exec(site: Site, row: ContainerRow, drivers: DriverSet, cgroup: Record
             site,
             row.spec,
             config,
-            row.spec.hostname or row.id[:12],
+            row.spec.hostname or short_id(row.id),
             site.locations.rootfs(row.id),
             user_map,
+            platform=row.records.get("platform", ""),
             privileged=spec.privileged,
         )
         namespaces = inside.namespaces_of(row.state.pid)

@@ -7,6 +7,7 @@ from binascii import crc32
 from struct import Struct
 
 from plugengine.kernel.libc import MACHINE
+from plugengine.kernel.machine import kernel_version
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ def program(profile: str, capabilities: int, cache_dir: HostPath) -> bytes | Non
     """
     if profile == UNCONFINED:
         return None
-    kernel = os.uname().release.split(".")[:2]
-    key = f"{MACHINE} {'.'.join(kernel)} {capabilities:x}\n{profile}".encode()
+    major, minor = kernel_version()
+    key = f"{MACHINE} {major}.{minor} {capabilities:x}\n{profile}".encode()
     path = os.path.join(cache_dir, f"{crc32(key):08x}.bpf")
     found = _load(path, key)
     if found is None:
@@ -64,14 +65,9 @@ def compile_profile(profile: str, capabilities: frozenset[str], machine: str) ->
             f"seccomp profile: no table of system calls for {machine}",
             hint="--security-opt seccomp=unconfined runs the container without a filter",
         )
-    context = Context(capabilities, machine, _kernel_version())
+    context = Context(capabilities, machine, kernel_version())
     wanted = seccomp_default.build(context) if profile == DEFAULT else seccomp_json.parse(profile, context)
     return seccomp_compiler.compile_program(wanted)
-
-
-def _kernel_version() -> tuple[int, int]:
-    major, minor = os.uname().release.split(".")[:2]
-    return int(major), int("".join(letter for letter in minor if letter.isdigit()))
 
 
 def _load(path: str, key: bytes) -> bytes | None:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from plugengine.errors import UsageError
+from plugengine.model import SHORT_ID_LENGTH
 
 ID_LENGTH: Final = 64
-SHORT_ID_LENGTH: Final = 12
 
 _NAME: Final = "[a-zA-Z0-9][a-zA-Z0-9_.-]+"
 _LONGEST_NAME = 255  # NAME_MAX: volumes become directories

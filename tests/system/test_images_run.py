@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from plugengine.kernel import machine
 from tests.conftest import Pe
 from tests.system.conftest import Start, eventually
 from tests.system.test_users import add_file
@@ -32,11 +33,13 @@ def layer(*members: tuple[str, bytes, dict[str, object]]) -> bytes:
     return buffer.getvalue()
 
 
-def docker_archive(path: Path, name: str, config: dict[str, Any], layers: list[bytes]) -> None:
+def docker_archive(
+    path: Path, name: str, config: dict[str, Any], layers: list[bytes], *, architecture: str | None = None
+) -> None:
     """Write what `docker save` writes."""
     diff_ids = [f"sha256:{hashlib.sha256(each).hexdigest()}" for each in layers]
     image = {
-        "architecture": "amd64",
+        "architecture": architecture or machine.architecture(),
         "os": "linux",
         "config": config,
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
@@ -63,9 +66,9 @@ def build(pe: Pe, tmp_path: Path, base_layer: bytes) -> Iterator[Build]:
     """Load an image of host:base, more layers and a configuration; it is removed with the test."""
     names: list[str] = []
 
-    def load(config: dict[str, Any], *layers: bytes) -> str:
+    def load(config: dict[str, Any], *layers: bytes, architecture: str | None = None) -> str:
         name = f"test-image:{len(names)}"
-        docker_archive(tmp_path / "image.tar", name, config, [base_layer, *layers])
+        docker_archive(tmp_path / "image.tar", name, config, [base_layer, *layers], architecture=architecture)
         pe("load", "-i", str(tmp_path / "image.tar"), check=True)
         names.append(name)
         return name
@@ -124,6 +127,29 @@ def test_a_name_the_caller_does_not_have_takes_the_image_s_variable_away(pe: Pe,
         assert found["Config"]["Env"] == ["COLOUR", "A=b", "SIZE=1"]
     finally:
         pe("rm", "kept", check=True)
+
+
+def test_an_image_for_another_machine_is_said_so(pe: Pe, build: Build) -> None:
+    """Its programs may run all the same, where an emulator is installed; if not, the hint says what to do."""
+    strange: tuple[str, bytes, dict[str, object]] = (
+        "usr/bin/strange",
+        b"\x7fELF\x02\x01\x01" + bytes(57),
+        {"mode": 0o755},
+    )
+    image = build({"Cmd": ["true"]}, layer(strange), architecture="s390x")
+    said = f"is for linux/s390x, and this machine is {machine.platform()}"
+    done = pe(*RUN, image, check=True)
+    assert said in done.stderr
+    refused = pe(*RUN, image, "strange")
+    assert refused.returncode == 126
+    assert "exec format error" in refused.stderr.lower()
+    assert said in refused.stderr
+    assert "emulator" in refused.stderr
+
+
+def test_an_image_for_this_machine_or_for_none_is_not_spoken_of(pe: Pe, build: Build) -> None:
+    for architecture in (machine.architecture(), {"amd64": "386", "arm64": "arm"}.get(machine.architecture())):
+        assert pe(*RUN, build({"Cmd": ["true"]}, architecture=architecture), check=True).stderr == ""
 
 
 def test_environment_directory_and_user_of_the_image_hold(pe: Pe, build: Build) -> None:

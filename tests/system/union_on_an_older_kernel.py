@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from plugengine.kernel.machine import kernel_version
 from tests.drivers.fuse_union.attempts import attempt
 from tests.drivers.fuse_union.operations import OPERATIONS, outcomes
 from tests.drivers.fuse_union.world import World
@@ -21,7 +21,7 @@ UNLIKE = {
 
 
 def test_operations_end_as_on_overlayfs() -> None:
-    assert tuple(map(int, os.uname().release.split(".")[:2])) < (6, 9), "this kernel has passthrough"
+    assert kernel_version() < (6, 9), "this kernel has passthrough"
     base = Path(tempfile.mkdtemp())
     tried = {name: partial(attempt, act) for name, act in OPERATIONS.items()}
     found: list[dict[str, Any]] = []

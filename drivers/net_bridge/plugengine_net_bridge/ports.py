@@ -19,7 +19,7 @@ import time
 from plugengine.errors import ConflictError, DriverError, UsageError
 from plugengine.kernel.netlink import NetlinkSocket
 from plugengine.kernel.ports import PROTOCOLS, try_bind
-from plugengine.model import Port
+from plugengine.model import Port, short_id
 
 from plugengine_net_bridge import nft, table
 from plugengine_net_bridge.names import split_owner
@@ -225,7 +225,7 @@ def _check_taken(entry: Entry, taken: dict[tuple[str, str, int], str]) -> None:
     whose = "the same container" if holder == entry.owner else f"container {container_id}"
     raise ConflictError(
         f"publish port {_name(entry.port)}: it is published by {whose}",
-        hint=f"choose another port, or end that container: pe stop {container_id[:12]}",
+        hint=f"choose another port, or end that container: pe stop {short_id(container_id)}",
     )
 
 

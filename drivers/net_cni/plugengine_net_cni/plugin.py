@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 from plugengine.errors import DriverError
+from plugengine.model import short_id
 
 _OUTPUT_BYTES = 4 << 20  # of a result; more is no result
 _SHOWN = 2000  # of what a plugin wrote, from its end
@@ -66,7 +67,7 @@ class Call(Struct, frozen=True, kw_only=True):
     @property
     def about(self) -> str:
         """Name it, for errors."""
-        return f"{self.command} for container {self.container_id[:12]}" if self.container_id else self.command
+        return f"{self.command} for container {short_id(self.container_id)}" if self.container_id else self.command
 
 
 def invoke(file: str, call: Call, config: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from plugengine.cli.app import App
 from plugengine.cli.command import argument, command, option, options, switch
 from plugengine.cli.filters import has_label, parse_filters
 from plugengine.cli.formatting import show_rows
-from plugengine.cli.human import ago, decimal_size, local_time, short_id
+from plugengine.cli.human import ago, decimal_size, local_time
 from plugengine.cli.parse.quantities import parse_bool
 from plugengine.cli.parse.times import parse_date
+from plugengine.model import short_id
 
 if TYPE_CHECKING:
     from plugengine.spec import Image

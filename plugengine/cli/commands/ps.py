@@ -10,9 +10,10 @@ from plugengine.cli.app import App
 from plugengine.cli.command import command, option, options, switch
 from plugengine.cli.filters import asks_for_all, container_filter, docker_state
 from plugengine.cli.formatting import show_rows
-from plugengine.cli.human import ago, decimal_size, duration, local_time, short_id, shorten
+from plugengine.cli.human import ago, decimal_size, duration, local_time, shorten
 from plugengine.cli.parse.quantities import parse_int
 from plugengine.errors import PlugengineError
+from plugengine.model import short_id
 from plugengine.spec import command_line
 from plugengine.state.container_rows import LIVE
 

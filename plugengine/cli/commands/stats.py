@@ -12,8 +12,9 @@ from msgspec import Struct
 from plugengine.cli.app import App
 from plugengine.cli.command import argument, command, option, switch
 from plugengine.cli.formatting import show_rows
-from plugengine.cli.human import binary_size, decimal_size, short_id
+from plugengine.cli.human import binary_size, decimal_size
 from plugengine.errors import ConflictError, NotFoundError
+from plugengine.model import short_id
 from plugengine.objects import ContainerStats
 
 if TYPE_CHECKING:

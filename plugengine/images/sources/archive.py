@@ -10,12 +10,13 @@ from plugengine.errors import ImageError
 from plugengine.images.building import own_manifest
 from plugengine.images.catalog import Complete, LayerSizes
 from plugengine.images.config import parse_config
-from plugengine.images.digest import digest_of, short
+from plugengine.images.digest import digest_of
 from plugengine.images.layers.apply import unpack
 from plugengine.images.rootfs import name_of, opened, reporter
 from plugengine.images.sources import docker_archive, oci_layout
 from plugengine.images.sources.members import DirectoryMembers, open_members
 from plugengine.images.tar.compression import Measured, Unpacked
+from plugengine.model import short_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +74,7 @@ class _Adder:
     def add(self, found: Found) -> tuple[Complete, list[str]]:
         """Add one image; return what gets its row, and its names."""
         image_id = digest_of(found.config)
-        what = f"image {found.names[0] if found.names else short(image_id)}"
+        what = f"image {found.names[0] if found.names else short_id(image_id)}"
         diff_ids: list[str] = parse_config(found.config, f"{what}: config")["rootfs"]["diff_ids"]
         if len(diff_ids) != len(found.layers):
             raise ImageError(f"{what}: its config names {len(diff_ids)} layers, its manifest {len(found.layers)}")
@@ -91,7 +92,7 @@ class _Adder:
         return complete, names
 
     def _add_layer(self, diff_id: str, part: Part, *, below: list[str]) -> None:
-        what = f"{self._members.what}: layer {short(diff_id)}"
+        what = f"{self._members.what}: layer {short_id(diff_id)}"
         if part.size is not None and self._members.size(part.name) != part.size:
             raise ImageError(f"{what}: has {self._members.size(part.name)} bytes, not {part.size}")
         known = self._layers.get(diff_id) or self._store.catalog.layer_sizes(diff_id)
@@ -100,8 +101,8 @@ class _Adder:
         self._layers[diff_id] = known
 
     def _unpack(self, diff_id: str, part: Part, parents: list[HostPath], what: str) -> LayerSizes:
-        directory = self._work.directory(short(diff_id))
-        progress = reporter(self._progress, f"layer {short(diff_id)}", self._members.size(part.name))
+        directory = self._work.directory(short_id(diff_id))
+        progress = reporter(self._progress, f"layer {short_id(diff_id)}", self._members.size(part.name))
         with self._members.open(part.name) as stream:
             stored = Measured(stream, what=what, hashed=part.digest is not None, progress=progress)
             done = unpack(stored, directory, expected=diff_id, parents=parents, what=what)

@@ -9,6 +9,7 @@ from struct import Struct as Layout
 from typing import Final, NamedTuple
 
 from plugengine.errors import CommandNotFoundError, DriverError, NotExecutableError, PlugengineError
+from plugengine.kernel.machine import platform
 from plugengine.runtime.guest.layout import GuestPlan
 from plugengine.runtime.guest.process import ProcessPlan
 from plugengine.runtime.guest.rlimits import rlimit_name
@@ -135,7 +136,7 @@ def read_report(fd: int) -> Report | None:
 def explain(report: Report, process: ProcessPlan, plan: GuestPlan | None = None) -> PlugengineError:
     """Return the exception for an ERROR (or the words for a WARNING): what was tried, on what, and why it failed."""
     if report.stage in {STAGE_FIND, STAGE_EXEC}:
-        return _command_error(report, os.fsdecode(process.argv[0]))
+        return _command_error(report, os.fsdecode(process.argv[0]), process.foreign)
     if report.stage >= 0 and plan is not None:
         what = plan.steps[report.stage].describe()
     else:
@@ -148,15 +149,25 @@ def explain(report: Report, process: ProcessPlan, plan: GuestPlan | None = None)
     return DriverError(f"{what}: {report.text}", hint="its --pids-limit is reached" if full else None)
 
 
-def _command_error(report: Report, name: str) -> PlugengineError:
+def _command_error(report: Report, name: str, foreign: str) -> PlugengineError:
     text = report.text.removesuffix(f" ({name})")
     if report.number == errno.ENOENT:
         hint = None if "/" in name else "it is in no directory of the container's PATH"
         if report.stage == STAGE_EXEC:
             hint = "the file is there, but not the loader it was linked with (readelf -l shows which)"
         return CommandNotFoundError(f"run {name}: {text}", hint=hint)
-    hint = "the file is for another machine, or no program at all" if report.number == errno.ENOEXEC else None
-    return NotExecutableError(f"run {name}: {text}", hint=hint)
+    return NotExecutableError(
+        f"run {name}: {text}", hint=_no_program(foreign) if report.number == errno.ENOEXEC else None
+    )
+
+
+def _no_program(foreign: str) -> str:
+    if not foreign:
+        return "the file is for another machine, or no program at all"
+    return (
+        f"the image is for {foreign}, and this machine is {platform()}: take the image for this machine,"
+        " or install an emulator (qemu-user-static with binfmt_misc)"
+    )
 
 
 def exit_code(stage: int, exc: BaseException) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 from collections.abc import Mapping
 from typing import Final
@@ -12,6 +11,7 @@ from msgspec import Struct
 
 from plugengine.errors import UsageError
 from plugengine.kernel.capabilities import last_cap
+from plugengine.kernel.machine import kernel_version, runs_here
 from plugengine.model import IdRange, UserMap
 from plugengine.runtime.accounts import Accounts, Identity, resolve
 from plugengine.runtime.guest.environment import environment, working_directory
@@ -23,7 +23,6 @@ _UMASK: Final = 0o022
 _CAP_SYS_PTRACE: Final = 1 << 19
 # Until 6.14 a program run by descriptor was called after the descriptor's number in ps(1): fs/exec.c, alloc_bprm.
 _NAMES_DESCRIPTORS: Final = (6, 14)
-_RELEASE: Final = re.compile(r"(\d+)\.(\d+)")
 
 
 class ProcessRequest(Struct, frozen=True, kw_only=True):
@@ -36,6 +35,7 @@ class ProcessRequest(Struct, frozen=True, kw_only=True):
     seccomp: bytes | None  # plugengine.security.seccomp.program for `capability_set(spec)`
     user_map: UserMap | None = None
     default_rlimits: tuple[Rlimit, ...] = ()
+    platform: str = ""  # of the image: os/architecture
 
 
 class ProcessPlan(Struct, frozen=True, kw_only=True):
@@ -61,6 +61,7 @@ class ProcessPlan(Struct, frozen=True, kw_only=True):
     hostile: bool  # the container runs already, and may swap files while we look at them
     traceable: bool  # and its processes may trace what enters its pid namespace, however well that is protected
     names_descriptors: bool  # a program run by descriptor gets its file's name in ps(1)
+    foreign: str  # the image's platform, where this machine does not run its programs
     warnings: tuple[str, ...]
 
     def describe(self) -> str:
@@ -167,8 +168,8 @@ def _plan(
         spec.rlimits, request.default_rlimits, hard_limits=current_hard_limits(), may_raise=may_raise_limits()
     )
     words = tuple(os.fsencode(word) for word in argv)
-    if any(b"\0" in word for word in (*words, *environ.values())):
-        raise UsageError("the command or its environment holds a zero byte")
+    if any(b"\0" in word for word in (*words, *environ.values(), os.fsencode(cwd))):
+        raise UsageError("the command, its directory or its environment holds a zero byte")
     return ProcessPlan(
         argv=words,
         environ=environ,
@@ -189,7 +190,8 @@ def _plan(
         has_user_namespace=request.user_map is not None,
         hostile=hostile,
         traceable=hostile and request.user_map is None and may_trace(spec),
-        names_descriptors=_kernel() >= _NAMES_DESCRIPTORS,
+        names_descriptors=kernel_version() >= _NAMES_DESCRIPTORS,
+        foreign="" if runs_here(request.platform) else request.platform,
         warnings=warnings,
     )
 
@@ -206,11 +208,6 @@ def _check_mapped(identity: Identity, user_map: UserMap | None) -> None:
 
 def _maps(ranges: tuple[IdRange, ...], number: int) -> bool:
     return any(each.guest <= number < each.guest + each.size for each in ranges)
-
-
-def _kernel() -> tuple[int, int]:
-    found = _RELEASE.match(os.uname().release)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def _at(spec: ContainerSpec, exec_spec: ExecSpec) -> ContainerSpec:

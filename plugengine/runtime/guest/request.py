@@ -37,6 +37,7 @@ class GuestRequest(Struct, frozen=True, kw_only=True):
     shm: HostPath | None = None  # of a shared IPC namespace: what to bind on /dev/shm
     masked: tuple[GuestPath, ...] | None = None  # None: plugengine.security.paths.masked()
     user_map: UserMap | None = None
+    platform: str = ""  # of the image: os/architecture
     own_pid: bool = True
     own_ipc: bool = True
     own_net: bool = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Self
 
-from plugengine.model import Attachment, Network, NetworkRequest, Port
+from plugengine.model import Attachment, Network, NetworkRequest, Port, short_id
 from plugengine.testing.cases import expect, fail
 from plugengine.testing.network import view
 from plugengine.testing.network.net_namespace import Place
@@ -56,7 +56,7 @@ class Container(Place):
             Failure: There is none.
         """
         if self.attachment is None:
-            fail(f"container {self.id[:12]} is not attached")
+            fail(f"container {short_id(self.id)} is not attached")
         return self.attachment
 
     def expect_working(self, when: str) -> None:
@@ -80,5 +80,5 @@ class Container(Place):
         Raises:
             Failure: The attachment names none.
         """
-        expect(self.addresses, f"the attachment of container {self.id[:12]} names no address")
+        expect(self.addresses, f"the attachment of container {short_id(self.id)} names no address")
         return self.addresses[0]

@@ -7,6 +7,7 @@ import stat
 
 import pytest
 
+from plugengine.kernel.machine import kernel_version
 from tests.drivers.fuse_union.conftest import MakeWorld, as_user
 from tests.drivers.fuse_union.world import World
 
@@ -127,7 +128,7 @@ def test_a_writer_beside_a_reader_of_the_layer_never_touches_the_layer(
 
 def passes() -> bool:
     """Tell whether this kernel passes files through: Linux 6.9."""
-    return tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 9)
+    return kernel_version() >= (6, 9)
 
 
 @pytest.mark.parametrize("options", OPTIONS)

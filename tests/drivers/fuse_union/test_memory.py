@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from plugengine.kernel.machine import kernel_version
 from tests.conftest import need
 from tests.drivers.fuse_union.test_mount_program import Place, place  # noqa: F401 - a fixture
 
@@ -51,7 +52,7 @@ def walk(root: Path, pid: int) -> int:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_server_stays_below_25_mib_in_a_walk_of_many_files_and_directories(place: Place) -> None:  # noqa: F811
-    need(None if _release() >= (6, 18) else "needs a kernel that can be asked to forget (FUSE_NOTIFY_PRUNE)")
+    need(None if kernel_version() >= (6, 18) else "needs a kernel that can be asked to forget (FUSE_NOTIFY_PRUNE)")
     layers = [place.base / f"layer{number}" for number in range(3)]
     fill(layers)
     done = place.mount(options=place.options.replace(str(place.layer), ":".join(map(str, layers))))
@@ -63,7 +64,3 @@ def test_a_server_stays_below_25_mib_in_a_walk_of_many_files_and_directories(pla
     figures = f"{before / MIB:.1f} MiB before, {most / MIB:.1f} at most, {after / MIB:.1f} after"
     assert most < BOUND, figures
     assert after - before < GROWTH, figures
-
-
-def _release() -> tuple[int, ...]:
-    return tuple(map(int, os.uname().release.split(".")[:2]))

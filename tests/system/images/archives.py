@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from plugengine.images.config import machine_architecture
+from plugengine.kernel.machine import architecture
 from tests.unit.images.tars import make_tar, member, zstd
 
 OCI = "application/vnd.oci.image"
@@ -31,7 +31,7 @@ def digest(content: bytes) -> str:
 def config(*layers: bytes, **changes: Any) -> dict[str, Any]:
     """Return the config of an image of these plain layers."""
     return {
-        "architecture": machine_architecture(),
+        "architecture": architecture(),
         "os": "linux",
         "created": "2024-01-02T03:04:05Z",
         "config": {"Cmd": ["/bin/sh"], "Env": ["A=b"], "Labels": {"k": "v"}},

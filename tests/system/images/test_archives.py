@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from plugengine.errors import ImageError, NotFoundError, UsageError
-from plugengine.images.config import machine_architecture
 from plugengine.images.store import ImageStore
 from plugengine.images.tar.limits import CONFIG_BYTES, MANIFEST_BYTES
+from plugengine.kernel.machine import architecture
 from tests.system.images import archives as a
 from tests.unit.images.tars import make_tar, member, zstd
 
@@ -143,7 +143,7 @@ def test_of_several_platforms_this_machine_gets_its_own(store: ImageStore) -> No
     mine, other = a.oci_parts(a.LOW), a.oci_parts(a.HIGH)
     [first], [second] = (json.loads(parts["index.json"])["manifests"] for parts in (other, mine))
     first["platform"] = {"os": "linux", "architecture": "s390y"}
-    second["platform"] = {"os": "linux", "architecture": machine_architecture()}
+    second["platform"] = {"os": "linux", "architecture": architecture()}
     nested = a.index(first, second)
     top = a.index(a.descriptor(nested, a.INDEX_TYPE, annotations={"org.opencontainers.image.ref.name": "multi:1"}))
     parts = {**mine, "index.json": top, **dict([a.blob(nested)])}  # the other platform's blobs are not even there

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugengine.cli.formatting import show_rows
-from plugengine.cli.human import ago, binary_size, decimal_size, duration, short_id, shorten
+from plugengine.cli.human import ago, binary_size, decimal_size, duration, shorten
 from plugengine.cli.parse.errors import CommandLineError
 from plugengine.cli.table import write_table
+from plugengine.model import short_id
 
 SECOND, MINUTE, HOUR, DAY = 1, 60, 3600, 86_400
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from plugengine.errors import UsageError
@@ -29,22 +30,20 @@ def plan(
     **spec: Any,
 ) -> GuestPlan:
     described = ContainerSpec(image="x", **spec)
-    return plan_guest(
-        GuestRequest(
-            rootfs=HostPath("/run/rootfs"),
-            spec=described,
-            config=config or ImageConfig(),
-            hostname="box",
-            mounts=mounts,
-            etc_files=etc_files or {},
-            cgroup_mounts=cgroup_mounts,
-            devices=described.devices,
-            user_map=user_map,
-            masked=(GuestPath("/proc/keys"),),
-            shm=shm,
-            **(own or {}),
-        )
+    request = GuestRequest(
+        rootfs=HostPath("/run/rootfs"),
+        spec=described,
+        config=config or ImageConfig(),
+        hostname="box",
+        mounts=mounts,
+        etc_files=etc_files or {},
+        cgroup_mounts=cgroup_mounts,
+        devices=described.devices,
+        user_map=user_map,
+        masked=(GuestPath("/proc/keys"),),
+        shm=shm,
     )
+    return plan_guest(msgspec.structs.replace(request, **(own or {})))
 
 
 def targets(planned: GuestPlan) -> list[str]:

@@ -41,7 +41,7 @@ def test_a_script_names_its_interpreter(head: bytes, words: list[bytes] | None) 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from([b" ", b"\t", b"\0", b"\n", b"-x", b"a" * 120, b"\xff"]), max_size=6))
 def test_the_kernel_reads_it_alike(tmp_path: Path, parts: list[bytes]) -> None:
-    """The interpreter is a program that shows its arguments; it is given by a short name, to leave room for the rest."""
+    """The interpreter is a program that shows its arguments, by a short name, to leave room for the rest."""
     shown = tmp_path / "i"
     if not shown.exists():
         shown.symlink_to("/bin/echo")

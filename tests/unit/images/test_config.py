@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from plugengine.errors import ImageError
-from plugengine.images.config import image_config, machine_architecture, make_config, parse_config
+from plugengine.images.config import image_config, make_config, parse_config
 from plugengine.images.manifest import (
     DOCKER_MANIFEST,
     OCI_CONFIG,
@@ -21,6 +21,7 @@ from plugengine.images.manifest import (
     parse_index,
     parse_manifest,
 )
+from plugengine.kernel.machine import architecture
 
 DIGEST = "sha256:" + "a" * 64
 LAYER = {"mediaType": OCI_LAYER, "digest": DIGEST, "size": 3}
@@ -133,7 +134,7 @@ def test_our_own_configs_and_manifests_depend_on_their_content_alone() -> None:
     one = make_config(diff_ids=[DIGEST], created="t", created_by="c", config={"A": 1, "B": 2})
     two = make_config(diff_ids=[DIGEST], created="t", created_by="c", config={"B": 2, "A": 1})
     assert one == two
-    assert parse_config(one, "c")["architecture"] == machine_architecture()
+    assert parse_config(one, "c")["architecture"] == architecture()
     config = Descriptor(media_type=OCI_CONFIG, digest=DIGEST, size=len(one))
     layer = Descriptor(media_type=OCI_LAYER, digest=DIGEST, size=5)
     parsed = parse_manifest(make_manifest(config, [layer]), OCI_MANIFEST, "m")
@@ -184,7 +185,7 @@ def platform(architecture: str, os: str = "linux", digit: str = "1") -> Descript
 
 
 def test_the_manifest_for_this_machine_is_chosen() -> None:
-    mine = platform(machine_architecture(), digit="2")
+    mine = platform(architecture(), digit="2")
     assert choose_platform([platform("s390y"), platform("unknown", "unknown"), mine], "i") is mine
 
 
@@ -194,5 +195,5 @@ def test_a_lone_manifest_without_a_platform_is_taken_and_attestations_do_not_cou
 
 
 def test_an_image_for_other_machines_only_is_refused_naming_them() -> None:
-    with pytest.raises(ImageError, match=f"no image for linux/{machine_architecture()}, only linux/s390y, plan9/mips"):
+    with pytest.raises(ImageError, match=f"no image for linux/{architecture()}, only linux/s390y, plan9/mips"):
         choose_platform([platform("s390y"), platform("mips", "plan9")], "i")

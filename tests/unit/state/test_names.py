@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from plugengine.errors import UsageError
-from plugengine.state.names import SHORT_ID_LENGTH, check_name, near_miss, new_id, new_name
+from plugengine.model import SHORT_ID_LENGTH
+from plugengine.state.names import check_name, near_miss, new_id, new_name
 
 
 @pytest.mark.parametrize("name", ["web", "web-1", "a_b.c", "9lives", "A0", "x" * 255])
