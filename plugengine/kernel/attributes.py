@@ -11,12 +11,14 @@ from plugengine.kernel.files import AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW
 from plugengine.kernel.libc import declare, declare_syscall, encode, ioctl, os_error
 
 # include/uapi/linux/stat.h
+STATX_MODE = 0x2
 STATX_BASIC_STATS = 0x7FF
 STATX_BTIME = 0x800
 STATX_MNT_ID = 0x1000
 STATX_ATTR_IMMUTABLE = 0x10
 STATX_ATTR_APPEND = 0x20
 STATX_ATTR_MOUNT_ROOT = 0x2000
+AT_STATX_DONT_SYNC = 0x4000
 
 # include/uapi/linux/stat.h and bits/stat.h
 UTIME_NOW = (1 << 30) - 1
@@ -113,12 +115,21 @@ def is_mount_root(dirfd: int, path: str | bytes = b"") -> bool:
     return bool(_statx_or_raise(dirfd, path, AT_SYMLINK_NOFOLLOW).stx_attributes & STATX_ATTR_MOUNT_ROOT)
 
 
-def _statx_or_raise(dirfd: int, path: str | bytes, flags: int) -> StatxBuffer:
+def remembered_mode(dirfd: int, path: str | bytes = b"", flags: int = AT_SYMLINK_NOFOLLOW) -> int:
+    """AT_STATX_DONT_SYNC of statx(2): st_mode as the kernel remembers it, without a question to a file server.
+
+    By this one it executes a file, after access(2) has made sure that it is not known to be outdated.
+    """
+    return int(_statx_or_raise(dirfd, path, flags | AT_STATX_DONT_SYNC, STATX_MODE).stx_mode)
+
+
+def _statx_or_raise(
+    dirfd: int, path: str | bytes, flags: int, wanted: int = STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID
+) -> StatxBuffer:
     name = encode(path)
     if not name:
         flags |= AT_EMPTY_PATH
     buffer = StatxBuffer()
-    wanted = STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID
     if _statx(dirfd, name, flags, wanted, byref(buffer)) != 0:
         raise os_error(get_errno(), "statx", path or f"descriptor {dirfd}")
     return buffer

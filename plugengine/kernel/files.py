@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from ctypes import (
@@ -367,6 +368,25 @@ def fstatfs_type(fd: int) -> int:
         raise os_error(get_errno(), "fstatfs", f"descriptor {fd}")
     magic: int = result.f_type & 0xFFFFFFFF  # a magic has 32 bits, the field is signed
     return magic
+
+
+def is_open_for_writing(fd: int) -> bool:
+    """F_SETLEASE of fcntl(2): tell whether a file is open for writing, or mapped to be written, by anybody.
+
+    Where it is not, the descriptor has a read lease afterwards: close it at once, as who opens the file for writing
+    waits until then, and this process gets SIGIO, which ends one that does not ignore it.
+
+    Args:
+        fd: Of a regular file, open for reading only.
+
+    Raises:
+        OSError: EINVAL: the filesystem, or the administrator, allows no leases.
+    """
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except BlockingIOError:
+        return True
+    return False
 
 
 def ficlone(dest_fd: int, src_fd: int) -> None:

@@ -12,6 +12,7 @@ from plugengine.testing import Outcome, Verdict, run
 from plugengine.testing.cases import Case
 from plugengine.testing.cases import cases as all_cases
 from tests.conftest import need, need_root
+from tests.kit import wrong_servers as servers
 from tests.kit import wrong_storage as wrong
 from tests.kit.wrong_storage import Good, GoodCopy, GoodServer
 
@@ -51,6 +52,11 @@ WRONG: list[tuple[type[Good], str, str]] = [
     (wrong.MountsDiffer, "contract.mounts-are-pure", "the second answer of mounts"),
     (wrong.LeaksDescriptors, "contract.mounts-are-pure", "left descriptor"),
     (wrong.ServerDies, "contract.server-ends", ""),
+    (servers.KeepsWhatItWasToldOnce, "posix.changes-are-seen", "(False, False)"),
+    (servers.KeepsWhatItWasToldOnce, "posix.mapped-holes-are-filled", "(False, 0), not (True, 0)"),
+    (servers.KeepsSetId, "posix.set-id-goes-with-every-change", "'_write': (None, '0o6777', '0o6777', '0o6777')"),
+    (servers.KeepsSetId, "posix.set-id-stays-by-capability", "'_write': (None, '0o6755', '0o6755', '0o6755')"),
+    (servers.KeepsSetId, "posix.set-id-set-while-writing", "('0o6755', '0o6755')"),
     (wrong.LiesAboutQuota, "space.limit", "bytes were taken"),
     (wrong.LiesAboutDiff, "layers.changes", "missing"),
     (wrong.UpperLosesWhiteouts, "layers.changes", "D /usr/lib/b.so"),

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 
 _NS = 1_000_000_000
 _CAPABILITY = os.fsencode(CAPABILITY)
+_CHANGES = (
+    protocol.FATTR_MODE
+    | protocol.FATTR_UID
+    | protocol.FATTR_GID
+    | protocol.FATTR_SIZE
+    | protocol.FATTR_ATIME
+    | protocol.FATTR_MTIME
+)
 
 
 class AttributeRequests:
@@ -60,15 +68,16 @@ class AttributeRequests:
             self._connection.buffer, BODY
         )
         union, node = self._union, self._node(nodeid)
-        kill = bool(valid & protocol.FATTR_KILL_SUIDGID)
         if valid & protocol.FATTR_SIZE:
-            attributes.set_size(union, node, size, kill_privileges=kill)
+            capable = not valid & protocol.FATTR_KILL_SUIDGID
+            attributes.set_size(union, node, size, self._connection.requester(capable=capable))
         if valid & (protocol.FATTR_UID | protocol.FATTR_GID):
-            attributes.set_owner(
-                union, node, uid if valid & protocol.FATTR_UID else -1, gid if valid & protocol.FATTR_GID else -1
-            )
+            uid, gid = uid if valid & protocol.FATTR_UID else -1, gid if valid & protocol.FATTR_GID else -1
+            attributes.set_owner(union, node, uid, gid)
         if valid & protocol.FATTR_MODE:
             attributes.set_mode(union, node, mode)
+        if not valid & _CHANGES:
+            attributes.set_nothing(union, node, self._connection.requester(capable=False))
         if valid & (protocol.FATTR_ATIME | protocol.FATTR_MTIME):
             now = attributes.now_ns()
             attributes.set_times(

@@ -12,10 +12,11 @@ from plugengine.kernel.attributes import fchmodat, fchownat, utimensat
 
 from plugengine_fuse_union.copyup import copy_up
 from plugengine_fuse_union.errors import refused
-from plugengine_fuse_union.privileges import clear_set_id
+from plugengine_fuse_union.privileges import SET_ID, change, left_by
 
 if TYPE_CHECKING:
     from plugengine_fuse_union.nodes import Node
+    from plugengine_fuse_union.privileges import Requester
     from plugengine_fuse_union.union import Union
 
 _CLOCK_REALTIME_COARSE: Final = 5  # linux/time.h; Python has no name for it
@@ -34,6 +35,19 @@ def set_owner(union: Union, node: Node, uid: int, gid: int) -> None:
     os.chown(name, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
 
 
+def set_nothing(union: Union, node: Node, requester: Requester) -> None:
+    """Do what a SETATTR of nothing is for: set-id bits go before the kernel writes, or only the time of change moves.
+
+    The time moves by chown(2) that leaves owner and group, which anybody may call: it must clear no bits of a file that
+    nobody writes to.
+    """
+    status = union.stored(node)
+    if not (stat.S_ISREG(node.kind) and status.st_mode & SET_ID):
+        set_owner(union, node, -1, -1)
+    elif node.opened is not None and node.opened.writers:
+        set_mode(union, node, left_by(union, status, requester))
+
+
 def set_mode(union: Union, node: Node, mode: int) -> None:
     """Change the permission bits."""
     if stat.S_ISLNK(node.kind):
@@ -47,14 +61,12 @@ def set_mode(union: Union, node: Node, mode: int) -> None:
     os.chmod(name, stat.S_IMODE(mode), dir_fd=dir_fd)
 
 
-def set_size(union: Union, node: Node, size: int, *, kill_privileges: bool = False) -> None:
+def set_size(union: Union, node: Node, size: int, requester: Requester) -> None:
     """Truncate or extend a regular file; of a layer's file only the data that stays is copied."""
     copy_up(union, node, size=size)
     fd = union.open_data(node, os.O_WRONLY)
     try:
-        os.ftruncate(fd, size)
-        if kill_privileges:
-            clear_set_id(union, node, fd)
+        change(union, node, fd, requester, lambda: os.ftruncate(fd, size))
     finally:
         os.close(fd)
 

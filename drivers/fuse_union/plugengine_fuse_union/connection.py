@@ -14,7 +14,8 @@ from plugengine_fuse_union.counters import MOST_OPCODES, Counters, private_count
 from plugengine_fuse_union.errors import refused
 from plugengine_fuse_union.incoming import requests
 from plugengine_fuse_union.nodes import path_of
-from plugengine_fuse_union.protocol import BODY, IN_HEADER, OUT_HEADER, OWNER, REQUEST, THREAD, Opcode
+from plugengine_fuse_union.privileges import Requester
+from plugengine_fuse_union.protocol import BODY, IN_HEADER, OUT_HEADER, OWNER, REQUEST, Opcode
 from plugengine_fuse_union.pruning import Pruner
 from plugengine_fuse_union.settling import Settler
 
@@ -142,11 +143,10 @@ class Connection:
         gid: int = OWNER.unpack_from(self.buffer)[1]
         return gid
 
-    @property
-    def thread(self) -> int:
-        """The thread that made the request in the buffer; 0: it is in no namespace this process sees."""
-        thread: int = THREAD.unpack_from(self.buffer)[0]
-        return thread
+    def requester(self, *, capable: bool | None = None) -> Requester:
+        """Return who made the request in the buffer; `capable` is whether they have CAP_FSETID, if it says so."""
+        _, gid, thread = OWNER.unpack_from(self.buffer)
+        return Requester(thread, gid, capable=capable)
 
     def has(self, flag: int) -> bool:
         """Tell whether an INIT flag was agreed on."""

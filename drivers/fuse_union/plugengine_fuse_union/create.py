@@ -21,7 +21,7 @@ from plugengine_fuse_union.stage import remove_quietly
 if TYPE_CHECKING:
     from plugengine_fuse_union.union import Union
 
-_CREATE_FLAGS: Final = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE_FLAGS: Final = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _SETID: Final = stat.S_ISUID | stat.S_ISGID
 
 # Makes an entry, given the directory's descriptor and the name; returns a descriptor of it where it has one, else None.
@@ -45,11 +45,12 @@ class Caller:
 
 
 def create(union: Union, parent: DirNode, name: bytes, mode: int, caller: Caller) -> tuple[Made, int]:
-    """Make a regular file and return it with a descriptor open for reading and writing."""
+    """Make a regular file and return it with a descriptor open as `Union.made_flags` says."""
+    flags = _CREATE_FLAGS | union.made_flags
     opened: list[int] = []
 
     def make(dir_fd: int, entry: bytes) -> int:
-        opened.append(os.open(entry, _CREATE_FLAGS, stat.S_IMODE(mode), dir_fd=dir_fd))
+        opened.append(os.open(entry, flags, stat.S_IMODE(mode), dir_fd=dir_fd))
         return opened[-1]
 
     try:

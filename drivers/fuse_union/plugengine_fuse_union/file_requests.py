@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from plugengine.kernel.files import fallocate
 
-from plugengine_fuse_union import attributes, create, protocol
+from plugengine_fuse_union import attributes, create, privileges, protocol
 from plugengine_fuse_union.copyup import copy_up
 from plugengine_fuse_union.counters import KNOWN, PASSED_OPENS, READ_BYTES, WRITTEN_BYTES
 from plugengine_fuse_union.create import Caller
 from plugengine_fuse_union.errors import refused
 from plugengine_fuse_union.nodes import Node
 from plugengine_fuse_union.opened import WRITES
-from plugengine_fuse_union.privileges import clear_set_id, is_set_id, keeps_set_id
 from plugengine_fuse_union.protocol import BODY, Opcode
 from plugengine_fuse_union.replies import NOTHING, Replies
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from plugengine_fuse_union.connection import Connection, Handler
     from plugengine_fuse_union.handles import Handles
 
+_T = TypeVar("_T")
 _CREATE_MODE: Final = 0o7777
 _LONGEST_COPY: Final = 1 << 30  # the answer has 32 bits, and other requests wait
 
@@ -70,9 +70,10 @@ class FileRequests:
         if flags & WRITES and not node.whole:
             copy_up(self._union, node, size=0 if flags & os.O_TRUNC else None)
         if flags & os.O_TRUNC:
-            kill = bool(open_flags & protocol.FUSE_OPEN_KILL_SUIDGID)
-            attributes.set_size(self._union, node, 0, kill_privileges=kill)
-        return self._handles.open(node, flags, privileged=self._connection.uid == 0)
+            kernel_tells = self._connection.has(protocol.FUSE_HANDLE_KILLPRIV_V2)
+            capable = not open_flags & protocol.FUSE_OPEN_KILL_SUIDGID if kernel_tells else None
+            attributes.set_size(self._union, node, 0, self._connection.requester(capable=capable))
+        return self._handles.open(node, flags)
 
     def create(self, nodeid: int, end: int) -> bytes:
         """CREATE: make and open in one."""
@@ -90,16 +91,16 @@ class FileRequests:
         return self._created(node, fd, flags, os.fstat(fd))
 
     def _created(self, node: Node, fd: int, flags: int, status: os.stat_result) -> bytes:
-        entry = self._replies.entry(node, status)
-        return entry + self._handles.open(node, flags, privileged=True, fd=fd, made=status)
+        opened = self._handles.open(node, flags, fd=fd, made=True)
+        return self._replies.made(node, status) + opened
 
     def _caller(self, umask: int) -> Caller:
         return Caller(self._union, self._connection.uid, self._connection.gid, umask)
 
     def release(self, nodeid: int, _end: int) -> bytes:
         """RELEASE: the last descriptor of one open is closed."""
-        (fh,) = protocol.RELEASE_IN.unpack_from(self._connection.buffer, BODY)
-        self._handles.release(self._union.get(nodeid), fh)
+        fh, flags = protocol.RELEASE_IN.unpack_from(self._connection.buffer, BODY)
+        self._handles.release(self._union.get(nodeid), fh, flags)
         return NOTHING
 
     def read(self, nodeid: int, _end: int) -> bytes:
@@ -115,9 +116,9 @@ class FileRequests:
         fh, offset, size, flags, *_ = protocol.WRITE_IN.unpack_from(self._connection.buffer, BODY)
         start = BODY + protocol.WRITE_IN.size
         with self._data(nodeid, fh, os.O_RDWR) as fd:
-            done = os.pwrite(fd, memoryview(self._connection.buffer)[start : start + size], offset)
-            if flags & protocol.FUSE_WRITE_KILL_SUIDGID:
-                clear_set_id(self._union, self._node(nodeid), fd)
+            data = memoryview(self._connection.buffer)[start : start + size]
+            capable = not flags & protocol.FUSE_WRITE_KILL_SUIDGID
+            done = self._change(nodeid, fd, lambda: os.pwrite(fd, data, offset), capable=capable)
         self._connection.counters[WRITTEN_BYTES] += done
         return protocol.WRITE_OUT.pack(done, 0)
 
@@ -139,8 +140,7 @@ class FileRequests:
         """FALLOCATE."""
         fh, offset, length, mode, _ = protocol.FALLOCATE_IN.unpack_from(self._connection.buffer, BODY)
         with self._data(nodeid, fh, os.O_RDWR) as fd:
-            fallocate(fd, mode, offset, length)
-            self._changed(nodeid, fd)
+            self._change(nodeid, fd, lambda: fallocate(fd, mode, offset, length))
         return NOTHING
 
     def lseek(self, nodeid: int, _end: int) -> bytes:
@@ -166,14 +166,12 @@ class FileRequests:
             self._data(target_id, target_fh, os.O_RDWR) as target,
         ):
             count = min(length, _LONGEST_COPY)
-            done = os.copy_file_range(source, target, count, offset_src=source_at, offset_dst=target_at)
-            self._changed(target_id, target)
-            return done
+            return self._change(
+                target_id, target, lambda: os.copy_file_range(source, target, count, source_at, target_at)
+            )
 
-    def _changed(self, nodeid: int, fd: int) -> None:
-        """Clear set-id bits after requests that do not say whether the caller may keep them."""
-        if is_set_id(os.fstat(fd).st_mode) and not keeps_set_id(self._connection.thread):
-            clear_set_id(self._union, self._node(nodeid), fd)
+    def _change(self, nodeid: int, fd: int, act: Callable[[], _T], *, capable: bool | None = None) -> _T:
+        return privileges.change(self._union, self._node(nodeid), fd, self._connection.requester(capable=capable), act)
 
     def _node(self, nodeid: int) -> Node:
         node = self._union.get(nodeid)

@@ -13,7 +13,6 @@ from plugengine_fuse_union.counters import PASSED_OPENS
 from plugengine_fuse_union.errors import refused
 from plugengine_fuse_union.nodes import Node
 from plugengine_fuse_union.opened import Opened
-from plugengine_fuse_union.privileges import clear_set_id, is_set_id
 from plugengine_fuse_union.protocol import OPEN_OUT
 from plugengine_fuse_union.supersede import supersede
 
@@ -44,22 +43,22 @@ class Handles:
         self._union = connection.union
         self._passes = connection.has(protocol.FUSE_PASSTHROUGH)
         # Nodes with a registered backing file, oldest first; it stays for the next reader after the last close.
-        self._backed: dict[int, Node] = {}
+        self._backed: dict[Node, None] = {}
         connection.union.on_drop = self.drop
+        if self._passes and connection.union.quota is None:
+            # A file that is open for writing here could not be told from one that still is elsewhere; see `restless`.
+            connection.union.made_flags = os.O_RDONLY
         # Pages cached before a file was passed through would be stale, so the cache is kept only without.
         self._cached_flags = protocol.FOPEN_NOFLUSH | (0 if self._passes else protocol.FOPEN_KEEP_CACHE)
 
-    def open(
-        self, node: Node, flags: int, *, privileged: bool, fd: int = -1, made: os.stat_result | None = None
-    ) -> bytes:
+    def open(self, node: Node, flags: int, *, fd: int = -1, made: bool = False) -> bytes:
         """Open a node once more and return the answer.
 
         Args:
             node: A regular file, copied up if `flags` say write.
             flags: O_* of open(2).
-            privileged: The caller may write to a setuid file without clearing that.
-            fd: A descriptor of the file for reading and writing, taken over; -1: opened if needed.
-            made: Its attributes, if the file is a new one, which has no capabilities either.
+            fd: A descriptor of the file, as `create.create` makes it, taken over; -1: opened if needed.
+            made: The file is a new one, which has no capabilities.
 
         Raises:
             OSError: ESTALE after `supersede`; the kernel tries again with a new lookup.
@@ -74,25 +73,35 @@ class Handles:
             fd, node.kept = node.kept, -1
         try:
             if opened is None:
-                opened, fd = self._first(node, fd, writes=writes, made=made)
+                opened, fd = self._first(node, fd, made=made)
             elif opened.backing and opened.upper != node.whole:
                 if not node.gone:
                     supersede(self._union, node)
                 raise refused(errno.ESTALE)
-            elif opened.backing and writes and not privileged:
-                self._kill_setid(node)
+            if not opened.backing:
+                fd = self._served(node, fd, writes=writes)
             opened.count += 1
+            opened.writers += writes
+            maps = flags & os.O_ACCMODE == os.O_RDWR  # what may be mapped to be written
             if opened.backing:
                 self._connection.counters[PASSED_OPENS] += 1
+                if maps:
+                    self._make_restless(node)
                 return opened.answer
-            if fd < 0:
-                fd = self._union.open_data(node, os.O_RDWR if writes else os.O_RDONLY)
             opened.serve(fd)
             handle, fd = fd, -1
-            return OPEN_OUT.pack(handle, self._cached_flags, 0)
+            # Where closing flushes, the kernel hands over what was written to a mapping; see `fuse_flush` of Linux.
+            return OPEN_OUT.pack(handle, self._cached_flags & (~protocol.FOPEN_NOFLUSH if maps else -1), 0)
         finally:
             if fd >= 0:
-                self._put_away(node, fd, again=made is not None or (kept and not writes))
+                self._put_away(node, fd, again=made or (kept and not writes))
+
+    def _served(self, node: Node, fd: int, *, writes: bool) -> int:
+        """Return the descriptor to serve a handle by, in place of what there is."""
+        if fd >= 0 and writes and self._union.made_flags & os.O_ACCMODE == os.O_RDONLY:
+            os.close(fd)
+            fd = -1
+        return fd if fd >= 0 else self._union.open_data(node, os.O_RDWR if writes else os.O_RDONLY)
 
     def _put_away(self, node: Node, fd: int, *, again: bool) -> None:
         if again and node.fd < 0:
@@ -100,16 +109,14 @@ class Handles:
         else:
             os.close(fd)
 
-    def _first(self, node: Node, fd: int, *, writes: bool, made: os.stat_result | None) -> tuple[Opened, int]:
+    def _first(self, node: Node, fd: int, *, made: bool) -> tuple[Opened, int]:
         opened = Opened(upper=node.whole)
         # What the kernel writes by itself could not be counted.
         if self._passes and not (node.upper and self._union.quota is not None):
             if fd < 0:
-                fd = self._union.open_data(node, os.O_RDWR if writes else os.O_RDONLY)
-            # The kernel writes to a backing file as this process, which clears no setuid bit; here it is done by hand.
-            opened.no_capability = made is not None
-            if not (writes and is_set_id((made or os.fstat(fd)).st_mode)):
-                self._register(node, opened, fd)
+                fd = self._union.open_data(node, os.O_RDONLY)  # the kernel opens the file itself, as it is needed
+            opened.no_capability = made
+            self._register(node, opened, fd)
         node.opened = opened
         return opened, fd
 
@@ -123,33 +130,33 @@ class Handles:
                 self._passes = False
             return
         opened.answer = OPEN_OUT.pack(0, protocol.FOPEN_PASSTHROUGH | protocol.FOPEN_NOFLUSH, opened.backing)
-        self._backed[node.nodeid] = node
+        self._backed[node] = None
         if len(self._backed) > self._most_backed:
             self._let_oldest_go()
 
     def _let_oldest_go(self) -> None:
-        nodeid, node = next(iter(self._backed.items()))
-        del self._backed[nodeid]
+        node = next(iter(self._backed))
+        del self._backed[node]
         if node.opened is None:
             return
         if node.opened.count == 0:
             self._close(node, node.opened)
         else:
-            self._backed[nodeid] = node
+            self._backed[node] = None
 
-    def _kill_setid(self, node: Node) -> None:
-        fd = self._union.open_data(node, os.O_RDONLY)
-        try:
-            clear_set_id(self._union, node, fd)
-        finally:
-            os.close(fd)
+    def _make_restless(self, node: Node) -> None:
+        if not node.restless:
+            node.restless = True
+            if node.nodeid:
+                self._union.stale.append(node.nodeid)
 
-    def release(self, node: Node, handle: int) -> None:
-        """Take back one open."""
+    def release(self, node: Node, handle: int, flags: int) -> None:
+        """Take back one open, that was made with these O_*."""
         opened = node.opened
         if opened is None:
             return
         opened.count -= 1
+        opened.writers -= bool(flags & os.O_ACCMODE)
         if handle:
             opened.part_with(handle)
             os.close(handle)
@@ -163,6 +170,6 @@ class Handles:
 
     def _close(self, node: Node, opened: Opened) -> None:
         node.opened = None
-        self._backed.pop(node.nodeid, None)
+        self._backed.pop(node, None)
         if opened.backing:
             fuse_backing_close(self._connection.fd, opened.backing)

@@ -12,9 +12,8 @@ from plugengine_fuse_union import markers, whiteout_files
 from plugengine_fuse_union.errors import refused
 from plugengine_fuse_union.layers import LayerDir
 from plugengine_fuse_union.markers import is_opaque, is_whiteout, lstat
-from plugengine_fuse_union.nodes import DirNode, Node
+from plugengine_fuse_union.nodes import DirNode, Node, unpin
 from plugengine_fuse_union.redirects import Descent, data_below, directories_below, refuse_redirect, with_blocks_of
-from plugengine_fuse_union.union import unpin
 
 if TYPE_CHECKING:
     from plugengine_fuse_union.union import Union

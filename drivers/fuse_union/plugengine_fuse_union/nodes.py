@@ -51,6 +51,7 @@ class Node:
         "nodeid",
         "opened",
         "parent",
+        "restless",
         "successor",
         "twin",
         "upper",
@@ -69,11 +70,12 @@ class Node:
         self.names: list[tuple[DirNode, bytes]] | None = None  # further names of a hard link that were looked up
         self.link = 0  # key in Union.links of an upper file that has several names
         self.fd = -1
-        self.kept = -1  # a descriptor of a file in upper, read and write, that is there by chance; see Union.keep
+        self.kept = -1  # a descriptor of a file in upper that is there by chance; see Union.keep
         self.gone = False  # no name leads here any more
         self.opened: Opened | None = None  # how it is open now, kept by the transport
         self.successor: Node | None = None  # stands for the same file after copy-up under open readers
         self.twin = False  # an older node of the same file is alive: nothing may be cached for long
+        self.restless = False  # the kernel may change attributes without asking for them: neither; see `restless`
 
     @property
     def whole(self) -> bool:
@@ -104,6 +106,20 @@ def _as_directory(node: Node) -> DirNode:
     if not isinstance(node, DirNode):
         raise TypeError("only a directory has no parent")
     return node
+
+
+def close_kept(node: Node) -> None:
+    """Close the descriptor that is there by chance."""
+    fd, node.kept = node.kept, -1
+    if fd >= 0:
+        os.close(fd)
+
+
+def unpin(node: Node) -> None:
+    """Close the descriptor of the object itself."""
+    fd, node.fd = node.fd, -1
+    if fd >= 0:
+        os.close(fd)
 
 
 def path_of(node: Node) -> str:

@@ -17,10 +17,11 @@ WRITES: Final = os.O_ACCMODE | os.O_TRUNC  # flags of open(2) of which any may c
 class Opened:
     """The open state of one node; kept while there are open handles."""
 
-    __slots__ = ("_descriptors", "answer", "backing", "count", "no_capability", "upper")
+    __slots__ = ("_descriptors", "answer", "backing", "count", "no_capability", "upper", "writers")
 
     def __init__(self, *, upper: bool) -> None:
         self.count = 0
+        self.writers = 0  # of these, those for writing
         self.backing = 0  # the kernel's number of the file it reads and writes by itself; 0: requests come to us
         self.answer = b""  # to one more open for reading, while there is a backing file that shows what is shown
         self.no_capability = False  # known to have no security.capability, which the kernel asks for at the first write

@@ -15,6 +15,7 @@ from plugengine_fuse_union.listing import DT_DIR, TYPE_SHIFT, listing
 from plugengine_fuse_union.nodes import DirNode, Node
 from plugengine_fuse_union.opened import WRITES, Opened
 from plugengine_fuse_union.paths import Paths
+from plugengine_fuse_union.privileges import Requester
 
 if TYPE_CHECKING:
     from plugengine_fuse_union.union import Union
@@ -44,6 +45,11 @@ class PathFiles:
         uid, gid, _ = self.context()
         return Caller(self.union, uid, gid)
 
+    def requester(self, *, capable: bool | None = None) -> Requester:
+        """Return whose set-id bits are cleared where they change a file; `capable` where the kernel sees to it."""
+        _, gid, thread = self.context()
+        return Requester(thread, gid, capable=capable)
+
     def opened_node(self, fi: Any) -> Node:
         """Return the node of a handle."""
         try:
@@ -60,7 +66,7 @@ class PathFiles:
         if flags & WRITES and not node.whole:
             copy_up(self.union, node, size=0 if flags & os.O_TRUNC else None)
         if flags & os.O_TRUNC:
-            attributes.set_size(self.union, node, 0, kill_privileges=self.context()[0] != 0)
+            attributes.set_size(self.union, node, 0, self.requester())
         fi.fh = self._opened(node, self.union.open_data(node, os.O_RDWR if flags & os.O_ACCMODE else os.O_RDONLY))
         return 0
 

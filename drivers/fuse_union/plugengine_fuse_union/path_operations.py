@@ -138,7 +138,7 @@ class PathOperations(PathFiles):
     def truncate(self, path: str | None, size: int, fi: Any = None) -> None:
         """Change the size; the kernel asks for setuid to be cleared on its own."""
         node = self.opened_node(fi) if fi else self.paths.node(_bytes(path))
-        attributes.set_size(self.union, node, size)
+        attributes.set_size(self.union, node, size, self.requester(capable=True))
 
     def utimens(self, path: str, times: tuple[int, int] | None) -> None:
         """Set times."""

@@ -126,8 +126,7 @@ PRUNE_MINOR: Final = 45
 
 IN_HEADER: Final = Struct("=IIQQIIIHH")  # len opcode unique nodeid uid gid pid total_extlen padding
 REQUEST: Final = Struct("=4xIQQ")  # opcode unique nodeid, of the same
-OWNER: Final = Struct("=24xII")  # uid gid
-THREAD: Final = Struct("=32xI")  # pid
+OWNER: Final = Struct("=24xIII")  # uid gid pid
 OUT_HEADER: Final = Struct("=IiQ")  # len error unique
 BODY: Final = IN_HEADER.size  # where the operation's own struct starts
 
@@ -158,7 +157,7 @@ LINK_IN: Final = Struct("=Q")  # oldnodeid
 READ_IN: Final = Struct("=QQIIQII")  # fh offset size read_flags lock_owner flags padding
 WRITE_IN: Final = Struct("=QQIIQII")  # fh offset size write_flags lock_owner flags padding
 WRITE_OUT: Final = Struct("=II")  # size padding
-RELEASE_IN: Final = Struct("=Q")  # fh; flags release_flags lock_owner follow
+RELEASE_IN: Final = Struct("=QI")  # fh flags; release_flags lock_owner follow
 FSYNC_IN: Final = Struct("=QII")  # fh fsync_flags padding
 SETXATTR_IN: Final = Struct("=IIII")  # size flags setxattr_flags padding (FUSE_SETXATTR_EXT)
 SETXATTR_IN_SHORT: Final = Struct("=II")  # size flags

@@ -10,6 +10,7 @@ from plugengine.kernel.attributes import statx
 
 from plugengine_fuse_union.nodes import DirNode, Node
 from plugengine_fuse_union.protocol import ATTR, ATTR_REPLY, ENTRY, ENTRY_REPLY, STATX_OUT
+from plugengine_fuse_union.restless import is_restless
 
 if TYPE_CHECKING:
     from plugengine_fuse_union.union import Union
@@ -61,21 +62,35 @@ class Replies:
     def attr(self, node: Node) -> bytes:
         """Return the answer to GETATTR and SETATTR."""
         shown = node if node.successor is None else node.successor
-        lifetime = 0 if node.twin else FOREVER
+        lifetime = self._lifetime(node)
         status = self._union.status(shown) if shown.kept < 0 else os.fstat(shown.kept)
         return ATTR_REPLY.pack(lifetime, 0, 0, *self.attributes(shown, status))
 
+    def _lifetime(self, node: Node) -> int:
+        """Return how long the kernel may keep attributes, in seconds; to be found out before they are looked at."""
+        if node.twin or (node.restless and is_restless(self._union, node)):
+            return 0
+        return FOREVER
+
     def entry(self, node: Node, status: os.stat_result | None = None) -> bytes:
         """Return the answer to LOOKUP and whatever makes a name; counts a reference."""
-        if status is None:
+        was_restless, lifetime = node.restless, self._lifetime(node)
+        if status is None or was_restless:
             status = self._union.status(node)
-        lifetime = 0 if node.twin else FOREVER
+        return self._entry(node, status, lifetime)
+
+    def made(self, node: Node, status: os.stat_result) -> bytes:
+        """Return the same for a file made to be written to: empty, so what changes it next is seen by the kernel."""
+        return self._entry(node, status, FOREVER)
+
+    def _entry(self, node: Node, status: os.stat_result, lifetime: int) -> bytes:
         nodeid = self._union.remember(node)
         return ENTRY_REPLY.pack(nodeid, 0, FOREVER, lifetime, 0, 0, *self.attributes(node, status))
 
     def statx(self, node: Node) -> bytes:
         """Return the answer to STATX: the attributes, and the time of birth where the disk knows it."""
         shown = node if node.successor is None else node.successor
+        lifetime = self._lifetime(node)
         status = self._union.status(shown)
         dir_fd, name = (shown.fd, b"") if shown.fd >= 0 else self._union.place(shown)
         birth, _, _ = statx(dir_fd, name)
@@ -87,7 +102,7 @@ class Replies:
             for time_ns in (status.st_atime_ns, birth or 0, status.st_ctime_ns, status.st_mtime_ns)
         ]
         return STATX_OUT.pack(
-            0 if node.twin else FOREVER,
+            lifetime,
             0,
             0,
             _STATX_BASIC_STATS | (_STATX_BTIME if birth is not None else 0),

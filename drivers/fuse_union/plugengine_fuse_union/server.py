@@ -206,6 +206,7 @@ def _detach_on_signal(target: str) -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # of a lease that ends by itself; see `restless`
 
 
 def _detach(target: str) -> None:

@@ -32,6 +32,7 @@ def supersede(union: Union, node: Node) -> Node:
         if parent.children.get(name) is node:
             parent.children[name] = fresh
     fresh.twin = node.twin = True
+    fresh.restless = node.restless
     node.successor = fresh
     union.remember(fresh)  # as long as the old node lives
     if node.nodeid in union.fresh_copies:

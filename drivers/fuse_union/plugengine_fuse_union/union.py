@@ -13,7 +13,7 @@ from plugengine_fuse_union import markers
 from plugengine_fuse_union.durability import DataFirst
 from plugengine_fuse_union.errors import refused
 from plugengine_fuse_union.layers import DIRECTORY_FLAGS, Descriptors, LayerDir, PrivateMounts, layer_fd
-from plugengine_fuse_union.nodes import DirNode, Node
+from plugengine_fuse_union.nodes import DirNode, Node, close_kept, unpin
 from plugengine_fuse_union.owners import Owners
 from plugengine_fuse_union.redirects import with_blocks_of
 from plugengine_fuse_union.stage import Stage
@@ -79,6 +79,7 @@ class Union:
         self.on_drop: Callable[[Node], None] = _nothing  # told of nodes whose data nobody needs any more
         self._kept: deque[Node] = deque()  # whose `kept` was set last; it may be used up by now
         self.fresh_copies: set[int] = set()  # files whose new place no fsync has brought to the disk yet
+        self.made_flags = os.O_RDWR  # how a new file is opened for who made it
         self.removed: set[int] = set()  # nodes whose last name is gone, and that are held by descriptor
         self.umask = 0
         os.umask(0)
@@ -238,7 +239,7 @@ class Union:
         return os.open(b"/proc/self/fd/%d" % node.fd, flags | os.O_CLOEXEC)
 
     def keep(self, node: Node, fd: int) -> None:
-        """Take over a descriptor of an upper file, open for reading and writing: a new file is soon looked at again."""
+        """Take over a descriptor of an upper file: a new file is soon looked at again."""
         close_kept(node)
         node.kept = fd
         self._kept.append(node)
@@ -256,15 +257,8 @@ class Union:
             self.upper_fd(node)
             return
         flags = os.O_NOFOLLOW | os.O_CLOEXEC
-        regular = stat.S_ISREG(node.kind)
-        try:
-            node.fd = os.open(
-                node.name, flags | (os.O_RDWR if regular else os.O_PATH), dir_fd=self.upper_fd(node.parent)
-            )
-        except OSError as exc:
-            if exc.errno != errno.ETXTBSY:
-                raise
-            node.fd = os.open(node.name, flags | os.O_RDONLY, dir_fd=self.upper_fd(node.parent))
+        flags |= os.O_RDONLY if stat.S_ISREG(node.kind) else os.O_PATH
+        node.fd = os.open(node.name, flags, dir_fd=self.upper_fd(node.parent))
 
     def require_writable(self) -> Stage:
         """Return the staging directory.
@@ -279,17 +273,3 @@ class Union:
 
 def _nothing(_: Node) -> None:
     """Stand in for a transport that keeps nothing."""
-
-
-def close_kept(node: Node) -> None:
-    """Close the descriptor that is there by chance."""
-    fd, node.kept = node.kept, -1
-    if fd >= 0:
-        os.close(fd)
-
-
-def unpin(node: Node) -> None:
-    """Close the descriptor of the object itself."""
-    fd, node.fd = node.fd, -1
-    if fd >= 0:
-        os.close(fd)

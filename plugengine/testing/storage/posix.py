@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from plugengine.testing.cases import CaseFunction, case, expect_equal
-from plugengine.testing.storage import posix_attributes, posix_files, posix_names
+from plugengine.testing.storage import posix_attributes, posix_changes, posix_files, posix_names
 from plugengine.testing.storage.described import directory, fifo, file, hardlink, symlink
 from plugengine.testing.storage.pair import outcome
 from plugengine.testing.storage.snapshot import expect_same
@@ -51,5 +51,10 @@ def _case_of(operation: Operation) -> CaseFunction:
     return compare
 
 
-for _operation in (*posix_names.OPERATIONS, *posix_files.OPERATIONS, *posix_attributes.OPERATIONS):
+for _operation in (
+    *posix_names.OPERATIONS,
+    *posix_files.OPERATIONS,
+    *posix_attributes.OPERATIONS,
+    *posix_changes.OPERATIONS,
+):
     case(f"storage.posix.{_operation.__name__.replace('_', '-')}")(_case_of(_operation))

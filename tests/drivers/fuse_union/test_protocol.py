@@ -37,7 +37,7 @@ SIZES = {
     "READ_IN": "sizeof(struct fuse_read_in)",
     "WRITE_IN": "sizeof(struct fuse_write_in)",
     "WRITE_OUT": "sizeof(struct fuse_write_out)",
-    "RELEASE_IN": "offsetof(struct fuse_release_in, flags)",
+    "RELEASE_IN": "offsetof(struct fuse_release_in, release_flags)",
     "FSYNC_IN": "sizeof(struct fuse_fsync_in)",
     "SETXATTR_IN": "sizeof(struct fuse_setxattr_in)",
     "SETXATTR_IN_SHORT": "FUSE_COMPAT_SETXATTR_IN_SIZE",

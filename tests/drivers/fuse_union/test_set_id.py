@@ -159,6 +159,40 @@ def test_a_program_that_is_read_meanwhile_loses_its_bits_all_the_same(
         assert stat.S_IMODE(os.fstat(reader.fileno()).st_mode) == 0o777
 
 
+@pytest.mark.parametrize("options", OPTIONS)
+def test_a_program_that_is_open_for_writing_when_it_gets_its_bits_loses_them_by_a_write(
+    make_world: MakeWorld, options: dict[str, str]
+) -> None:
+    world = world_with_program(make_world, options)
+    path = world.root / "upper"
+    path.chmod(0o777)
+    fd = os.open(path, os.O_WRONLY)
+    path.chmod(0o6777)
+    as_user(USER, lambda: os.pwrite(fd, b"\x7f", 0))
+    os.close(fd)
+    assert ids_of(path) == (USER, USER)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o777
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_nobody_can_clear_the_bits_of_a_program_without_writing_to_it(
+    make_world: MakeWorld, options: dict[str, str]
+) -> None:
+    world = world_with_program(make_world, options)
+    path = world.root / "upper"
+    path.chmod(0o6755)
+
+    def change_nothing() -> None:
+        with opened(path, os.O_RDONLY) as fd:
+            try:
+                os.fchown(fd, -1, -1)
+            except PermissionError:
+                pass
+
+    as_user(USER, change_nothing)
+    assert ids_of(path) == (0, 0)
+
+
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: str(way.__name__))
 @pytest.mark.parametrize("options", OPTIONS)
 def test_capabilities_of_a_program_go_with_every_change(
