@@ -40,8 +40,10 @@ Each kind begins with a table. *Has it*: every driver of the kind, those that cl
 driver without a hook it must have is refused when it is loaded, with a sentence that names the hook and the
 distribution. *Called in*: the caller's process is `pe`, or the one that uses the library, and the hook runs in the
 thread that called; the monitor is the one process each running container has, with one thread and a mount namespace of
-its own. What either would have unmade, but for being killed, is unmade by another process with one thread. *While it
-runs*: whether the container runs meanwhile; "-" where there is none, or where it may be either.
+its own. What either would have unmade, but for being killed, is unmade by another process with one thread; that is also
+where all drivers are asked for their `info` and `probe`, and where they collect (`gc`) for `pe system check --repair`:
+each stranger's in a process of its own, so that one that hangs or crashes takes nobody along. *While it runs*: whether
+the container runs meanwhile; "-" where there is none, or where it may be either.
 
 ## Deadlines
 

@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from plugengine.objects import Connection, Container, ContainerState, ContainerStats, MountPoint, NetworkDetails
     from plugengine.operations.inspect import ProcessLine
     from plugengine.operations.recovery import Finding
-    from plugengine.plugins.choice import DriverStatus
+    from plugengine.plugins.probing import DriverStatus
     from plugengine.spec import ContainerSpec, Device, ExecSpec, Image, ImageConfig, Rlimit, VolumeMount
     from plugengine.streams.attach_client import Outcome, Streams
     from plugengine.streams.logs import LogLine
@@ -170,7 +170,7 @@ _HOMES = {
     ),
     "plugengine.operations.inspect": ("ProcessLine",),
     "plugengine.operations.recovery": ("Finding",),
-    "plugengine.plugins.choice": ("DriverStatus",),
+    "plugengine.plugins.probing": ("DriverStatus",),
     "plugengine.streams.logs": ("LogLine",),
     "plugengine.volumes": ("Volume",),
 }

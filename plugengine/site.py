@@ -10,6 +10,7 @@ from plugengine.kernel.machine import kernel_version
 from plugengine.model import Host, HostPath
 from plugengine.plugins import choice
 from plugengine.plugins.drivers import Driver, DriverSet, open_driver, open_observers
+from plugengine.plugins.probing import KINDS
 from plugengine.plugins.registry import Registry
 from plugengine.spec import ContainerSpec, DriverChoice
 from plugengine.state.locations import Locations
@@ -35,7 +36,9 @@ class Site:
         self.state: State = State(locations.root)
         self.spare: Spare | None = None  # a monitor forked ahead
         self.registry: Registry = Registry(
-            cache=HostPath(f"{locations.run_root}/drivers.json"), degraded=HostPath(f"{locations.run_root}/degraded")
+            cache=HostPath(f"{locations.run_root}/drivers.json"),
+            degraded=HostPath(f"{locations.run_root}/degraded"),
+            calls=HostPath(f"{locations.run_root}/calls"),
         )
         self._sets: dict[tuple[str, ...], DriverSet] = {}
         self._single: dict[tuple[str, str], Driver] = {}
@@ -76,7 +79,7 @@ class Site:
         """Return those of a container's drivers that were uninstalled since, as "storage driver NAME"."""
         return tuple(
             f"{kind} driver {name}"
-            for kind in choice.KINDS
+            for kind in KINDS
             if (name := getattr(chosen, kind)) not in self.registry.names(kind)
         )
 

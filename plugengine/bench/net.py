@@ -27,7 +27,7 @@ from plugengine.plugins.drivers import open_driver
 from plugengine.plugins.registry import Registry
 
 if TYPE_CHECKING:
-    from plugengine.plugins.choice import DriverStatus
+    from plugengine.plugins.probing import DriverStatus
 
 LIMIT: Final = "loopback"
 _NEEDS_BYTES: Final = 500_000_000

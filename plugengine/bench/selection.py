@@ -12,7 +12,7 @@ from plugengine.state.names import known_names
 
 if TYPE_CHECKING:
     from plugengine.engine import Engine
-    from plugengine.plugins.choice import DriverStatus
+    from plugengine.plugins.probing import DriverStatus
 
 DriverOptions = Mapping[str, Mapping[str, str]]
 """By driver: name to value."""

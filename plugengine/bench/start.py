@@ -29,7 +29,7 @@ from plugengine.spec import ContainerSpec
 
 if TYPE_CHECKING:
     from plugengine.bench.peers import Peer
-    from plugengine.plugins.choice import DriverStatus
+    from plugengine.plugins.probing import DriverStatus
 
 DEFAULT_IMAGE: Final = "host:base"
 WITHOUT: Final = "none"  # the network driver that costs least, measured next to the default one

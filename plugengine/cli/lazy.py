@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from plugengine.cli.app import App
 
 
+_PATIENCE_S: Final = 20.0
 _STRANGERS: Final = "plugengine.strangers"  # key of Context.meta: asked once for each command line
 
 
@@ -24,6 +25,13 @@ class Entry(NamedTuple):
     target: str  # module:attribute
     help: str
     hidden: bool = False
+
+
+class Stranger(NamedTuple):
+    """A command of a plugin that has not been imported."""
+
+    target: str  # module:attribute
+    source: str  # "distribution version"
 
 
 class LazyGroup(click.Group):
@@ -42,15 +50,17 @@ class LazyGroup(click.Group):
         """Return the names, in the table's order."""
         return [*self.entries, *self.strangers(ctx)]
 
-    def strangers(self, ctx: click.Context) -> Mapping[str, str]:  # noqa: ARG002 - for those who have some
-        """Return the commands of plugins, name to target."""
+    def strangers(self, ctx: click.Context) -> Mapping[str, Stranger]:  # noqa: ARG002 - for those who have some
+        """Return the commands of plugins by name."""
         return {}
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command."""
         entry = self.entries.get(cmd_name)
-        target = entry.target if entry is not None else self.strangers(ctx).get(cmd_name)
-        return None if target is None else load_command(cmd_name, target)
+        if entry is not None:
+            return load_command(cmd_name, entry.target)
+        stranger = self.strangers(ctx).get(cmd_name)
+        return None if stranger is None else load_command(cmd_name, stranger.target, source=stranger.source)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -77,33 +87,34 @@ class LazyGroup(click.Group):
         strangers = self.strangers(ctx)
         if strangers:
             with formatter.section("Commands of plugins"):
-                formatter.write_dl([(name, target.partition(":")[0]) for name, target in sorted(strangers.items())])
+                formatter.write_dl([(name, each.source) for name, each in sorted(strangers.items())])
 
 
 class RootGroup(LazyGroup):
     """`pe` itself, which plugins may add commands to."""
 
-    def strangers(self, ctx: click.Context) -> Mapping[str, str]:
+    def strangers(self, ctx: click.Context) -> Mapping[str, Stranger]:
         """Ask the installed plugins; a broken one is a warning, and a bundled command is never replaced."""
         app: App | None = ctx.find_root().obj
         meta = ctx.find_root().meta
         if app is not None and _STRANGERS not in meta:
             meta[_STRANGERS] = self._ask(app)
-        found: Mapping[str, str] = meta.get(_STRANGERS, {})
+        found: Mapping[str, Stranger] = meta.get(_STRANGERS, {})
         return found
 
-    def _ask(self, app: App) -> Mapping[str, str]:
-        found: dict[str, str] = {}
+    def _ask(self, app: App) -> Mapping[str, Stranger]:
+        found: dict[str, Stranger] = {}
         for source, commands in _plugin_commands(app):
             for name, target in commands.items():
                 if name in self.entries or name in found:
                     app.warn(f"command {name} of {source}: the name is taken; left out")
                 else:
-                    found[name] = target
+                    found[name] = Stranger(target, source)
         return found
 
 
 def _plugin_commands(app: App) -> list[tuple[str, Mapping[str, str]]]:
+    from plugengine.plugins.deadlines import Expired, within
     from plugengine.plugins.registry import Registry, new_manager
 
     registry = Registry()
@@ -111,16 +122,31 @@ def _plugin_commands(app: App) -> list[tuple[str, Mapping[str, str]]]:
     for entry in registry.entries("hooks"):
         try:
             manager = new_manager(registry, [("hooks", entry.name)])
-            found += [(entry.source, commands) for commands in manager.hook.pe_commands() if commands]
+            for commands in within(_PATIENCE_S, manager.hook.pe_commands):
+                found.append((entry.source, _checked(commands)))
         except PlugengineError as exc:
             app.warn(exc.message)
+        except Expired:
+            app.warn(f"plugin {entry.name} of {entry.source}: pe_commands: did not return within {_PATIENCE_S:g} s")
         except Exception as exc:  # noqa: BLE001 - a stranger's code; every other command goes on
             app.warn(f"plugin {entry.name} of {entry.source}: pe_commands: {type(exc).__name__}: {exc}")
     return found
 
 
-def load_command(name: str, target: str) -> click.Command:
+def _checked(commands: Any) -> Mapping[str, str]:
+    """Return what `pe_commands` returned if it is what it must be."""
+    if isinstance(commands, Mapping) and all(isinstance(word, str) for pair in commands.items() for word in pair):
+        return commands
+    raise TypeError(f"returned {commands!r:.80}, not names to 'module:attribute'")
+
+
+def load_command(name: str, target: str, *, source: str = "pe") -> click.Command:
     """Import a command.
+
+    Args:
+        name: Of the command.
+        target: "module:attribute".
+        source: Whose it is, as shown in messages.
 
     Raises:
         DriverLoadError: It cannot be imported, or is none.
@@ -128,8 +154,14 @@ def load_command(name: str, target: str) -> click.Command:
     module, _, attribute = target.partition(":")
     try:
         found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as exc:
-        raise DriverLoadError(f"command {name}: import {target}: {exc}") from exc
+    except (Exception, SystemExit) as exc:
+        raise DriverLoadError(
+            f"command {name} of {source}: import {target}: {type(exc).__name__}: {exc}",
+            hint=f"a bug of {source}; --debug shows where",
+        ) from exc
     if not isinstance(found, click.Command):
-        raise DriverLoadError(f"command {name}: {target} is {type(found).__name__}, not a click command")
+        raise DriverLoadError(
+            f"command {name} of {source}: {target} is {type(found).__name__}, not a click command",
+            hint=f"a bug of {source}",
+        )
     return found

@@ -99,8 +99,15 @@ def _guard(app: App, argv: list[str]) -> int:
         return USAGE
     except Exception as exc:  # noqa: BLE001 - the last frame; the traceback is kept
         _print_traceback()
-        app.complain(f"internal error: {type(exc).__name__}: {exc}", hint="this is a bug of pe; please report it")
+        app.complain(f"internal error: {type(exc).__name__}: {exc}", hint=f"this is a bug of {_culprit(exc)}")
         return INTERNAL
+
+
+def _culprit(exc: BaseException) -> str:
+    """Return whose code raised an exception nobody expected: a plugin's distribution and version, or `pe`."""
+    from plugengine.plugins.culprit import culprit
+
+    return culprit(exc) or "pe; please report it"
 
 
 def _print_traceback() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from plugengine.plugins.choice import DriverStatus, status
+from plugengine.plugins.probing import DriverStatus, status
 from plugengine.site import Site
 from plugengine.spec import DriverChoice
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import fcntl
 import gc
 import os
@@ -110,6 +111,7 @@ def supervise(site: Site, task: Task, connection: socket.socket) -> NoReturn:
     supervisor: Supervisor | None = None
     try:
         _open_log(site, task.row)
+        faulthandler.enable(2)  # a driver may crash this process
         try:
             _take_over(site, task.row, task.owner)
             supervisor = _supervisor(site, task, connection)

@@ -83,9 +83,12 @@ class Supervisor:
         traceback.print_exception(exc)
         if isinstance(exc, OSError):
             return PlugengineError(f"{doing} container {self._row.name}: {exc}")
+        from plugengine.plugins.culprit import culprit
+
+        whose = culprit(exc) or "plugengine"
         return PlugengineError(
             f"{doing} container {self._row.name}: {type(exc).__name__}: {exc}",
-            hint=f"a bug of plugengine; {self._site.locations.monitor_log(self._row.id)} shows where",
+            hint=f"a bug of {whose}; {self._site.locations.monitor_log(self._row.id)} shows where",
         )
 
     def finish(self) -> None:

@@ -72,8 +72,22 @@ def start(
                     warn(str(warning))
             return None
         return Session(connection, streams, tty=row.spec.tty, log=log, warn=warn).run()
+    except StateError as exc:
+        raise _with_culprit(site, row, exc) from exc
     finally:
         connection.close()
+
+
+def _with_culprit(site: Site, row: ContainerRow, error: StateError) -> StateError:
+    """Return an error about a monitor that is gone, with the hook of a plugin in it that it ended in."""
+    try:
+        monitor = container_rows.get(site.state, row.id).owner
+    except PlugengineError:
+        return error
+    hook = site.registry.calls.find(monitor)
+    if not hook:
+        return error
+    return StateError(f"container {row.name}: its monitor ended during {hook}", hint=error.hint)
 
 
 def _spawn(site: Site, row: ContainerRow, *, attach: bool, debug: bool) -> socket.socket:
@@ -235,11 +249,12 @@ def recover_in_background(site: Site, rows: Sequence[ContainerRow]) -> tuple[str
     left = {row.id: row for row in rows}
     notices: list[str] = []
     try:
-        with recovery_worker.start(site) as worker:
-            for report in worker.reports(timeout_s=_RECOVERY_WAIT_S):
+        with recovery_worker.start(site) as channel:
+            for report in recovery_worker.reports(channel, timeout_s=_RECOVERY_WAIT_S):
                 left.pop(report.container_id, None)
-                if not report.repaired:
-                    notices.append(report.what)
+                finding = report.finding
+                if finding is not None and (finding.culprit or not finding.repaired):
+                    notices.append(finding.what)
     except OSError as exc:
         return (f"recovery of {len(left)} containers: {exc.strerror}",)
     notices += [

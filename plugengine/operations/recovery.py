@@ -33,6 +33,14 @@ class Finding(Struct, frozen=True, kw_only=True):
 
     what: str
     repaired: bool
+    lasting: bool = False  # no repair helps; somebody has to do something about it
+    culprit: str = ""  # the hook of a plugin in which a process ended, if that is what led to it
+
+
+def during(site: Site, process: ProcessId | None) -> str:
+    """Return " during …" if a process ended in the hook of a plugin, else nothing; for the end of a sentence."""
+    hook = site.registry.calls.take(process)
+    return f" during {hook}" if hook else ""
 
 
 def recover(site: Site, row: ContainerRow) -> Finding:
@@ -41,11 +49,19 @@ def recover(site: Site, row: ContainerRow) -> Finding:
     What was being made or removed is removed; what ran has ended. Every step is tried, whatever the one before it came
     to. It waits for drivers as long as their deadlines allow.
     """
-    why = "the host was restarted" if row.boot_id != boot_id() else "its owner was killed"
+    ended_in = during(site, row.owner)
+    why = f"its owner ended{ended_in}" if ended_in else "its owner was killed"
+    if row.boot_id != boot_id():
+        why = "the host was restarted"
     problems: list[str] = []
     if row.status in ("starting", *container_rows.LIVE):
         why = why.replace("owner", "monitor")
         problems = take_back(site, row)
+    finding = _settle(site, row, why, problems)
+    return msgspec.structs.replace(finding, culprit=ended_in.removeprefix(" during "))
+
+
+def _settle(site: Site, row: ContainerRow, why: str, problems: Sequence[str]) -> Finding:
     if row.status == "creating":
         if left := remove_half_made(site, row, _storage(site, row)):
             return _finding(row, why, f"could not be removed: {left}", repaired=False)

@@ -8,8 +8,8 @@ from plugengine import volumes
 from plugengine.errors import PlugengineError
 from plugengine.model import HostPath
 from plugengine.networks import networks
+from plugengine.operations.collection import broken, collect, gc
 from plugengine.operations.recovery import Finding
-from plugengine.plugins.drivers import CLASSES, CgroupDriver, NetworkDriver, StorageDriver, open_driver
 from plugengine.site import Site
 from plugengine.state import container_rows
 from plugengine.trees import upper
@@ -29,9 +29,10 @@ def check(site: Site, *, repair: bool) -> list[Finding]:
         Finding(what=line, repaired=repair) for line in volumes.check(site.state, site.locations, repair=repair)
     ]
     if repair:
-        findings += _collect(site)
+        findings += collect(site)
         findings += [Finding(what=line, repaired=False) for line in networks.mend(site)]
-    return findings
+        site.registry.calls.forget()
+    return findings + broken(site)
 
 
 def _to_recover(site: Site) -> list[Finding]:
@@ -47,12 +48,12 @@ def _to_recover(site: Site) -> list[Finding]:
 
 def _recovered(site: Site) -> list[Finding]:
     """Recover what has no owner and try again to remove what is dead, all at once; wait for the last one."""
-    from plugengine.operations.recovery_worker import start
+    from plugengine.operations.recovery_worker import reports, start
 
     if not container_rows.abandoned(site.state) and not container_rows.list_all(site.state, ("dead",)):
         return []
-    with start(site, dead=True) as worker:
-        return [Finding(what=each.what, repaired=each.repaired) for each in worker.reports() if each.what]
+    with start(site, dead=True) as channel:
+        return [report.finding for report in reports(channel) if report.finding is not None]
 
 
 def _image_findings(site: Site, *, repair: bool) -> list[Finding]:
@@ -83,45 +84,17 @@ def _below(directory: HostPath) -> list[HostPath]:
     return [HostPath(os.path.join(directory, name)) for name in sorted(os.listdir(directory))]
 
 
-def _collect(site: Site) -> list[Finding]:
-    """Let every installed driver remove what belongs to no container."""
-    valid = container_rows.ids(site.state)
-    findings: list[Finding] = []
-    for kind in CLASSES:
-        for name in site.registry.names(kind):
-            try:
-                driver = open_driver(site.registry, kind, name)
-                if driver.probe(site.host):
-                    continue
-                findings += [Finding(what=line, repaired=True) for line in _gc(site, driver, valid)]
-            except PlugengineError as exc:
-                findings.append(Finding(what=exc.message, repaired=False))
-    return findings
-
-
 def follow_removed_layers(site: Site) -> None:
     """Let storage drivers drop what they made of layers that are gone; what fails is left to `check`."""
     try:
         names = os.listdir(site.locations.shared)
     except FileNotFoundError:
         return
-    valid = container_rows.ids(site.state)
     for name in sorted(set(names) & set(site.registry.names("storage"))):
         try:
-            _gc(site, open_driver(site.registry, "storage", name), valid)
+            gc(site, "storage", name)
         except PlugengineError:
             continue
-
-
-def _gc(site: Site, driver: object, valid: frozenset[str]) -> tuple[str, ...]:
-    if isinstance(driver, StorageDriver):
-        return driver.gc(site.host, valid, site.locations.shared_by(driver.name))
-    if isinstance(driver, NetworkDriver):
-        return driver.gc(site.host, networks.list_all(site, driver.name), valid)
-    if isinstance(driver, CgroupDriver):
-        parents = {row.spec.cgroup_parent for row in container_rows.list_all(site.state)} | {"plugengine"}
-        return tuple(line for parent in sorted(parents) for line in driver.gc(site.host, parent, valid))
-    return ()
 
 
 def reset(site: Site) -> None:
@@ -130,7 +103,7 @@ def reset(site: Site) -> None:
 
     for row in container_rows.list_all(site.state):
         remove(site, row, force=True, with_volumes=True)
-    _collect(site)
+    collect(site)
     site.state.close()
     upper.remove_tree(site.locations.root)
     for path in _run_directories(site):

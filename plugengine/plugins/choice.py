@@ -3,90 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from msgspec import Struct
 
-from plugengine.errors import NotFoundError, NotSupportedError, PlugengineError, UsageError
+from plugengine.errors import NotFoundError, NotSupportedError, UsageError
 from plugengine.model import Capability, Host, HostPath
 from plugengine.plugins.caching import write_quietly
 from plugengine.plugins.drivers import Driver, open_driver
-from plugengine.plugins.registry import Entry, Registry
+from plugengine.plugins.probing import KINDS, status
+from plugengine.plugins.registry import Registry
 from plugengine.spec import ContainerSpec, DriverChoice
 from plugengine.state.names import known_names
 
-KINDS: Final = ("storage", "network", "cgroup", "namespace")
 CONFIG_VARIABLE: Final = "PLUGENGINE_CONFIG"
 DEFAULT_CONFIG: Final = "/etc/plugengine/config.toml"
-
-
-class DriverStatus(Struct, frozen=True, kw_only=True):
-    """One line of `pe drivers`."""
-
-    kind: str
-    name: str
-    distribution: str
-    version: str
-    supported: bool
-    reasons: tuple[str, ...]
-    default: bool
-    summary: str = ""
-    capabilities: tuple[str, ...] = ()
-    options: tuple[tuple[str, str | None, str], ...] = ()  # name, default, help
-    rank: int = 0
-    degraded: str = ""  # which verb did not return in time; such a driver is used when it is named, not by default
-
-
-def status(
-    registry: Registry, host: Host, configured: Mapping[str, str], *, patient: bool = True
-) -> tuple[DriverStatus, ...]:
-    """Return every installed driver with the truth about it; a broken one is a line, never an error.
-
-    Those whose probe did not return the last time are asked once more only if `patient`.
-    """
-    lines: list[DriverStatus] = []
-    for kind in KINDS:
-        of_kind = [_status(registry, host, kind, entry, patient=patient) for entry in registry.entries(kind)]
-        best = _best(of_kind, configured.get(kind))
-        lines += [msgspec.structs.replace(line, default=line is best) for line in of_kind]
-    return tuple(lines)
-
-
-def _status(registry: Registry, host: Host, kind: str, entry: Entry, *, patient: bool) -> DriverStatus:
-    known: dict[str, Any] = {
-        "kind": kind,
-        "name": entry.name,
-        "distribution": entry.distribution,
-        "version": entry.version,
-    }
-    note = registry.degraded.find(kind, entry.name, entry.source)
-    if note is not None and note.verb == "probe" and not patient:
-        return DriverStatus(**known, supported=False, reasons=(note.sentence,), default=False, degraded=note.sentence)
-    try:
-        driver = open_driver(registry, kind, entry.name)
-        reasons = driver.probe(host)
-    except PlugengineError as exc:
-        return DriverStatus(**known, supported=False, reasons=(exc.message,), default=False)
-    info = driver.info
-    return DriverStatus(
-        **known,
-        supported=not reasons,
-        reasons=reasons,
-        default=False,
-        summary=info.summary,
-        capabilities=tuple(sorted(capability.value for capability in info.capabilities)),
-        options=tuple((option.name, option.default, option.help) for option in info.options),
-        rank=info.rank,
-        degraded=driver.degraded.sentence if driver.degraded else "",
-    )
-
-
-def _best(lines: list[DriverStatus], configured: str | None) -> DriverStatus | None:
-    if configured is not None:
-        return next((line for line in lines if line.name == configured), None)
-    usable = (line for line in lines if line.supported)
-    return max(usable, key=lambda line: (not line.degraded, line.rank, line.name), default=None)
 
 
 def read_config(environ: Mapping[str, str]) -> dict[str, str]:

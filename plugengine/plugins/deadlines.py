@@ -51,6 +51,11 @@ def recovery_s() -> float:
     return undone + 2 * seconds("storage", "remove")  # once more for what the driver leaves in its directory
 
 
+def probe_s() -> float:
+    """Return how long it may take to import one driver and to ask whether it works here; 0: as long as it likes."""
+    return 2 * seconds("storage", "info") + 2 * seconds("storage", "probe")  # once more for the process itself
+
+
 def within(limit_s: float, call: Callable[[], T]) -> T:
     """Return what `call` returns, in any thread; a limit of 0 or less is none.
 
@@ -165,7 +170,7 @@ class Degraded:
     """
 
     def __init__(self, directory: HostPath | None) -> None:
-        self._directory = directory
+        self.directory: HostPath | None = directory
 
     def find(self, kind: str, name: str, source: str) -> Note | None:
         """Return the note about this version of a driver, if there is one."""
@@ -178,10 +183,10 @@ class Degraded:
 
     def add(self, note: Note) -> None:
         """Remember; what cannot be written is not worth an error of its own."""
-        if self._directory is None:
+        if self.directory is None:
             return
         try:
-            os.makedirs(self._directory, mode=0o700, exist_ok=True)
+            os.makedirs(self.directory, mode=0o700, exist_ok=True)
         except OSError:
             return
         write_quietly(HostPath(self._path(note.kind, note.name)), msgspec.json.encode(note))
@@ -196,11 +201,11 @@ class Degraded:
     def fingerprint(self) -> str:
         """Return text that changes with the notes."""
         try:
-            return ",".join(sorted(os.listdir(self._directory))) if self._directory else ""
+            return ",".join(sorted(os.listdir(self.directory))) if self.directory else ""
         except OSError:
             return ""
 
     def _path(self, kind: str, name: str) -> str:
-        if self._directory is None:
+        if self.directory is None:
             return ""
-        return os.path.join(self._directory, f"{kind}-{name.replace('/', '-')}")
+        return os.path.join(self.directory, f"{kind}-{name.replace('/', '-')}")

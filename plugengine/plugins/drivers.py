@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
+from msgspec import Struct
 
 from plugengine.errors import (
     ConflictError,
@@ -38,7 +42,7 @@ from plugengine.model import (
     Usage,
 )
 from plugengine.plugins.deadlines import Degraded, Expired, Note, seconds, within
-from plugengine.plugins.registry import Registry, new_manager, register
+from plugengine.plugins.registry import Entry, Registry, new_manager, register
 
 if TYPE_CHECKING:
     import pluggy
@@ -46,21 +50,34 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _NOWHERE: Final = HostPath("")
+# What results hold that are no values of the contract, by their type or by the verb that returns them.
+_SHAPES: Final[Mapping[Any, Any]] = {
+    dict: dict[str, Any],
+    Mapping: dict[str, int],
+    "pids": tuple[int, ...],
+    "mounts": tuple[Mount, ...],
+}
 
 
 class Driver:
-    """One driver of a plugin manager; subclasses add the verbs of their kind."""
+    """One driver of a plugin manager; subclasses add the verbs of their kind.
+
+    Args:
+        manager: Holds it.
+        name: Of the driver.
+        registry: Where it was found; None: nothing is known of where it comes from, and nothing kept about its calls.
+    """
 
     group = ""
 
-    def __init__(
-        self, manager: pluggy.PluginManager, name: str, *, source: str = "", notes: Degraded | None = None
-    ) -> None:
+    def __init__(self, manager: pluggy.PluginManager, name: str, registry: Registry | None = None) -> None:
         self._hook = manager.hook
-        self._source = source
-        self._notes = notes or Degraded(None)
+        self._registry = registry
+        self._entry: Entry | None = None if registry is None else registry.find(self.group, name)
+        self._notes: Degraded = Degraded(None) if registry is None else registry.degraded
         self.name = name
-        self.degraded = self._notes.find(self.group, name, source)
+        self.source: str = "" if self._entry is None else self._entry.source  # "distribution version"
+        self.degraded = self._notes.find(self.group, name, self.source)
         self.info: DriverInfo = self._ask("info", DriverInfo)
 
     def probe(self, host: Host) -> tuple[str, ...]:
@@ -84,7 +101,8 @@ class Driver:
             return tuple(found) if expected is Iterable and found is not None else found
 
         try:
-            result = within(limit_s, call)
+            with self._calling(verb):
+                result = within(limit_s, call)
         except PlugengineError:
             raise
         except Expired as exc:
@@ -94,22 +112,45 @@ class Driver:
             raise kind(f"{where}: {exc.filename or ''}{': ' if exc.filename else ''}{exc.strerror}") from exc
         except (Exception, SystemExit) as exc:
             raise DriverError(
-                f"{where}: {type(exc).__name__}: {exc}", hint="a bug of the driver; --debug shows where"
+                f"{where}: {type(exc).__name__}: {exc}", hint=f"a bug of {self._culprit}; --debug shows where"
             ) from exc
         if self.degraded is not None and self.degraded.verb == verb:
             self._notes.drop(self.group, self.name)
             self.degraded = None
-        if result is not None and not isinstance(result, expected):
-            raise DriverLoadError(f"{where}: returned {type(result).__name__}, not {expected.__name__}")
+        if result is not None:
+            self._check(verb, result, expected)
         return result
 
+    def _check(self, verb: str, result: Any, expected: type[Any]) -> None:
+        """Refuse a result that is not what the contract says, before it is taken for what it is not."""
+        fault = ""
+        if not isinstance(result, expected):
+            fault = f"returned {type(result).__name__}, not {expected.__name__}"
+        shape = expected if issubclass(expected, Struct) else _SHAPES.get(verb if expected is tuple else expected)
+        if not fault and shape is not None:
+            try:
+                msgspec.convert(msgspec.to_builtins(result), shape)
+            except (TypeError, msgspec.ValidationError) as exc:
+                fault = f"returned what is no {'JSON' if expected is dict else expected.__name__}: {exc}"
+        if fault:
+            raise DriverLoadError(f"{self.group} driver {self.name}: {verb}: {fault}", hint=f"a bug of {self._culprit}")
+
+    def _calling(self, verb: str) -> AbstractContextManager[None]:
+        if self._registry is None or self._entry is None:
+            return nullcontext()
+        return self._registry.calling(self._entry, verb)
+
+    @property
+    def _culprit(self) -> str:
+        return self.source or f"the driver {self.name}"
+
     def _hangs(self, verb: str, limit_s: float) -> DriverError:
-        note = Note(kind=self.group, name=self.name, source=self._source, verb=verb, after_s=limit_s)
+        note = Note(kind=self.group, name=self.name, source=self.source, verb=verb, after_s=limit_s)
         self._notes.add(note)
         self.degraded = note
         return DriverError(
             f"{self.group} driver {self.name}: {note.sentence}",
-            hint=f"a fault of {self._source or self.name}, which pe drivers shows as degraded; where so long is right, "
+            hint=f"a fault of {self._culprit}, which pe drivers shows as degraded; where so long is right, "
             "set PLUGENGINE_HOOK_TIMEOUT to more seconds",
         )
 
@@ -126,7 +167,8 @@ class Driver:
         """Call a hook that returns a value."""
         result: _T | None = self._try(verb, expected, **arguments)
         if result is None:
-            raise DriverLoadError(f"{self.group} driver {self.name}: {verb}: returned None, not {expected.__name__}")
+            where = f"{self.group} driver {self.name}: {verb}"
+            raise DriverLoadError(f"{where}: returned None, not {expected.__name__}", hint=f"a bug of {self._culprit}")
         return result
 
     def _record(self, verb: str, /, **arguments: Any) -> Record:
@@ -298,12 +340,10 @@ class DriverSet:
         chosen = [("storage", storage), ("network", network), ("cgroup", cgroup), ("namespace", namespace)]
         manager = new_manager(registry, chosen)
         self.problems: tuple[str, ...] = _add_observers(manager, registry)
-        self.storage: StorageDriver = StorageDriver(manager, storage, **_known(registry, "storage", storage))
-        self.network: NetworkDriver = NetworkDriver(manager, network, **_known(registry, "network", network))
-        self.cgroup: CgroupDriver = CgroupDriver(manager, cgroup, **_known(registry, "cgroup", cgroup))
-        self.namespace: NamespaceDriver = NamespaceDriver(
-            manager, namespace, **_known(registry, "namespace", namespace)
-        )
+        self.storage: StorageDriver = StorageDriver(manager, storage, registry)
+        self.network: NetworkDriver = NetworkDriver(manager, network, registry)
+        self.cgroup: CgroupDriver = CgroupDriver(manager, cgroup, registry)
+        self.namespace: NamespaceDriver = NamespaceDriver(manager, namespace, registry)
         observed = len(self.problems) < len(registry.names("hooks"))
         self.observe: Callable[..., Any] | None = manager.hook.pe_event if observed else None
 
@@ -330,8 +370,4 @@ def _add_observers(manager: pluggy.PluginManager, registry: Registry) -> tuple[s
 
 def open_driver(registry: Registry, group: str, name: str) -> Driver:
     """Return one driver alone, in a manager of its own."""
-    return CLASSES[group](new_manager(registry, [(group, name)]), name, **_known(registry, group, name))
-
-
-def _known(registry: Registry, group: str, name: str) -> dict[str, Any]:
-    return {"source": registry.find(group, name).source, "notes": registry.degraded}
+    return CLASSES[group](new_manager(registry, [(group, name)]), name, registry)

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -15,6 +16,7 @@ from plugengine.hookmarks import PROJECT, calls_of
 from plugengine.hookspecs import API_VERSION, SPECS
 from plugengine.model import Capability, DriverInfo, HostPath
 from plugengine.plugins.caching import write_quietly
+from plugengine.plugins.calls import Calls
 from plugengine.plugins.deadlines import Degraded, Expired, seconds, within
 from plugengine.state.names import known_names
 
@@ -48,17 +50,21 @@ class Registry:
             directories on `sys.path`, which every install and uninstall changes; a cache that cannot be read or
             written is ignored.
         degraded: Directory of the notes about drivers that did not answer, or None: none are kept.
+        calls: Directory that tells which hooks are being called, see `Calls`, or None.
     """
 
-    def __init__(self, *, cache: HostPath | None = None, degraded: HostPath | None = None) -> None:
-        self._cache = cache
+    def __init__(
+        self, *, cache: HostPath | None = None, degraded: HostPath | None = None, calls: HostPath | None = None
+    ) -> None:
+        self.calls: Calls = Calls(calls)
+        self.cache: HostPath | None = cache
         self.degraded: Degraded = Degraded(degraded)
         self._entries: tuple[Entry, ...] | None = None
 
     def entries(self, group: str) -> tuple[Entry, ...]:
         """Return every plugin of one group, sorted by name; two may share a name."""
         if self._entries is None:
-            self._entries = _read_index(self._cache)
+            self._entries = _read_index(self.cache)
         return tuple(entry for entry in self._entries if entry.group == group)
 
     def fingerprint(self) -> str:
@@ -102,7 +108,8 @@ class Registry:
         entry = self.find(group, name)
         limit_s = seconds(group, "info")
         try:
-            return within(limit_s, lambda: _import(entry.value))
+            with self.calling(entry, "import"):
+                return within(limit_s, lambda: _import(entry.value))
         except (Exception, SystemExit, Expired) as exc:
             reason = f"{type(exc).__name__}: {exc}"
             if isinstance(exc, Expired):
@@ -111,6 +118,12 @@ class Registry:
                 f"{group} driver {name} of {entry.source}: import: {reason}",
                 hint=f"reinstall or remove {entry.distribution}; --debug shows where it failed",
             ) from exc
+
+    def calling(self, entry: Entry, verb: str) -> AbstractContextManager[None]:
+        """Let it be known that a plugin's code runs in this block, unless it is the engine's own."""
+        if entry.distribution == PROJECT:
+            return nullcontext()
+        return self.calls.during(f"{entry.group} driver {entry.name} of {entry.source}: {verb}")
 
 
 def _import(value: str) -> Any:

@@ -77,6 +77,10 @@ BROKEN = [
     storage("mistaken", STORAGE + "\n@hookimpl\ndef pe_storage_prepare(request, colour):\n    return {}\n"),
     storage("future", STORAGE.replace("API_VERSION, summary", "(9, 0), summary")),
     storage("odd", STORAGE + PREPARE + "    return 7\n"),
+    storage("sloppy", STORAGE + PREPARE + "    import pathlib\n    return {'path': pathlib.Path('/')}\n"),
+    storage("vague", STORAGE.replace('summary="a test\'s"', "summary=7")),
+    storage("crashing", "import os; os._exit(7)\n"),
+    storage("faulting", STORAGE.replace("return ()", "import ctypes; ctypes.string_at(0)")),
     storage("raising", STORAGE + PREPARE + "    return 1 // 0\n"),
     storage("quitting", STORAGE + PREPARE + "    raise SystemExit(0)\n"),
     storage("unable", STORAGE.replace("return ()", "return ('the moon is full',)")),
@@ -155,10 +159,12 @@ def broken(pe_env: Pe, tmp_path_factory: pytest.TempPathFactory) -> Plugged:
         ("misspelt", ["pe-test-misspelt 1.2", "pe_storage_prepair"], "plugengine.hookspecs"),
         ("mistaken", ["pe-test-mistaken 1.2", "colour"], "plugengine.hookspecs"),
         ("future", ["pe-test-future 1.2", "API 9.0"], "install a release of pe-test-future made for API 1"),
-        ("odd", ["storage driver odd", "prepare", "int, not dict"], ""),
-        ("raising", ["storage driver raising", "prepare", "ZeroDivisionError"], "a bug of the driver"),
-        ("quitting", ["storage driver quitting", "prepare", "SystemExit"], "a bug of the driver"),
+        ("odd", ["storage driver odd", "prepare", "int, not dict"], "a bug of pe-test-odd 1.2"),
+        ("raising", ["storage driver raising", "prepare", "ZeroDivisionError"], "a bug of pe-test-raising 1.2"),
+        ("quitting", ["storage driver quitting", "prepare", "SystemExit"], "a bug of pe-test-quitting 1.2"),
         ("unable", ["storage driver unable", "does not work on this host"], "the moon is full"),
+        ("sloppy", ["storage driver sloppy", "prepare", "what is no JSON", "PosixPath"], "a bug of pe-test-sloppy 1.2"),
+        ("vague", ["storage driver vague", "info", "got `int` - at `$.summary`"], "a bug of pe-test-vague 1.2"),
         ("lazy", ["pe-test-lazy 1.2", "has no pe_storage_prepare, which every storage driver must have"], "a fault of"),
         ("boastful", ["pe-test-boastful 1.2", "which a driver that claims native-diff must have"], "a fault of"),
         ("meddling", ["pe-test-meddling 1.2", "no such hook of a storage driver: pe_network_attach"], "a fault of"),
@@ -173,14 +179,20 @@ def test_a_broken_driver_is_refused_when_it_is_chosen(
 
 def test_a_driver_that_fails_in_the_middle_of_a_start_has_everything_before_it_undone(broken: Plugged, pe: Pe) -> None:
     done = broken("run", "--rm", "--network", "tangled", "host:base", "true")
-    assert_refused(done, ENGINE, "network driver tangled", "attach", "ValueError: tangled up", hint="bug of the driver")
+    assert_refused(
+        done, ENGINE, "network driver tangled", "attach", "ValueError: tangled up", hint="bug of pe-test-tangled 1.2"
+    )
 
 
 def test_broken_drivers_that_are_not_chosen_disturb_nobody(broken: Plugged, pe: Pe) -> None:
     done = broken("run", "--rm", *NONE, "host:base", "echo", "well", check=True)
     assert (done.stdout, done.stderr) == ("well\n", "")
     broken("ps", check=True)
-    assert broken("system", "check").returncode == 0
+    check, repair = (broken("system", "check", *words, check=True) for words in ((), ("--repair",)))
+    assert check.stdout == repair.stdout
+    assert "noted: storage driver torn of pe-test-torn 1.2: import" in check.stdout
+    assert "noted: storage driver crashing of pe-test-crashing 1.2: the process that asked it ended" in check.stdout
+    assert "unable" not in check.stdout, "that it does not work on this host is no fault"
 
 
 def test_broken_drivers_are_lines_of_pe_drivers_and_the_others_are_as_ever(broken: Plugged, pe: Pe) -> None:
@@ -203,6 +215,9 @@ def test_broken_drivers_are_lines_of_pe_drivers_and_the_others_are_as_ever(broke
         assert (line["Distribution"], line["Version"], line["Supported"]) == (f"pe-test-{name}", "1.2", "no")
         assert line["Reasons"]
         assert not line["Default"]
+    crashed = "the process that asked it {} during storage driver {} of pe-test-{} 1.2: {}"
+    assert found["crashing"]["Reasons"] == [crashed.format("ended with exit code 7", "crashing", "crashing", "import")]
+    assert found["faulting"]["Reasons"] == [crashed.format("was killed by SIGSEGV", "faulting", "faulting", "probe")]
     known = [json.loads(line) for line in pe("drivers", "--format", "json", check=True).stdout.splitlines()]
     assert [line for line in lines if line["Distribution"] == "plugengine"] == known
 
@@ -259,6 +274,35 @@ def test_a_driver_that_cannot_tell_costs_one_cell_and_the_reason_is_beside(pe: P
         assert sizes["unsized"] == "-- (storage driver blind: not installed)"
     finally:
         plugged("rm", "-f", "unsized", "unmeasured", check=True)
+
+
+COMMANDS = Package(
+    name="pe-test-orders",
+    source="import click\nfrom plugengine.hookspecs import hookimpl\n"
+    "@hookimpl\ndef pe_commands():\n"
+    "    return {'fall': 'pe_test_orders:fall', 'miss': 'pe_test_orders:nothing', 'odd': 'pe_test_orders:hookimpl'}\n"
+    "@click.command()\ndef fall():\n    {}['missing']\n",
+    points={"plugengine.hooks:orders": "pe_test_orders"},
+)
+WRONG_COMMANDS = Package(
+    name="pe-test-disorder",
+    source="from plugengine.hookspecs import hookimpl\n@hookimpl\ndef pe_commands():\n    return ['word']\n",
+    points={"plugengine.hooks:disorder": "pe_test_disorder"},
+)
+
+
+def test_a_command_of_a_plugin_that_fails_is_a_bug_of_its_distribution_and_not_of_pe(pe: Pe, tmp_path: Path) -> None:
+    plugged = plug(pe, tmp_path / "packages", [COMMANDS, WRONG_COMMANDS])
+    done = plugged("fall")
+    assert done.returncode == ENGINE
+    assert "pe: internal error: KeyError: 'missing'\nhint: this is a bug of pe-test-orders 1.2\n" in done.stderr
+    assert "plugin disorder of pe-test-disorder 1.2: pe_commands: TypeError: returned ['word']" in done.stderr
+    for word, reason in (("miss", "AttributeError"), ("odd", "not a click command")):
+        done = plugged(word)
+        assert done.returncode == ENGINE
+        assert f"command {word} of pe-test-orders 1.2" in done.stderr
+        assert reason in done.stderr
+    assert "pe-test-orders 1.2" in plugged("--help", check=True).stdout
 
 
 def test_an_installed_driver_is_there_at_once_and_gone_when_it_is_removed(pe: Pe, tmp_path: Path) -> None:

@@ -121,6 +121,20 @@ def test_a_storage_driver_that_does_not_answer_is_an_error_that_names_it(
     assert time.monotonic() - begin < PATIENCE_S
 
 
+def test_drivers_whose_probes_hang_are_waited_for_side_by_side(pe: Pe, tmp_path: Path) -> None:
+    names = [f"dozing{number}" for number in range(7)]
+    source = STORAGE.replace("return ()", "import time; time.sleep(1000)")
+    points = {f"plugengine.storage:{name}": "pe_test_dozing" for name in names}
+    plugged = impatient(pe, tmp_path / "packages", [Package(name="pe-test-dozing", source=source, points=points)])
+    begin = time.monotonic()
+    shown = plugged("drivers", "--format", "json", check=True, timeout=PATIENCE_S).stdout
+    assert time.monotonic() - begin < len(names) * AWHILE_S
+    found = {line["Name"]: line for line in map(json.loads, shown.splitlines())}
+    for name in names:
+        assert found[name]["Reasons"] == [f"storage driver {name}: probe did not return within {AWHILE_S} s"]
+    shutil.rmtree(pe.run_root / "degraded", ignore_errors=True)
+
+
 def test_a_network_driver_that_hangs_in_the_monitor_leaves_no_container_behind(hanging: Impatient) -> None:
     done = hanging("run", "--name", "tarried", "--net", "tarrying", "host:base", "true", timeout=PATIENCE_S)
     assert done.returncode == ENGINE

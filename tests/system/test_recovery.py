@@ -47,6 +47,11 @@ def pe_storage_prepare(request):
     return plugengine_overlay.pe_storage_prepare(request)
 
 @hookimpl
+def pe_storage_mounts(request, record):
+    moody("mounts")
+    return plugengine_overlay.pe_storage_mounts(request, record)
+
+@hookimpl
 def pe_storage_remove(request, record):
     moody("remove")
     return plugengine_overlay.pe_storage_remove(request, record)
@@ -99,7 +104,7 @@ def moody(own: Moody) -> Iterator[Moody]:
     before = Leftovers(own).now()
     yield own
     own.hook_timeout_s = None
-    for verb in ("prepare", "remove"):
+    for verb in ("prepare", "mounts", "remove"):
         own.mood(verb, None)
     for pid in kills.process_named(own, "pe-recovery"):
         kills.kill(pid)
@@ -166,7 +171,8 @@ def test_a_recovery_that_cannot_be_interrupted_is_killed_and_says_so(moody: Mood
     removing.wait(10)
     moody("ps")
     eventually(lambda: rows(moody)[name] == "dead", seconds=30)
-    assert state(moody, "stuck")["Error"] == "its recovery did not end within 7 s"
+    during = "during storage driver moody of pe-test-moody 1.2: remove"
+    assert state(moody, "stuck")["Error"] == f"its recovery did not end within 7 s {during}"
     assert not kills.process_named(moody, "pe-recovery")
 
 
@@ -259,6 +265,42 @@ def test_a_start_whose_driver_was_uninstalled_leaves_the_container_as_it_was(moo
     finally:
         away.rename(moody.path)
     moody("start", "-a", "orphan", check=True)
+
+
+def test_a_driver_that_crashes_the_command_is_named_by_the_next_one(moody: Moody) -> None:
+    moody.mood("prepare", "crashes")
+    assert moody("create", "--name", "gone", "--storage", "moody", *NONE, "host:base", "true").returncode == 7
+    during = "during storage driver moody of pe-test-moody 1.2: prepare"
+    assert f"warning: container gone: was creating, its owner ended {during}; removed" in moody("ps").stderr
+    assert rows(moody) == {}
+    assert moody("ps").stderr == ""
+
+
+def test_a_driver_that_crashes_the_monitor_is_named_at_once_and_in_the_state(moody: Moody) -> None:
+    moody.make("fallen")
+    moody.mood("mounts", "crashes")
+    during = "during storage driver moody of pe-test-moody 1.2: mounts"
+    done = moody("start", "fallen")
+    assert done.returncode == 1
+    assert f"container fallen: its monitor ended {during}" in done.stderr
+    moody.mood("mounts", None)
+    moody("ps")
+    eventually(lambda: f"its monitor ended {during}" in state(moody, "fallen")["Error"])
+    moody("start", "-a", "fallen", check=True)
+
+
+def test_a_driver_that_crashes_its_recovery_is_named(moody: Moody) -> None:
+    name = moody.make("cursed")
+    moody.mood("remove", "hangs")
+    removing = moody.popen("rm", name)
+    eventually(lambda: rows(moody)[name] == "removing")
+    moody.mood("remove", "crashes")
+    kills.kill(removing.pid)
+    removing.wait(10)
+    moody("ps")
+    eventually(lambda: rows(moody)[name] == "dead")
+    during = "during storage driver moody of pe-test-moody 1.2: remove"
+    assert state(moody, "cursed")["Error"] == f"its recovery ended with exit code 7 {during}"
 
 
 def test_several_removals_of_one_container_all_succeed(pe: Pe) -> None:

@@ -37,7 +37,7 @@ FLOORS = (
     ("images", "mounts", "plugins", "security", "volumes"),
     ("hookspecs", "state", "streams"),
     ("objects",),
-    ("cgroups", "hookmarks", "spec", "trees"),
+    ("cgroups", "hookmarks", "spec", "trees", "workers"),
     ("model",),
     ("errors", "kernel"),
     ("__init__",),

@@ -10,7 +10,7 @@ from plugengine.cli.command import command, option, switch
 from plugengine.cli.formatting import show_rows
 
 if TYPE_CHECKING:
-    from plugengine.plugins.choice import DriverStatus
+    from plugengine.plugins.probing import DriverStatus
 
 HEADINGS: Final[Mapping[str, str]] = {
     "Kind": "KIND",

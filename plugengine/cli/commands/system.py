@@ -14,8 +14,9 @@ def check(app: App, *, repair: bool) -> int:
     """Report what killed processes and crashes left behind; 1 if something is left to repair."""
     left = 0
     for finding in app.open_engine(recover=False).system.check(repair=repair):
-        app.line(f"{'repaired' if finding.repaired else 'found'}: {finding.what}")
-        left += not finding.repaired
+        word = "noted" if finding.lasting else "repaired" if finding.repaired else "found"
+        app.line(f"{word}: {finding.what}")
+        left += not finding.repaired and not finding.lasting
     if left and not repair:
         app.complain(f"system: {left} found", hint="pe system check --repair")
     return 1 if left else 0

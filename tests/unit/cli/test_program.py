@@ -162,7 +162,7 @@ def test_a_plugin_adds_commands_but_replaces_none(plugin: Path) -> None:
     assert (done.returncode, done.stdout) == (3, "hello world\n")
     assert "command run of strange 2.0: the name is taken" in done.stderr
     listed = pe("--help", PYTHONPATH=str(plugin))
-    assert "greet  strange_commands" in listed.stdout
+    assert "greet  strange 2.0" in listed.stdout
     assert listed.stderr.count("the name is taken") == 1
     assert "did you mean greet?" in pe("gret", PYTHONPATH=str(plugin)).stderr
 
@@ -170,7 +170,7 @@ def test_a_plugin_adds_commands_but_replaces_none(plugin: Path) -> None:
 def test_a_command_that_cannot_be_imported_names_itself(plugin: Path) -> None:
     done = pe("lost", PYTHONPATH=str(plugin))
     assert done.returncode == 125
-    assert "command lost: import strange_commands:x" in done.stderr
+    assert "command lost of strange 2.0: import strange_commands:x" in done.stderr
 
 
 def test_a_broken_plugin_is_a_warning_where_it_matters_and_nothing_elsewhere(plugin: Path) -> None:
