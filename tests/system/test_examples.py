@@ -98,22 +98,3 @@ def test_a_container_on_fuse_overlayfs_runs_changes_files_and_leaves_no_server(p
     assert removed.returncode == 0, removed.stderr
     running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
     assert not [line for line in running if line.startswith(b"fuse-overlayfs") and os.fsencode(pe.run_root) in line]
-
-
-def test_a_network_of_several_hosts_is_made_joined_and_removed(pe: Pe, tmp_path: Path) -> None:
-    environment, _project = installed(tmp_path, "plugengine-vxlan")
-    options = ("-o", "vni=42", "-o", "peers=127.0.0.2", "--subnet", "10.199.0.0/24")
-    made = environment.run(pe, "pe", "network", "create", "-d", "vxlan", *options, "team")
-    assert made.returncode == 0, made.stderr
-    try:
-        command = ("cat", "/sys/class/net/eth0/mtu")
-        ran = environment.run(pe, "pe", "run", "--rm", "--net", "team", "host:base", *command)
-        assert ran.returncode == 0, ran.stderr
-        assert int(ran.stdout) > 0
-        refused = environment.run(pe, "pe", "run", "--rm", "--net", "team", "-p", "8000", "host:base", "true")
-        assert refused.returncode != 0
-        assert "network driver vxlan does not claim ports" in refused.stderr
-    finally:
-        removed = environment.run(pe, "pe", "network", "rm", "team")
-    assert removed.returncode == 0, removed.stderr
-    assert not [name for name in os.listdir("/sys/class/net") if name.startswith("vx")]

@@ -17,6 +17,7 @@ EXAMPLES = re.findall(r"<!-- example: (\w+) -->\n```sh\n(.*?)```", PAGE, re.DOTA
 EXPECTED = {
     "bridge": "10.20.0.5",
     "macvlan": "192.168.7.192",
+    "vxlan": "10.9.1.",
     "cni": "8000/tcp -> 0.0.0.0:8088",
     "none": "LOOPBACK",
     "host": "LOOPBACK",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from typing import Final
 
-import plugengine_vxlan as driver
+import plugengine_net_vxlan as driver
 import pytest
 
 from plugengine.errors import ConflictError, UsageError
