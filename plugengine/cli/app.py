@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from plugengine.errors import PlugengineError
+from plugengine.state.names import visible
 
 if TYPE_CHECKING:
     from plugengine.engine import Engine
@@ -61,19 +62,13 @@ class App:
     # --- speaking --------------------------------------------------------------------------------------------
 
     def write(self, text: str) -> None:
-        """Write to standard output; a name that is not UTF-8 goes out as it came in."""
-        try:
-            sys.stdout.write(text)
-        except OSError as exc:
-            raise _output_error(exc) from exc
+        """Write to standard output: as it is to a file or pipe, without control characters of images to a terminal."""
+        sys.stdout.write(visible(text) if sys.stdout.isatty() else text)
 
     def line(self, text: str) -> None:
-        """Write a line to standard output and let it be seen."""
-        try:
-            sys.stdout.write(f"{text}\n")
-            sys.stdout.flush()
-        except OSError as exc:
-            raise _output_error(exc) from exc
+        """Write a line to standard output and let it be seen; as `write`."""
+        self.write(f"{text}\n")
+        sys.stdout.flush()
 
     def say(self, exc: PlugengineError) -> None:
         """Say an error."""
@@ -82,7 +77,7 @@ class App:
     def complain(self, message: str, *, hint: str | None = None) -> None:
         """Say what went wrong, and what to do about it, on standard error."""
         hint_line = f"hint: {hint}\n" if hint else ""
-        sys.stderr.write(f"pe: {message}\n{hint_line}")
+        sys.stderr.write(visible(f"pe: {message}\n{hint_line}"))
         sys.stderr.flush()
 
     def warn(self, text: str) -> None:
@@ -95,7 +90,7 @@ class App:
         return self._log if self.debug else None
 
     def _log(self, text: str) -> None:
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(visible(f"{text}\n"))
         sys.stderr.flush()
 
     def each(self, references: Iterable[str], action: Callable[[str], str | None]) -> int:
@@ -119,10 +114,3 @@ class App:
             if text is not None:
                 self.line(text)
         return code
-
-
-def _output_error(exc: OSError) -> Exception:
-    """Return what to raise: a reader that went away is for the caller, a full disk for the user."""
-    if isinstance(exc, BrokenPipeError):
-        return exc
-    return PlugengineError(f"write output: {str(exc.strerror).lower()}")

@@ -13,6 +13,7 @@ from plugengine.cli.app import App
 from plugengine.cli.catalog import COMMANDS
 from plugengine.cli.command import HELP_WIDTH, help_option
 from plugengine.cli.lazy import RootGroup
+from plugengine.cli.output import OutputError, watch_output
 from plugengine.errors import PlugengineError
 
 INTERRUPTED: Final = 130  # 128 + SIGINT
@@ -60,6 +61,7 @@ root: Final[RootGroup] = RootGroup(
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run a command line and return its exit code; errors are said on standard error."""
     app = App(environ=environ)
+    watch_output()
     if COMPLETION_VARIABLE in environ:
         root.main(args=list(argv), prog_name="pe", complete_var=COMPLETION_VARIABLE, obj=app)
     try:
@@ -68,7 +70,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     except BrokenPipeError:
         _drop_output()
         return BROKEN_PIPE
-    except OSError as exc:  # of the flush: a full disk, say
+    except OSError as exc:  # a full disk, say
         _drop_output()
         app.complain(f"write output: {str(exc.strerror).lower()}")
         return INTERNAL
@@ -89,7 +91,7 @@ def _guard(app: App, argv: list[str]) -> int:
         return _explain(app, exc)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except BrokenPipeError:
+    except (BrokenPipeError, OutputError):
         raise
     except UnicodeEncodeError as exc:
         if app.debug:

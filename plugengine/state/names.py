@@ -14,7 +14,9 @@ ID_LENGTH: Final = 64
 
 _NAME: Final = "[a-zA-Z0-9][a-zA-Z0-9_.-]+"
 _LONGEST_NAME = 255  # NAME_MAX: volumes become directories
-_BLANKS: Final = dict.fromkeys([*range(32), 127], " ")
+_CONTROLS: Final = (*range(0x20), *range(0x7F, 0xA0))  # C0, DEL and C1; see console_codes(4)
+_BLANKS: Final = dict.fromkeys(_CONTROLS, " ")
+_ESCAPES: Final = {number: f"\\x{number:02x}" for number in _CONTROLS if chr(number) not in "\n\t"}
 
 _ADJECTIVES: Final = (
     "agile amber ample awake balmy brave breezy bright brisk calm candid cheery clear clever cosy crisp curious "
@@ -82,6 +84,14 @@ def _pick(words: str) -> str:
 
 def _number() -> int:
     return int.from_bytes(os.urandom(4), "little")
+
+
+def visible(text: str) -> str:
+    """Return text whose control characters, which could move the cursor or forge a line, are written as escapes.
+
+    Newlines and tabs stay; names that are to keep to one line go through `one_line`.
+    """
+    return text.translate(_ESCAPES)
 
 
 def one_line(text: str) -> str:

@@ -66,7 +66,7 @@ def stats(app: App, containers: tuple[str, ...], **values: Any) -> None:
         _take(app, rows, samples)
         lines = [describe(row, before.get(row.id), samples.get(row.id), whole=values["no_trunc"]) for row in rows]
         if live:
-            app.write(_CLEAR)
+            sys.stdout.write(_CLEAR)
         columns = (*_COLUMNS, "Note") if any(line["Note"] for line in lines) else _COLUMNS
         show_rows(app.write, lines, columns=columns, headings=HEADINGS, template=values["format"])
         sys.stdout.flush()
