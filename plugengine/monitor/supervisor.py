@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from plugengine.containers import cgroup_parents
 from plugengine.containers.plan import StartPlan, make_plan
 from plugengine.containers.remove import mark_dead, remove_container, remove_half_made
 from plugengine.containers.steps import Live, Runner
@@ -104,6 +105,7 @@ class Supervisor:
     def _start(self) -> None:
         plan = make_plan(self._site, self._row, self._drivers)
         os.makedirs(self._site.locations.run(self._row.id), 0o700, exist_ok=True)
+        cgroup_parents.remember(self._site, self._row.spec.cgroup_parent)
         self._server = wire.bind(*os.path.split(self._site.locations.monitor_socket(self._row.id)))
         self._runner.run(plan.steps)
         self._started_ns = time.time_ns()

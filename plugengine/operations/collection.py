@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from plugengine import workers
+from plugengine.containers import cgroup_parents
 from plugengine.errors import PlugengineError
 from plugengine.networks import networks
 from plugengine.operations.recovery import Finding, during
@@ -90,6 +91,7 @@ def gc(site: Site, kind: str, name: str) -> tuple[str, ...]:
     if isinstance(driver, NetworkDriver):
         return driver.gc(site.host, networks.list_all(site, name), valid)
     if isinstance(driver, CgroupDriver):
-        parents = {row.spec.cgroup_parent for row in container_rows.list_all(site.state)} | {"plugengine"}
+        parents = {row.spec.cgroup_parent for row in container_rows.list_all(site.state)}
+        parents |= {"plugengine", *cgroup_parents.known(site)}
         return tuple(line for parent in sorted(parents) for line in driver.gc(site.host, parent, valid))
     return ()

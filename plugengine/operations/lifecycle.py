@@ -58,6 +58,11 @@ def start(
         raise ConflictError(
             f"container {row.name}: is dead: {row.state.error}", hint=f"remove it: pe rm --force {row.name}"
         )
+    if not os.path.isdir(site.locations.container(row.id)):
+        raise StateError(
+            f"container {row.name}: its directory {site.locations.container(row.id)} is gone",
+            hint=f"nothing of it is left to start; remove it: pe rm {row.name}",
+        )
     container_rows.update(
         site.state, row.id, status="starting", expect=STARTABLE, owner=ProcessId.of(os.getpid()), boot_id=boot_id()
     )

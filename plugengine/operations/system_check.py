@@ -24,6 +24,7 @@ def check(site: Site, *, repair: bool) -> list[Finding]:
         return findings  # what else is wrong can't be told from a damaged database
     findings += _recovered(site) if repair else _to_recover(site)
     findings += _stray_directories(site, repair=repair)
+    findings += _lost_directories(site)
     findings += _image_findings(site, repair=repair)
     findings += [
         Finding(what=line, repaired=repair) for line in volumes.check(site.state, site.locations, repair=repair)
@@ -72,6 +73,16 @@ def _stray_directories(site: Site, *, repair: bool) -> list[Finding]:
                 upper.remove_tree(path)
             findings.append(Finding(what=f"directory {path}: belongs to no container", repaired=repair))
     return findings
+
+
+def _lost_directories(site: Site) -> list[Finding]:
+    """Return the containers whose directory is gone; to remove them is for somebody who knows why it is."""
+    rows = container_rows.list_all(site.state, ("created", "exited", *container_rows.LIVE))
+    lost = [(row, path) for row in rows if not os.path.isdir(path := site.locations.container(row.id))]
+    return [
+        Finding(what=f"container {row.name}: its directory {path} is gone; remove it: pe rm {row.name}", repaired=False)
+        for row, path in lost
+    ]
 
 
 def _run_directories(site: Site) -> list[HostPath]:

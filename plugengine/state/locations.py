@@ -147,6 +147,11 @@ class Locations(Struct, frozen=True):
         return HostPath(f"{self.run_root}/recovery.log")
 
     @property
+    def cgroup_parents(self) -> HostPath:
+        """One file for each control group that containers were put below."""
+        return HostPath(f"{self.run_root}/cgroup-parents")
+
+    @property
     def run_containers(self) -> HostPath:
         """One directory per container that runs."""
         return HostPath(f"{self.run_root}/c")

@@ -80,10 +80,6 @@ class State:
             except sqlite3.DatabaseError as exc:
                 raise database.database_error(exc, self.path) from exc
 
-    def read(self) -> Reader:
-        """Return what executes single queries; each sees one consistent state. Raises as `transaction`."""
-        return Reader(self)
-
     def query(self, sql: str, parameters: Parameters = ()) -> list[sqlite3.Row]:
         """Execute a SELECT and return all its rows. Raises as `transaction`."""
         import sqlite3
@@ -130,35 +126,6 @@ class State:
         self._in_transaction = False
         if self._connection is connection and connection.in_transaction:
             connection.execute("ROLLBACK")
-
-
-class Reader:
-    """Executes single queries and fetches at once, so that no open read outlives the call; see `State.read`."""
-
-    def __init__(self, state: State) -> None:
-        self._state = state
-
-    def execute(self, sql: str, parameters: Parameters = ()) -> Rows:
-        """Execute a SELECT."""
-        return Rows(self._state.query(sql, parameters))
-
-
-class Rows:
-    """The rows of one query, with the methods of a cursor."""
-
-    def __init__(self, rows: list[sqlite3.Row]) -> None:
-        self._rest = iter(rows)
-
-    def __iter__(self) -> Iterator[sqlite3.Row]:
-        return self._rest
-
-    def fetchone(self) -> sqlite3.Row | None:
-        """Return the next row, or None."""
-        return next(self._rest, None)
-
-    def fetchall(self) -> list[sqlite3.Row]:
-        """Return the rows not fetched yet."""
-        return list(self._rest)
 
 
 def _guard_forks() -> None:

@@ -143,6 +143,33 @@ def test_a_repair_and_a_reset_leave_another_engines_container_alone_with_whom_th
     assert check(own) == (0, [])
 
 
+def test_a_repair_removes_lost_control_groups_below_a_parent_somebody_named(own: Pe) -> None:
+    words = ("--net", "none", "--cgroup-parent", "plugengine-test/deep", "host:base", "sleep", "1000")
+    lost = own("run", "-d", *words, check=True).stdout.strip()
+    kills.kill(state(own, lost)["MonitorPid"])
+    with closing(sqlite3.connect(own.root / "state.db")) as connection, connection:
+        connection.execute("DELETE FROM containers WHERE id = ?", (lost,))
+    groups = [path for path in Path("/sys/fs/cgroup").glob("**/plugengine-test/deep/*") if lost in path.name]
+    assert groups
+    assert check(own, repair=True)[0] == 0
+    assert not [path for path in groups if path.exists()]
+
+
+def test_a_container_whose_directory_is_gone_is_found_and_can_be_removed(own: Pe) -> None:
+    name = own("create", "--name", "back", "--net", "none", "host:base", "true", check=True).stdout.strip()
+    shutil.rmtree(own.root / "containers" / name)
+    code, lines = check(own)
+    assert code == 1
+    assert lines == [
+        f"found: container back: its directory {own.root}/containers/{name} is gone; remove it: pe rm back"
+    ]
+    done = own("start", "back")
+    assert done.returncode == 1
+    assert f"container back: its directory {own.root}/containers/{name} is gone" in done.stderr
+    own("rm", "back", check=True)
+    assert check(own) == (0, [])
+
+
 def test_a_container_whose_driver_is_gone_can_still_be_seen_and_removed(own: Pe) -> None:
     name = own("create", "--net", "none", "host:base", "true", check=True).stdout.strip()
     with closing(sqlite3.connect(own.root / "state.db")) as connection, connection:

@@ -51,7 +51,7 @@ def root(tmp_path: Path) -> HostPath:
 
 
 def layers(state: State) -> list[str]:
-    return [row["diff_id"] for row in state.read().execute("SELECT diff_id FROM layers ORDER BY 1")]
+    return [row["diff_id"] for row in state.query("SELECT diff_id FROM layers ORDER BY 1")]
 
 
 def add_layer(state: State, name: str) -> None:
@@ -87,7 +87,7 @@ def test_64_processes_that_open_and_insert_at_once_lose_nothing(root: HostPath) 
     for each in crowd:
         _, errors = each.communicate(timeout=100)
         assert each.returncode == 0, errors
-    rows = State(root).read().execute("SELECT size_bytes FROM layers").fetchall()
+    rows = State(root).query("SELECT size_bytes FROM layers")
     # Every transaction saw all the earlier ones: the counts are a gapless sequence.
     assert sorted(row["size_bytes"] for row in rows) == list(range(CROWD * 5))
 

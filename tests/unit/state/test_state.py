@@ -22,7 +22,7 @@ def root(tmp_path: Path) -> HostPath:
 
 
 def layers(state: State) -> list[str]:
-    return [row["diff_id"] for row in state.read().execute("SELECT diff_id FROM layers ORDER BY 1")]
+    return [row["diff_id"] for row in state.query("SELECT diff_id FROM layers ORDER BY 1")]
 
 
 def add_layer(state: State, name: str) -> None:
@@ -132,8 +132,7 @@ def test_an_older_database_is_brought_forward(root: HostPath, monkeypatch: pytes
     steps = "ALTER TABLE layers ADD COLUMN colour TEXT DEFAULT 'blue'; CREATE TABLE more (x)"
     monkeypatch.setattr("plugengine.state.database.MIGRATIONS", ("not run again",) * VERSION + (steps,))
     monkeypatch.setattr("plugengine.state.database.VERSION", VERSION + 1)
-    found = State(root).read().execute("SELECT diff_id, colour FROM layers").fetchone()
-    assert found is not None
+    [found] = State(root).query("SELECT diff_id, colour FROM layers")
     assert tuple(found) == ("a", "blue")
 
 
@@ -146,7 +145,7 @@ def test_a_migration_that_fails_leaves_the_old_version(root: HostPath, monkeypat
         with pytest.raises(StateError, match="nowhere"):
             layers(State(root))
     assert layers(State(root)) == ["a"]
-    assert not State(root).read().execute("SELECT 1 FROM sqlite_schema WHERE name = 'more'").fetchall()
+    assert not State(root).query("SELECT 1 FROM sqlite_schema WHERE name = 'more'")
 
 
 @pytest.mark.parametrize("where", [0, 4096], ids=["header", "page"])
