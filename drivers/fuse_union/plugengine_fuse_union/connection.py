@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from plugengine_fuse_union import protocol
+from plugengine_fuse_union.complaints import Complaints
 from plugengine_fuse_union.counters import MOST_OPCODES, Counters, private_counters
 from plugengine_fuse_union.errors import refused
 from plugengine_fuse_union.incoming import requests
@@ -75,6 +76,7 @@ class Connection:
         self.flags = 0  # INIT flags agreed on
         self.minor = 0
         self.counters: Counters = private_counters()
+        self._complaints = Complaints()
         self._settler = Settler(self, lambda: union.removed)
         self._handlers: list[Handler] = [_unknown] * MOST_OPCODES
         self._answer: Callable[[int], None] = _not_serving
@@ -265,12 +267,7 @@ class Connection:
             name = Opcode(opcode).name
         except ValueError:
             name = str(opcode)
-        where = exc.__traceback__
-        while where is not None and where.tb_next is not None:
-            where = where.tb_next
-        place = f"{os.path.basename(where.tb_frame.f_code.co_filename)}:{where.tb_lineno}" if where else "?"
-        path = "?" if node is None else path_of(node)
-        sys.stderr.write(f"fuse_union: {name} {path}: {exc!r} at {place}\n")
+        self._complaints.add(name, "?" if node is None else path_of(node), exc)
 
 
 def _not_serving(_end: int) -> None:

@@ -78,7 +78,7 @@ def mkdir(union: Union, parent: DirNode, name: bytes, mode: int, caller: Caller)
     """Make a directory; that it is empty need not be read."""
     node, status = _make(union, parent, name, caller, lambda fd, entry: os.mkdir(entry, mode, dir_fd=fd))
     if isinstance(node, DirNode):
-        union.keep_listing(node, Listing(()))
+        union.listings.keep(node, Listing(()))
     return node, status
 
 
@@ -171,7 +171,7 @@ def _prepare(union: Union, parent: DirNode, caller: Caller) -> None:
 
 def _entered(union: Union, parent: DirNode, name: bytes, node: Node) -> None:
     parent.children[name] = node
-    entered(parent, name, node)
+    entered(union, parent, name, node)
 
 
 def _require_whiteout(dir_fd: int, name: bytes) -> None:

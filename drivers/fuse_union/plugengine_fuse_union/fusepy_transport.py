@@ -24,6 +24,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from plugengine_fuse_union.complaints import Complaints
 from plugengine_fuse_union.errors import refused
 from plugengine_fuse_union.libfuse import load
 from plugengine_fuse_union.path_operations import PathOperations
@@ -98,6 +99,7 @@ class _Requests(PathOperations):
         super().__init__(union, fuse.fuse_get_context)
         self._fuse = fuse
         self._ready = ready
+        self._complaints = Complaints()
         self.started = False
         self.failed = False
 
@@ -106,10 +108,10 @@ class _Requests(PathOperations):
             return getattr(self, operation)(*args)
         except OSError as exc:
             if exc.errno is None or exc.errno in _WORTH_A_LINE:
-                _complain(operation, args, exc)
+                self._complain(operation, args, exc)
             raise refused(exc.errno or errno.EIO) from None
         except Exception as exc:  # noqa: BLE001 - whatever goes wrong in one request must not end the others
-            _complain(operation, args, exc)
+            self._complain(operation, args, exc)
             raise refused(errno.EIO) from None
         finally:
             self.paths.settle()
@@ -126,11 +128,9 @@ class _Requests(PathOperations):
         try:
             self._ready()
         except Exception as exc:  # noqa: BLE001 - an exception would not end libfuse
-            _complain("init", (), exc)
+            self._complain("init", (), exc)
             self.failed = True
             self._fuse.fuse_exit()
 
-
-def _complain(operation: str, args: tuple[Any, ...], exc: Exception) -> None:
-    path = next((arg for arg in args if isinstance(arg, str)), "?")
-    sys.stderr.write(f"fuse_union: {operation} {path!a}: {exc!r}\n")
+    def _complain(self, operation: str, args: tuple[Any, ...], exc: Exception) -> None:
+        self._complaints.add(operation, next((arg for arg in args if isinstance(arg, str)), "?"), exc)

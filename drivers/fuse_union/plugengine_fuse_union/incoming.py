@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _LOOKS: Final = range(50)  # of a microsecond
 _MOST_ASLEEP: Final = 256
 # Ends a read for a reason that concerns one request only, such as that it was interrupted before; see fuse(4).
+# There is nothing more to read: unmounted, or ended while requests were on their way (FUSE_ABORT_ERROR not asked for).
+_ENDED: Final = frozenset({errno.ENODEV, errno.ECONNABORTED})
 _AGAIN: Final = frozenset({errno.EINTR, errno.EAGAIN, errno.ENOENT})
 
 
@@ -52,7 +54,7 @@ def requests(fd: int, buffer: mmap.mmap | memoryview) -> Iterator[int]:
         except OSError as exc:
             if exc.errno in _AGAIN:
                 continue
-            if exc.errno == errno.ENODEV:
+            if exc.errno in _ENDED:
                 return
             raise
         yield end

@@ -16,6 +16,7 @@ from plugengine_fuse_union.markers import is_whiteout
 from plugengine_fuse_union.nodes import MISSES_BORNE, DirNode
 
 if TYPE_CHECKING:
+    from plugengine_fuse_union.kept_listings import KeptListings
     from plugengine_fuse_union.nodes import Node
     from plugengine_fuse_union.union import Union
 
@@ -41,10 +42,11 @@ class Listing:
     reader; many listings only ever tell which names there are.
     """
 
-    __slots__ = ("_cookies", "_order", "items")
+    __slots__ = ("_cookies", "_order", "items", "kept")
 
     def __init__(self, items: Iterable[Item]) -> None:
         self.items = {item[0]: item for item in items}
+        self.kept: KeptListings | None = None  # where its entries are counted
         self._cookies: array[int] | None = None  # of the names in `_order`, ascending; None: nobody has read it
         self._order: list[bytes] = []
 
@@ -79,17 +81,28 @@ class Listing:
                 index += 1
             self._cookies.insert(index, cookie)
             self._order.insert(index, name)
+        if self.kept is not None and name not in self.items:
+            self.kept.entries += 1
         self.items[name] = item
 
     def discard(self, name: bytes) -> None:
         """Remove an entry; one that is not there counts as removed."""
-        if self.items.pop(name, None) is None or self._cookies is None:
+        if self.items.pop(name, None) is None:
+            return
+        if self.kept is not None:
+            self.kept.entries -= 1
+        if self._cookies is None:
             return
         index = bisect_left(self._cookies, _cookie(name))
         while self._order[index] != name:  # names of one hash stand side by side
             index += 1
         del self._cookies[index]
         del self._order[index]
+
+    def clear(self) -> None:
+        """Hold nothing any more."""
+        self.items = {}
+        self._cookies, self._order = None, []
 
 
 def _cookie(name: bytes) -> int:
@@ -102,19 +115,20 @@ def listing(union: Union, node: DirNode) -> Listing:
         return node.listing
     with _held(node):
         made = Listing(() if node.gone else _merge(union, node))
-    union.keep_listing(node, made)
+    union.listings.keep(node, made)
     return made
 
 
-def entered(parent: DirNode, name: bytes, node: Node) -> None:
+def entered(union: Union, parent: DirNode, name: bytes, node: Node) -> None:
     """Add an entry to a directory's listing, if there is one."""
     made = parent.listing
     if made is None:
         return
     if made.read or len(made.items) < MOST_NAMES:
         made.add((name, node.kind >> TYPE_SHIFT, node.ino))
+        union.listings.trim()
     else:
-        parent.listing = None
+        union.listings.drop(parent)
 
 
 def missed(union: Union, node: DirNode) -> None:

@@ -164,7 +164,7 @@ SETXATTR_IN_SHORT: Final = Struct("=II")  # size flags
 GETXATTR_IN: Final = Struct("=II")  # size padding
 GETXATTR_OUT: Final = Struct("=II")  # size padding
 FALLOCATE_IN: Final = Struct("=QQQII")  # fh offset length mode padding
-LSEEK_IN: Final = Struct("=QQII")  # fh offset whence padding
+LSEEK_IN: Final = Struct("=QqII")  # fh offset whence padding
 LSEEK_OUT: Final = Struct("=Q")
 COPY_FILE_RANGE_IN: Final = Struct("=QQQQQQQ")  # fh_in off_in nodeid_out fh_out off_out len flags
 COPY_FILE_RANGE_OUT: Final = Struct("=Q")

@@ -80,6 +80,8 @@ def left(union: Union, node: Node, parent: DirNode, name: bytes) -> None:
         pass  # names that nobody has looked up since; the descriptor leads there
     else:
         node.gone = True
+        if isinstance(node, DirNode):
+            union.listings.drop(node)
         if node.fd >= 0 and node.nodeid:
             union.removed.add(node.nodeid)
         if node.opened is not None:

@@ -159,7 +159,7 @@ def _entered(
         node.parent, node.name = new_parent, new_name
     if union.status(node).st_ino != node.ino:
         mark_impure(union, new_parent)
-    entered(new_parent, new_name, node)
+    entered(union, new_parent, new_name, node)
     if node.lookups <= 0:
         union.drop(node)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from plugengine_fuse_union import markers
 from plugengine_fuse_union.durability import DataFirst
 from plugengine_fuse_union.errors import refused
+from plugengine_fuse_union.kept_listings import KeptListings
 from plugengine_fuse_union.layers import DIRECTORY_FLAGS, Descriptors, LayerDir, PrivateMounts, layer_fd
 from plugengine_fuse_union.nodes import DirNode, Node, close_kept, unpin
 from plugengine_fuse_union.owners import Owners
@@ -20,14 +21,11 @@ from plugengine_fuse_union.stage import Stage
 from plugengine_fuse_union.transfer import DataCopier
 
 if TYPE_CHECKING:
-    from plugengine_fuse_union.listing import Listing
     from plugengine_fuse_union.quota import Quota
 
 ROOT_ID: Final = 1
 # st_ino of other filesystems than the upper's get the filesystem's index in their top byte, as overlayfs' xino.
 _DEVICE_SHIFT: Final = 56
-_LISTINGS_KEPT: Final = 256
-_ENTRIES_KEPT: Final = 4_096
 
 
 class Union:
@@ -60,8 +58,7 @@ class Union:
         self.nodes: dict[int, Node] = {}
         self.links: dict[int, Node] = {}  # upper files with several names, by their own inode number
         self._next_id = ROOT_ID
-        self._listed: deque[tuple[DirNode, Listing, int]] = deque()
-        self._listed_entries = 0
+        self.listings = KeptListings()
         self._devices: dict[int, int] = {}
         upper_fd = -1 if upper is None else os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         if upper_fd >= 0:
@@ -166,17 +163,6 @@ class Union:
         if node.successor is not None:
             node.successor.twin = False
             self.forget(node.successor.nodeid, 1)
-
-    def keep_listing(self, node: DirNode, made: Listing) -> None:
-        """Keep a listing just made with its directory, and let the oldest ones go."""
-        node.listing = made
-        self._listed.append((node, made, len(made.items)))
-        self._listed_entries += len(made.items)
-        while len(self._listed) > _LISTINGS_KEPT or (self._listed_entries > _ENTRIES_KEPT and len(self._listed) > 1):
-            oldest, stale, count = self._listed.popleft()
-            self._listed_entries -= count
-            if oldest.listing is stale:
-                oldest.listing = None
 
     # --- descriptors
 
