@@ -85,7 +85,10 @@ class Template:
         self._tokens = list(tokens_of(text, self._fail))
         self._position = 0
         self.nodes: tuple[Any, ...]
-        self.nodes, end = self._parse_nodes()
+        try:
+            self.nodes, end = self._parse_nodes()
+        except RecursionError:
+            raise self._fail("nested too deep") from None
         if end is not None:
             raise self._fail(f"{end} without a beginning")
 
@@ -95,7 +98,10 @@ class Template:
         Raises:
             CommandLineError: It names what is not there, or asks a function for the impossible.
         """
-        return "".join(self._render(self.nodes, {"$": value, ".": value}))
+        try:
+            return "".join(self._render(self.nodes, {"$": value, ".": value}))
+        except RecursionError:
+            raise self._fail("nested too deep") from None
 
     def _fail(self, why: str) -> CommandLineError:
         return CommandLineError(f"--format {self.text}: {why}", hint=_HINT)
@@ -242,7 +248,7 @@ class Template:
                 values = [*(self._value(each, scope) for each in arguments), *passed]
                 try:
                     passed = (FUNCTIONS[first.name](*values),)
-                except (TypeError, ValueError, LookupError, AttributeError) as exc:
+                except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as exc:
                     raise self._fail(f"{first.name}: {exc}") from exc
             elif arguments or passed:
                 raise self._fail("only a function takes arguments")

@@ -32,7 +32,7 @@ class _Output(io.FileIO):
 def watch_output() -> None:
     """Let writes to standard output raise `OutputError`, whoever makes them; a stream that is no descriptor stays."""
     stream = sys.stdout
-    if not isinstance(stream, io.TextIOWrapper) or stream.fileno() != _STDOUT:
+    if type(stream) is not io.TextIOWrapper or stream.fileno() != _STDOUT:
         return
     stream.flush()
     raw = _Output(_STDOUT, "w", closefd=False)

@@ -148,6 +148,10 @@ def _index(value: Any, *keys: Any) -> Any:
     return value
 
 
+_VERB: Final = re.compile(r"%[-+ 0#]*(\*|\d+)?(?:\.(\*|\d+))?")
+_WIDEST: Final = 1000  # a line for people; Go stops at a million, for each verb of a pattern
+
+
 def _join(items: Any, separator: str) -> str:
     return separator.join(show(item) for item in items or ())
 
@@ -161,6 +165,9 @@ def _slice(value: Any, start: int = 0, end: int | None = None) -> Any:
 
 
 def _printf(pattern: str, *values: Any) -> str:
+    for width in (number for verb in _VERB.finditer(pattern) for number in verb.groups() if number):
+        if width == "*" or len(width) > len(str(_WIDEST)) or int(width) > _WIDEST:
+            raise ValueError(f"width {width[:20]}: not a number up to {_WIDEST}")
     # %v and %q are Go's own; what is left means the same here.
     converted = re.sub(r"%[-+ 0]*\d*v", lambda match: match[0][:-1] + "s", pattern).replace("%q", '"%s"')
     return converted % tuple(show(value) if not isinstance(value, int | float) else value for value in values)

@@ -161,7 +161,10 @@ def _fields(flag: str, text: str) -> dict[str, str]:
     if '"' in text:
         import csv
 
-        parts = next(csv.reader([text]))
+        try:
+            parts = next(csv.reader([text], strict=True))
+        except csv.Error as exc:
+            raise FlagError(flag, text, f"not comma separated fields: {exc}", example=_MOUNT_EXAMPLE) from exc
     else:
         parts = text.split(",")
     fields: dict[str, str] = {}

@@ -122,7 +122,7 @@ def check_ipv4(flag: str, text: str, address: str) -> str:
 
 
 def _is_octet(part: str) -> bool:
-    return part == str(int(part)) and int(part) <= 255
+    return len(part) <= len("255") and part == str(int(part)) and int(part) <= 255
 
 
 def check_address(flag: str, text: str, address: str) -> str:
@@ -133,7 +133,7 @@ def check_address(flag: str, text: str, address: str) -> str:
 
     try:
         socket.inet_pton(socket.AF_INET6, address)
-    except OSError:
+    except (OSError, ValueError):
         raise FlagError(flag, text, f"{address} is not an IP address") from None
     return address
 
