@@ -62,7 +62,19 @@ if TYPE_CHECKING:
         Usage,
         UserMap,
     )
-    from plugengine.objects import Connection, Container, ContainerState, ContainerStats, MountPoint, NetworkDetails
+    from plugengine.objects import (
+        Connection,
+        Container,
+        ContainerState,
+        ContainerStats,
+        LiveLink,
+        LiveNeighbour,
+        LiveNetwork,
+        LiveRoute,
+        LiveRule,
+        MountPoint,
+        NetworkDetails,
+    )
     from plugengine.operations.inspect import ProcessLine
     from plugengine.operations.recovery import Finding
     from plugengine.plugins.probing import DriverStatus
@@ -109,6 +121,11 @@ __all__ = [
     "ImageError",
     "Interface",
     "Limits",
+    "LiveLink",
+    "LiveNeighbour",
+    "LiveNetwork",
+    "LiveRoute",
+    "LiveRule",
     "LogLine",
     "Mount",
     "MountPoint",
@@ -165,6 +182,11 @@ _HOMES = {
         "Container",
         "ContainerState",
         "ContainerStats",
+        "LiveLink",
+        "LiveNeighbour",
+        "LiveNetwork",
+        "LiveRoute",
+        "LiveRule",
         "MountPoint",
         "NetworkDetails",
     ),

@@ -102,6 +102,53 @@ class ContainerStats(Struct, frozen=True, kw_only=True):
     problems: tuple[str, ...] = ()  # why something is not known, one sentence for each driver that failed
 
 
+class LiveLink(Struct, frozen=True, kw_only=True):
+    """One link of the host that belongs to a network."""
+
+    name: str
+    kind: str  # bridge, veth, vxlan …; "device" for hardware
+    mac: str | None
+    mtu: int
+    state: str  # RFC 2863: up, down, unknown …
+    master: str | None  # the bridge it is a port of
+    addresses: tuple[str, ...]  # CIDR
+
+
+class LiveRoute(Struct, frozen=True, kw_only=True):
+    """One route of the host's main table by a link of a network."""
+
+    destination: str  # CIDR, or "default"
+    gateway: str | None
+    link: str
+
+
+class LiveNeighbour(Struct, frozen=True, kw_only=True):
+    """Whom the host has met on a link of a network; see ip-neighbour(8)."""
+
+    address: str
+    mac: str | None
+    link: str
+    state: str  # reachable, stale, failed …
+
+
+class LiveRule(Struct, frozen=True, kw_only=True):
+    """One nf_tables rule of the host that looks at interfaces."""
+
+    family: str  # ip, ip6, inet …
+    table: str
+    chain: str
+    text: str  # roughly as nft(8) has it
+
+
+class LiveNetwork(Struct, frozen=True, kw_only=True):
+    """What the kernel has of a network just now."""
+
+    links: tuple[LiveLink, ...] = ()
+    routes: tuple[LiveRoute, ...] = ()
+    neighbours: tuple[LiveNeighbour, ...] = ()
+    rules: tuple[LiveRule, ...] = ()
+
+
 class NetworkDetails(Struct, frozen=True, kw_only=True):
     """A network, what its driver keeps of it, and who is on it."""
 

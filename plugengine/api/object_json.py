@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from plugengine.api.container_json import LOCAL, NEVER, timestamp
 from plugengine.model import Attachment
-from plugengine.objects import Container, NetworkDetails
+from plugengine.objects import Container, LiveNetwork, NetworkDetails
 from plugengine.spec import Image, ImageConfig
 
 if TYPE_CHECKING:
     from plugengine.volumes import Volume
 
 
-def network(details: NetworkDetails) -> dict[str, Any]:
+def network(details: NetworkDetails, live: LiveNetwork | None = None) -> dict[str, Any]:
     """Return a network as `GET /networks/NAME` does, with the running containers on it."""
     found = details.network
     config = {"Subnet": found.subnet, "Gateway": found.gateway, "IPRange": found.ip_range}
@@ -45,6 +45,34 @@ def network(details: NetworkDetails) -> dict[str, Any]:
         "Labels": {},
         # Not docker's.
         "DriverRecord": details.record,
+        **({} if live is None else {"Live": _live(live)}),
+    }
+
+
+def _live(found: LiveNetwork) -> dict[str, Any]:
+    return {
+        "Links": [
+            {
+                "Name": each.name,
+                "Kind": each.kind,
+                "MacAddress": each.mac or "",
+                "Mtu": each.mtu,
+                "State": each.state,
+                "Master": each.master or "",
+                "Addresses": list(each.addresses),
+            }
+            for each in found.links
+        ],
+        "Routes": [
+            {"Destination": each.destination, "Gateway": each.gateway or "", "Link": each.link} for each in found.routes
+        ],
+        "Neighbours": [
+            {"Address": each.address, "MacAddress": each.mac or "", "Link": each.link, "State": each.state}
+            for each in found.neighbours
+        ],
+        "Rules": [
+            {"Family": each.family, "Table": each.table, "Chain": each.chain, "Text": each.text} for each in found.rules
+        ],
     }
 
 

@@ -6,7 +6,7 @@ import builtins
 from collections.abc import Mapping
 
 from plugengine.model import Network
-from plugengine.objects import NetworkDetails
+from plugengine.objects import LiveNetwork, NetworkDetails
 from plugengine.site import Site
 
 
@@ -74,3 +74,13 @@ class Networks:
         from plugengine.operations.inspect import network
 
         return network(self._site, name)
+
+    def live(self, name: str) -> LiveNetwork:
+        """Return what the kernel of this host has of a network just now, whoever made it.
+
+        Raises:
+            NotFoundError: There is none of that name.
+        """
+        from plugengine.operations.inspect import live_network
+
+        return live_network(self.get(name))

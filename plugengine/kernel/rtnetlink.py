@@ -56,6 +56,9 @@ IPV4_DEVCONF_FORWARDING = 1
 # include/uapi/linux/ipv6.h
 DEVCONF_DISABLE_IPV6 = 26
 
+# Kinds of links, IFLA_INFO_KIND
+KIND_BRIDGE = "bridge"
+
 # include/uapi/linux/veth.h
 VETH_INFO_PEER = 1
 

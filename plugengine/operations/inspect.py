@@ -13,7 +13,7 @@ from msgspec import Struct
 from plugengine.containers.create import PlacedMount, storage_request
 from plugengine.errors import ConflictError, NotFoundError, PlugengineError
 from plugengine.model import Attachment, CgroupStats, Change, NetworkStats, Port, Usage, UserMap
-from plugengine.objects import Connection, Container, ContainerStats, MountPoint, NetworkDetails
+from plugengine.objects import Connection, Container, ContainerStats, LiveNetwork, MountPoint, NetworkDetails
 from plugengine.plugins.drivers import CgroupDriver, NetworkDriver, StorageDriver
 from plugengine.site import Site
 from plugengine.spec import ImageConfig
@@ -232,3 +232,15 @@ def network(site: Site, name: str) -> NetworkDetails:
         record=stored.record,
         containers=tuple(each for each in members if any(name == one.network for one in each.connections)),
     )
+
+
+def live_network(details: NetworkDetails) -> LiveNetwork:
+    """Return what the kernel has of a network; see `engine.networks.live`."""
+    from plugengine.networks import live
+
+    names = {text for text in (details.record or {}).values() if isinstance(text, str)}
+    for each in details.containers:
+        for one in each.connections:
+            if one.network == details.network.name:
+                names |= {interface.host_name for interface in one.attachment.interfaces if interface.host_name}
+    return live.look(names)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import threading
 from collections.abc import Iterator
 
 import pytest
 
+import plugengine
 from tests.conftest import Pe
 from tests.system.conftest import Start, eventually
 from tests.system.test_networks import SERVER, get, inspect, refused
@@ -34,6 +37,32 @@ def test_a_container_joins_a_network_by_its_name(pe: Pe, start: Start, lan: str)
     assert shown["IPAM"]["Config"] == [{"Subnet": SUBNET, "Gateway": "10.203.7.1"}]
     assert [each["IPv4Address"] for each in shown["Containers"].values()] == [f"{settings['IPAddress']}/24"]
     assert pe("ps", "-q", "--filter", "network=lan").stdout.strip() == name[:12]
+
+
+def test_inspect_shows_what_the_kernel_has_of_a_network(pe: Pe, start: Start, lan: str) -> None:
+    name = start("--net", lan, "-p", "8160:8000", *SERVER, "8000")
+    address = inspect(pe, name)["IPAddress"]
+    get(f"http://{address}:8000/")
+    live = json.loads(pe("network", "inspect", lan, check=True).stdout)[0]["Live"]
+    bridge = next(link for link in live["Links"] if link["Kind"] == "bridge")
+    assert (bridge["Name"], bridge["Mtu"], bridge["Addresses"]) == ("pe-lan", 1400, ["10.203.7.1/24"])
+    (pair,) = [link for link in live["Links"] if link["Kind"] == "veth"]
+    assert (pair["Master"], pair["State"]) == ("pe-lan", "up")
+    assert {"Destination": SUBNET, "Gateway": "", "Link": "pe-lan"} in live["Routes"]
+    assert (address, "pe-lan") in [(each["Address"], each["Link"]) for each in live["Neighbours"]]
+    forward = [each["Text"] for each in live["Rules"] if (each["Table"], each["Chain"]) == ("plugengine", "forward")]
+    assert "oifname @bridges drop" in forward
+    assert "iif @guarded drop" in forward
+
+
+def test_looking_at_a_network_leaves_neither_descriptors_nor_threads(pe: Pe, start: Start, lan: str) -> None:
+    start("--net", lan, "host:base", "sleep", "1000")
+    with plugengine.Engine(root=str(pe.root), run_root=str(pe.run_root)) as engine:
+        engine.networks.live(lan)  # loads what it needs
+        before = set(os.listdir("/proc/self/fd")), threading.active_count()
+        found = engine.networks.live(lan)
+        assert (set(os.listdir("/proc/self/fd")), threading.active_count()) == before
+    assert [link.kind for link in found.links] == ["bridge", "veth"]
 
 
 def test_a_network_outlives_its_containers_and_serves_the_next(pe: Pe, lan: str) -> None:

@@ -96,7 +96,8 @@ def _volume(app: App, name: str) -> Mapping[str, Any]:
 def _network(app: App, name: str) -> Mapping[str, Any]:
     from plugengine.api import object_json
 
-    return object_json.network(app.engine.networks.get(name))
+    networks = app.engine.networks
+    return object_json.network(networks.get(name), networks.live(name))
 
 
 def _show(app: App, names: tuple[str, ...], template: str | None, find: Finder) -> int:
