@@ -18,7 +18,6 @@ from plugengine.model import (
     Capability,
     GuestPath,
     HostPath,
-    IdRange,
     StorageRequest,
     UserMap,
     encode,
@@ -170,10 +169,7 @@ def choose_user_map(site: Site, container_id: str, userns: str, *, imagine: bool
         raise UsageError(f"--userns {userns}: not host, auto or <uid>:<gid>:<size>") from None
     if min(uid, gid, size) <= 0 or max(uid, gid) + size >= 2**32:
         raise UsageError(f"--userns {userns}: ids and size must be above 0 and end below 4294967295")
-    return UserMap(
-        uids=(IdRange(guest=0, host=uid, size=size),),
-        gids=(IdRange(guest=0, host=gid, size=size),),
-    )
+    return id_ranges.claim(site.state, container_id, uid=uid, gid=gid, size=size, imagine=imagine)
 
 
 def place_mounts(

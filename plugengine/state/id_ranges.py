@@ -1,4 +1,4 @@
-"""Ranges of user and group ids of the host, allotted to containers with `--userns auto`."""
+"""Ranges of user and group ids of the host that containers have, allotted (`--userns auto`) or asked for by number."""
 
 from __future__ import annotations
 
@@ -56,6 +56,45 @@ def expected(state: State, size: int = DEFAULT_SIZE, *, subordinate: tuple[str, 
     entries = [_entries(path) for path in subordinate]
     with state.transaction() as cursor:
         return _user_map(_free_start(cursor, entries, size), size)
+
+
+def claim(state: State, container_id: str, *, uid: int, gid: int, size: int, imagine: bool = False) -> UserMap:
+    """Enter ids that were asked for by number, as user and as group ids, so that no other container gets them.
+
+    Args:
+        state: The state database.
+        container_id: Whose ids they are.
+        uid: The first user id on the host.
+        gid: The first group id on the host.
+        size: How many of each.
+        imagine: Only look whether they are free.
+
+    Raises:
+        ConflictError: Another container has some of them, as user or as group ids.
+    """
+    wanted = [range(start, start + size) for start in dict.fromkeys((uid, gid))]
+    with state.transaction() as cursor:
+        rows = cursor.execute(
+            "SELECT start, size, coalesce(containers.name, container_id) AS owner FROM id_ranges "
+            "LEFT JOIN containers ON containers.id = container_id WHERE container_id <> ? ORDER BY start",
+            (container_id,),
+        ).fetchall()
+        for ids in wanted:
+            for row in rows:
+                if ids.start < row["start"] + row["size"] and row["start"] < ids.stop:
+                    raise ConflictError(
+                        f"ids {ids.start} to {ids.stop - 1}: container {row['owner']} has {row['start']} to"
+                        f" {row['start'] + row['size'] - 1}",
+                        hint="two containers with the same ids are not kept apart; choose others, or --userns auto",
+                    )
+        if not imagine:
+            cursor.executemany(
+                "INSERT OR IGNORE INTO id_ranges VALUES (?, ?, ?)", [(ids.start, size, container_id) for ids in wanted]
+            )
+    return UserMap(
+        uids=(IdRange(guest=0, host=uid, size=size),),
+        gids=(IdRange(guest=0, host=gid, size=size),),
+    )
 
 
 def release(state: State, container_id: str) -> None:

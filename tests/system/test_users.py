@@ -295,3 +295,15 @@ def test_a_driver_of_somebody_else_is_listed_with_its_distribution(pe: Pe, copyi
     row = next(row for row in rows if row["Name"] == copying)
     assert (row["Kind"], row["Distribution"], row["Version"]) == ("storage", "copying-storage", "2.5")
     assert pe(*RUN, "--storage", copying, "host:base", "echo", "hello", check=True).stdout == "hello\n"
+
+
+def test_ids_another_container_has_are_refused(pe: Pe) -> None:
+    pe("create", *NONE, "--name", "first", "--userns", "700000:800000:1000", "host:base", "true", check=True)
+    try:
+        refused = pe("create", *NONE, "--name", "second", "--userns", "800999:900000:10", "host:base", "true")
+        assert refused.returncode == 125
+        assert "container first has 800000 to 800999" in refused.stderr
+        assert pe("ps", "-a", "--format", "{{.Names}}", check=True).stdout == "first\n"
+    finally:
+        pe("rm", "first", check=True)
+    pe(*RUN, "--userns", "800999:900000:10", "host:base", "true", check=True)

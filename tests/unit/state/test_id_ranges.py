@@ -99,3 +99,28 @@ def test_ranges_of_containers_that_do_not_exist_are_collected(state: State) -> N
     id_ranges.allot(state, "gone", subordinate=NO_FILES)
     assert id_ranges.gc(state) == [f"ids {0x1000_0000}+65536 of container gone"]
     assert id_ranges.gc(state) == []
+
+
+def test_ids_asked_for_by_number_are_nobody_else_s(state: State) -> None:
+    id_ranges.claim(state, "c1", uid=200_000, gid=400_000, size=1000)
+    for uid, gid in ((200_999, 600_000), (600_000, 399_001), (400_500, 600_000), (200_000, 400_000)):
+        with pytest.raises(ConflictError, match=f"container c1 has {200_000 if uid < 300_000 else 400_000} to"):
+            id_ranges.claim(state, "c2", uid=uid, gid=gid, size=1000)
+    given = id_ranges.claim(state, "c2", uid=201_000, gid=401_000, size=1000)
+    assert (given.uids[0].host, given.gids[0].host) == (201_000, 401_000)
+    assert id_ranges.claim(state, "c2", uid=201_000, gid=401_000, size=1000) == given
+
+
+def test_what_is_allotted_and_what_is_asked_for_keep_apart(state: State) -> None:
+    first = start(id_ranges.allot(state, "c1", subordinate=NO_FILES))
+    with pytest.raises(ConflictError, match="container c1 has"):
+        id_ranges.claim(state, "c2", uid=first + 65535, gid=first + (9 << 16), size=10)
+    id_ranges.claim(state, "c2", uid=first + (1 << 16), gid=first + (2 << 16), size=10)
+    assert start(id_ranges.allot(state, "c3", subordinate=NO_FILES)) == first + (3 << 16)
+
+
+def test_ids_only_looked_at_stay_free(state: State) -> None:
+    id_ranges.claim(state, "c1", uid=200_000, gid=200_000, size=10, imagine=True)
+    id_ranges.claim(state, "c2", uid=200_000, gid=200_000, size=10)
+    id_ranges.release(state, "c2")
+    id_ranges.claim(state, "c3", uid=200_005, gid=200_005, size=10)
