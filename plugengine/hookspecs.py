@@ -92,8 +92,7 @@ class StorageSpec(Protocol):
     def pe_storage_upper(self, request: StorageRequest, record: Record) -> Upper:
         """Return the directory that holds the changes in overlay form, and whose owners are in it.
 
-        The core makes of it what `pe diff` shows, and layers. Without the claim it compares the container's tree with
-        the chain instead.
+        What `pe diff` and layers are made of; without the claim the core compares the container's tree with the chain.
         """
 
     @hook(runs=CALLER, within_s=BULK_S, running=None)
@@ -106,6 +105,10 @@ class StorageSpec(Protocol):
 
         Shown by `pe inspect` and `pe stats --format json` as DriverStats. Returns: empty if it has just ended.
         """
+
+    @hook(runs=EITHER, within_s=QUICK_S, running=None, optional=True)
+    def pe_storage_upgrade(self, record: Record, version: str) -> Record:
+        """Return a record that `version` wrote as this version reads it; pure; called before all verbs that get it."""
 
     @hook(runs=EITHER, within_s=BULK_S)
     def pe_storage_remove(self, request: StorageRequest, record: Record | None) -> None:

@@ -117,6 +117,7 @@ class StorageRequest(Struct, frozen=True, kw_only=True):
     options: Mapping[str, str] = field(default_factory=dict)
     user_map: UserMap | None = None
     read_only: bool = False
+    written_by: str = ""  # "distribution version" of the driver that made the record; empty: there is none yet
     ephemeral: bool = False  # removed when it stops (--rm): nothing of it need survive a crash of the host
 
 

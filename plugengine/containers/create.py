@@ -132,6 +132,7 @@ def _furnish(site: Site, row: ContainerRow, image: Image, drivers: DriverSet) ->
         "user_map": encode(user_map) if user_map else None,
     }
     records["storage"] = dict(drivers.storage.prepare(storage_request(site, row, records)))
+    records["written_by"] = drivers.storage.source
     return records
 
 
@@ -152,6 +153,7 @@ def storage_request(site: Site, row: ContainerRow, records: Mapping[str, Any]) -
         shared=site.locations.shared_by(row.choice.storage),
         options=row.choice.storage_options,
         user_map=msgspec.convert(user_map, UserMap) if user_map else None,
+        written_by=records.get("written_by") or "",
         ephemeral=row.spec.auto_remove,
         read_only=False,  # the guest sees a read-only mount; the engine itself still makes mount points
     )

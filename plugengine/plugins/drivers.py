@@ -111,9 +111,13 @@ class Driver:
             kind = NoSpaceError if exc.errno in (28, 122) else DriverError  # ENOSPC, EDQUOT
             raise kind(f"{where}: {exc.filename or ''}{': ' if exc.filename else ''}{exc.strerror}") from exc
         except (Exception, SystemExit) as exc:
-            raise DriverError(
-                f"{where}: {type(exc).__name__}: {exc}", hint=f"a bug of {self._culprit}; --debug shows where"
-            ) from exc
+            hint = f"a bug of {self._culprit}; --debug shows where"
+            writer = getattr(arguments.get("request"), "written_by", "")
+            if writer not in ("", self.source):
+                hint = (
+                    f"{writer} has made the container, and {self._culprit} cannot read its record; install the former"
+                )
+            raise DriverError(f"{where}: {type(exc).__name__}: {exc}", hint=hint) from exc
         if self.degraded is not None and self.degraded.verb == verb:
             self._notes.drop(self.group, self.name)
             self.degraded = None
@@ -187,24 +191,31 @@ class StorageDriver(Driver):
 
     def mounts(self, request: StorageRequest, record: Record) -> Rootfs:
         """Return how the root filesystem comes to be."""
-        return self._ask("mounts", Rootfs, request=request, record=record)
+        return self._ask("mounts", Rootfs, **self._read(request, record))
 
     def upper(self, request: StorageRequest, record: Record) -> Upper:
         """Return the directory that holds the changes in overlay form."""
         self.require(Capability.NATIVE_DIFF)
-        return self._ask("upper", Upper, request=request, record=record)
+        return self._ask("upper", Upper, **self._read(request, record))
 
     def usage(self, request: StorageRequest, record: Record) -> Usage:
         """Return the space of the writable layer."""
-        return self._ask("usage", Usage, request=request, record=record)
+        return self._ask("usage", Usage, **self._read(request, record))
 
     def stats(self, request: StorageRequest, record: Record) -> dict[str, int]:
         """Return counters of the running server; empty for a driver that keeps none."""
-        return dict(self._try("stats", Mapping, request=request, record=record) or {})
+        return dict(self._try("stats", Mapping, **self._read(request, record)) or {})
 
     def remove(self, request: StorageRequest, record: Record | None) -> None:
         """Remove what prepare made."""
-        self._do("remove", request=request, record=record)
+        self._do("remove", **self._read(request, record))
+
+    def _read(self, request: StorageRequest, record: Record | None) -> dict[str, Any]:
+        """Return the arguments of a verb, with a record of another version as this one of the driver understands it."""
+        if record and request.written_by not in ("", self.source) and self.has("upgrade"):
+            _name, _space, version = request.written_by.rpartition(" ")
+            record = self._record("upgrade", record=record, version=version)
+        return {"request": request, "record": record}
 
     def gc(self, host: Host, valid_ids: frozenset[str], shared: HostPath = _NOWHERE) -> tuple[str, ...]:
         """Remove what belongs to no container."""

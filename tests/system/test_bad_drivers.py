@@ -276,6 +276,39 @@ def test_a_driver_that_cannot_tell_costs_one_cell_and_the_reason_is_beside(pe: P
         plugged("rm", "-f", "unsized", "unmeasured", check=True)
 
 
+def versioned(version: str, key: str, more: str = "") -> Package:
+    """Return a driver whose records have another key in each version."""
+    source = "import plugengine_overlay\nfrom plugengine_overlay import *\nfrom plugengine.hookspecs import hookimpl\n"
+    source += "@hookimpl\ndef pe_storage_prepare(request):\n"
+    source += f"    return {{**plugengine_overlay.pe_storage_prepare(request), {key!r}: 'kept'}}\n"
+    for verb in ("mounts", "remove"):
+        source += f"@hookimpl\ndef pe_storage_{verb}(request, record):\n    assert record[{key!r}] == 'kept'\n"
+        source += f"    return plugengine_overlay.pe_storage_{verb}(request, record)\n"
+    points = {"plugengine.storage:versioned": "pe_test_versioned"}
+    return Package(name="pe-test-versioned", source=source + more, points=points, version=version)
+
+
+UPGRADE = """
+@hookimpl
+def pe_storage_upgrade(record, version):
+    assert version == "1.2"
+    return {**record, "new": record["old"]}
+"""
+
+
+def test_a_record_of_another_version_of_a_driver_is_upgraded_or_named(pe: Pe, tmp_path: Path) -> None:
+    first = plug(pe, tmp_path / "first", [versioned("1.2", "old")])
+    name = first("create", "--storage", "versioned", *NONE, "host:base", "true", check=True).stdout.strip()
+    second = plug(pe, tmp_path / "second", [versioned("2.0", "new")])
+    done = second("start", name)
+    assert done.returncode == 1
+    assert "storage driver versioned: mounts: KeyError: 'new'" in done.stderr
+    assert "hint: pe-test-versioned 1.2 has made the container, and pe-test-versioned 2.0 cannot read" in done.stderr
+    third = plug(pe, tmp_path / "third", [versioned("2.1", "new", UPGRADE)])
+    third("start", "-a", name, check=True)
+    third("rm", name, check=True)
+
+
 COMMANDS = Package(
     name="pe-test-orders",
     source="import click\nfrom plugengine.hookspecs import hookimpl\n"

@@ -120,4 +120,6 @@ def test_every_hook_is_called_where_and_when_the_contract_says(witnessed: Plugge
         assert main_thread
         if calls()[hook].running is True:
             assert running, f"{hook} while no container runs"
-    assert dict(processes) == {hook: call.runs for hook, call in calls().items()}
+    # What reads a record of another version is called where there is one: tests/system/test_bad_drivers.py.
+    expected = {hook: call.runs for hook, call in calls().items() if hook != "pe_storage_upgrade"}
+    assert dict(processes) == expected
