@@ -26,6 +26,7 @@ _CHANGES = (
     | protocol.FATTR_ATIME
     | protocol.FATTR_MTIME
 )
+_NOW = protocol.FATTR_ATIME_NOW | protocol.FATTR_MTIME_NOW
 
 
 class AttributeRequests:
@@ -78,7 +79,9 @@ class AttributeRequests:
             attributes.set_mode(union, node, mode)
         if not valid & _CHANGES:
             attributes.set_nothing(union, node, self._connection.requester(capable=False))
-        if valid & (protocol.FATTR_ATIME | protocol.FATTR_MTIME):
+        if valid & _NOW == _NOW:
+            attributes.set_times_now(union, node)
+        elif valid & (protocol.FATTR_ATIME | protocol.FATTR_MTIME):
             now = attributes.now_ns()
             attributes.set_times(
                 union,

@@ -81,6 +81,18 @@ def set_times(union: Union, node: Node, atime_ns: int | None, mtime_ns: int | No
         utimensat(dir_fd, name, atime_ns, mtime_ns)
 
 
+def set_times_now(union: Union, node: Node) -> None:
+    """Set both times to now, which is allowed also for append-only files, where a given time is not."""
+    if node.fd < 0:
+        copy_up(union, node)
+        dir_fd, name = union.place(node)
+        os.utime(name, dir_fd=dir_fd, follow_symlinks=False)
+    elif stat.S_ISREG(node.kind):
+        os.utime(node.fd)
+    else:
+        set_times(union, node, now_ns(), now_ns())  # of an O_PATH descriptor
+
+
 def now_ns() -> int:
     """Return the time the kernel would give a file it writes now.
 

@@ -19,6 +19,7 @@ from plugengine_fuse_union.supersede import supersede
 if TYPE_CHECKING:
     from plugengine_fuse_union.connection import Connection
 
+_ACCESS: Final = os.O_ACCMODE | os.O_APPEND
 # The backing file's filesystem, or this process, may not be passed through.
 _NO_PASSTHROUGH: Final = frozenset({errno.EPERM, errno.ELOOP, errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL})
 
@@ -68,18 +69,20 @@ class Handles:
         if opened is not None and opened.count == 0 and (writes or opened.upper != node.whole):
             self._close(node, opened)
             opened = None
-        kept = opened is None and fd < 0 and node.kept >= 0
+        kept = opened is None and fd < 0 and node.kept >= 0 and not writes
         if kept:
             fd, node.kept = node.kept, -1
         try:
             if opened is None:
-                opened, fd = self._first(node, fd, made=made)
+                opened, fd = self._first(node, fd, flags, made=made)
             elif opened.backing and opened.upper != node.whole:
                 if not node.gone:
                     supersede(self._union, node)
                 raise refused(errno.ESTALE)
+            elif opened.backing and writes:
+                os.close(self._union.open_data(node, flags & _ACCESS))  # or say why not: append-only, immutable
             if not opened.backing:
-                fd = self._served(node, fd, writes=writes)
+                fd = self._served(node, fd, flags)
             opened.count += 1
             opened.writers += writes
             maps = flags & os.O_ACCMODE == os.O_RDWR  # what may be mapped to be written
@@ -96,12 +99,15 @@ class Handles:
             if fd >= 0:
                 self._put_away(node, fd, again=made or (kept and not writes))
 
-    def _served(self, node: Node, fd: int, *, writes: bool) -> int:
+    def _served(self, node: Node, fd: int, flags: int) -> int:
         """Return the descriptor to serve a handle by, in place of what there is."""
-        if fd >= 0 and writes and self._union.made_flags & os.O_ACCMODE == os.O_RDONLY:
+        if fd >= 0 and flags & os.O_ACCMODE and self._union.made_flags & os.O_ACCMODE == os.O_RDONLY:
             os.close(fd)
             fd = -1
-        return fd if fd >= 0 else self._union.open_data(node, os.O_RDWR if writes else os.O_RDONLY)
+        if fd >= 0:
+            return fd
+        # The kernel reads a page before it changes a part of it, so what is written to is also read.
+        return self._union.open_data(node, flags & os.O_APPEND | os.O_RDWR if flags & os.O_ACCMODE else os.O_RDONLY)
 
     def _put_away(self, node: Node, fd: int, *, again: bool) -> None:
         if again and node.fd < 0:
@@ -109,12 +115,13 @@ class Handles:
         else:
             os.close(fd)
 
-    def _first(self, node: Node, fd: int, *, made: bool) -> tuple[Opened, int]:
+    def _first(self, node: Node, fd: int, flags: int, *, made: bool) -> tuple[Opened, int]:
         opened = Opened(upper=node.whole)
         # What the kernel writes by itself could not be counted.
         if self._passes and not (node.upper and self._union.quota is not None):
             if fd < 0:
-                fd = self._union.open_data(node, os.O_RDONLY)  # the kernel opens the file itself, as it is needed
+                # The kernel opens the file by itself and does not ask whether it is append-only; this does.
+                fd = self._union.open_data(node, flags & _ACCESS)
             opened.no_capability = made
             self._register(node, opened, fd)
         node.opened = opened

@@ -55,4 +55,6 @@ class IoctlRequests:
             ioctl(fd, command, argument, path_of(node))
         finally:
             os.close(fd)
+        if command in _WRITES:
+            self._union.stale.append(node.nodeid)  # the time of its change has moved
         return IOCTL_OUT.pack(0, 0, 0, 0) + bytes(argument[:out_size])
