@@ -276,6 +276,23 @@ def test_a_driver_that_cannot_tell_costs_one_cell_and_the_reason_is_beside(pe: P
         plugged("rm", "-f", "unsized", "unmeasured", check=True)
 
 
+# It shows every container an empty tree: what others read through it is never what they wrote.
+EMPTY = storage(
+    "hollow",
+    "from plugengine_overlay import *\nimport plugengine_overlay\nfrom plugengine.hookspecs import hookimpl\n"
+    "from plugengine.model import Mount, Rootfs\n"
+    "@hookimpl\ndef pe_storage_mounts(request, record):\n"
+    "    return Rootfs(mounts=(Mount(fstype='tmpfs', source='tmpfs', target=request.target),))\n",
+)
+
+
+def test_a_driver_is_not_measured_by_what_strangers_make_of_its_layers(pe: Pe, tmp_path: Path) -> None:
+    plugged = plug(pe, tmp_path / "packages", [EMPTY])
+    cases = "read-by-others or written-by-others"
+    done = plugged("driver", "test", "--kind", "storage", "overlay", "-k", cases, timeout=120)
+    assert done.returncode == 0, done.stdout
+
+
 def versioned(version: str, key: str, more: str = "") -> Package:
     """Return a driver whose records have another key in each version."""
     source = "import plugengine_overlay\nfrom plugengine_overlay import *\nfrom plugengine.hookspecs import hookimpl\n"

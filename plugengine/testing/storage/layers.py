@@ -115,7 +115,7 @@ def upper(subject: Subject) -> None:
 
 @case("storage.layers.read-by-others")
 def read_by_others(subject: Subject) -> None:
-    """A layer made of a container of this driver is read alike by every other installed driver."""
+    """A layer made of a container of this driver is read alike by every other bundled driver."""
     others = _others(subject)
     container, wanted = _worked(subject)
     layer = subject.layer_of_tar(_layer_of(subject, container, wanted), below=container.request.chain)
@@ -127,7 +127,7 @@ def read_by_others(subject: Subject) -> None:
 
 @case("storage.layers.written-by-others")
 def written_by_others(subject: Subject) -> None:
-    """A layer made of a container of any other installed driver is read by this driver as it was written."""
+    """A layer made of a container of any other bundled driver is read by this driver as it was written."""
     for other in _others(subject):
         container, wanted = _worked(subject, driver=other)
         layer = subject.layer_of_tar(_layer_of(subject, container, wanted), below=container.request.chain)

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from plugengine.errors import PlugengineError
+from plugengine.hookmarks import PROJECT
 from plugengine.kernel.mountinfo import mounts_at_or_below, read_mountinfo
 from plugengine.model import Capability, Host, HostPath, UserMap
 from plugengine.plugins.drivers import StorageDriver, open_driver
@@ -72,14 +73,17 @@ class Subject:
         return capability in self.driver.info.capabilities
 
     def other_drivers(self) -> list[StorageDriver]:
-        """Return every other storage driver that is installed and works below these roots."""
+        """Return every other bundled storage driver that works below these roots.
+
+        Strangers' are no measure: a driver under test would fail for the faults of whatever else is installed.
+        """
         registry = Registry()
         found = []
-        for name in registry.names(StorageDriver.group):
-            if name == self.driver.name:
+        for entry in registry.entries(StorageDriver.group):
+            if entry.name == self.driver.name or entry.distribution != PROJECT:
                 continue
             try:
-                other = open_driver(registry, StorageDriver.group, name)
+                other = open_driver(registry, StorageDriver.group, entry.name)
                 if isinstance(other, StorageDriver) and not other.probe(self.host):
                     found.append(other)
             except PlugengineError:  # somebody else's fault
