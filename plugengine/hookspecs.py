@@ -4,8 +4,9 @@ Rules that hold for every driver
     * A driver is a module (or object) with these hooks, marked with `hookimpl`, named by an entry point of the group
       `plugengine.storage`, `.network`, `.cgroup` or `.namespace`. The entry point's name is the driver's name.
     * Verbs are idempotent. Making is strict: on failure nothing is left behind and `DriverError` is raised.
-      Unmaking succeeds on what is already gone, tries everything, and reports at the end.
-    * A record is a JSON object; it alone (with the request) is enough to unmake after a reboot.
+      Unmaking takes the same request and the record that making returned; None: making never returned, and the
+      request's id must be enough to find what it left. It succeeds on what is gone, tries everything, and then reports.
+    * A record is a JSON object; with the request it is enough to unmake after a reboot.
     * A capability not claimed in `DriverInfo` raises `NotSupportedError`; it is never a silent no-op.
     * Verbs that make or unmake return nothing, unless they return what they made.
     * Each hook is marked with who must have it (every driver unless it is optional or for a capability), the process
@@ -40,7 +41,6 @@ from plugengine.model import (
     Network,
     NetworkRequest,
     NetworkStats,
-    Port,
     Record,
     Rootfs,
     Settings,
@@ -112,7 +112,7 @@ class StorageSpec(Protocol):
 
     @hook(runs=EITHER, within_s=BULK_S)
     def pe_storage_remove(self, request: StorageRequest, record: Record | None) -> None:
-        """Remove what `prepare` made; the record is None when prepare never returned."""
+        """Remove what `prepare` made."""
 
     @hook(runs=CALLER, within_s=BULK_S, running=None, optional=True)
     def pe_storage_gc(self, host: Host, valid_ids: frozenset[str], shared: HostPath) -> Iterable[str]:
@@ -147,7 +147,7 @@ class NetworkSpec(Protocol):
         """
 
     @hook(runs=EITHER, running=None, optional=True)
-    def pe_network_remove(self, network: Network, record: Record) -> None:
+    def pe_network_remove(self, network: Network, record: Record | None) -> None:
         """Remove the host's side."""
 
     @hook(runs=MONITOR)
@@ -160,21 +160,15 @@ class NetworkSpec(Protocol):
         """
 
     @hook(runs=EITHER)
-    def pe_network_detach(self, network: Network, container_id: str, attachment: Attachment | None) -> None:
-        """Remove everything `attach` made on the host.
-
-        Also when the namespace is gone, and (with attachment None) when attach was interrupted: the driver finds it by
-        the container's id.
-        """
+    def pe_network_detach(self, request: NetworkRequest, attachment: Attachment | None) -> None:
+        """Remove everything `attach` made on the host, also when the namespace is gone."""
 
     @hook(Capability.PORTS, runs=CALLER, running=True)
-    def pe_network_ports(
-        self, network: Network, container_id: str, attachment: Attachment, ports: tuple[Port, ...]
-    ) -> Attachment:
-        """Replace the published ports of a running container."""
+    def pe_network_ports(self, request: NetworkRequest, attachment: Attachment) -> Attachment:
+        """Publish the ports of the request in place of those of the attachment."""
 
     @hook(runs=CALLER, within_s=QUICK_S, running=True, optional=True)
-    def pe_network_stats(self, attachment: Attachment, netns: int) -> NetworkStats:
+    def pe_network_stats(self, request: NetworkRequest, attachment: Attachment) -> NetworkStats:
         """Return counters, as the container sees them."""
 
     @hook(runs=CALLER, running=None, optional=True)
@@ -236,7 +230,7 @@ class CgroupSpec(Protocol):
         """Freeze or thaw; returns when the state is reached."""
 
     @hook(runs=EITHER, running=None)
-    def pe_cgroup_kill(self, record: Record) -> None:
+    def pe_cgroup_kill(self, request: CgroupRequest, record: Record | None) -> None:
         """SIGKILL every process of the group, also a forking or frozen one; returns when none is left."""
 
     @hook(runs=MONITOR, within_s=QUICK_S)
@@ -244,7 +238,7 @@ class CgroupSpec(Protocol):
         """Return the read-only mounts that give the guest its /sys/fs/cgroup, performed inside its cgroup namespace."""
 
     @hook(runs=EITHER)
-    def pe_cgroup_remove(self, record: Record) -> None:
+    def pe_cgroup_remove(self, request: CgroupRequest, record: Record | None) -> None:
         """Remove the group everywhere; it is empty by then."""
 
     @hook(runs=CALLER, running=None)

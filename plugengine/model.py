@@ -116,7 +116,7 @@ class StorageRequest(Struct, frozen=True, kw_only=True):
     shared: HostPath = HostPath("")  # the driver's own for all containers, which it makes if it needs it; see gc
     options: Mapping[str, str] = field(default_factory=dict)
     user_map: UserMap | None = None
-    read_only: bool = False
+    read_only: bool = False  # only to be looked at
     written_by: str = ""  # "distribution version" of the driver that made the record; empty: there is none yet
     ephemeral: bool = False  # removed when it stops (--rm): nothing of it need survive a crash of the host
 
@@ -210,7 +210,7 @@ class NetworkRequest(Struct, frozen=True, kw_only=True):
     container_id: str
     network: Network
     network_record: Record  # what `pe_network_create` returned
-    netns: int  # open descriptor of the container's network namespace, lent for the call
+    netns: int = -1  # open descriptor of the container's network namespace, lent to attach and stats; else -1
     address: str | None = None  # leased, CIDR, None when the driver does not claim ADDRESSES
     mac: str | None = None
     ports: tuple[Port, ...] = ()

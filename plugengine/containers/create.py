@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -12,13 +11,13 @@ from msgspec import Struct
 
 from plugengine import volumes
 from plugengine.containers.remove import remove_half_made
+from plugengine.containers.requests import storage_request
 from plugengine.errors import NotFoundError, PlugengineError, UsageError
 from plugengine.kernel.process import ProcessId, boot_id
 from plugengine.model import (
     Capability,
     GuestPath,
     HostPath,
-    StorageRequest,
     UserMap,
     encode,
 )
@@ -140,23 +139,6 @@ def _as_stored(records: dict[str, Any]) -> dict[str, Any]:
     """Return records as they come back from the state database, where what a driver gave becomes JSON."""
     found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(records))
     return found
-
-
-def storage_request(site: Site, row: ContainerRow, records: Mapping[str, Any]) -> StorageRequest:
-    """Return the request every storage verb of a container gets."""
-    user_map = records.get("user_map")
-    return StorageRequest(
-        container_id=row.id,
-        chain=tuple(HostPath(layer) for layer in records.get("layers", ())),
-        directory=site.locations.storage(row.id, row.choice.storage),
-        target=site.locations.rootfs(row.id),
-        shared=site.locations.shared_by(row.choice.storage),
-        options=row.choice.storage_options,
-        user_map=msgspec.convert(user_map, UserMap) if user_map else None,
-        written_by=records.get("written_by") or "",
-        ephemeral=row.spec.auto_remove,
-        read_only=False,  # the guest sees a read-only mount; the engine itself still makes mount points
-    )
 
 
 def choose_user_map(site: Site, container_id: str, userns: str, *, imagine: bool = False) -> UserMap | None:

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from plugengine.containers.create import PlacedMount, storage_request
+from plugengine.containers.create import PlacedMount
+from plugengine.containers.requests import storage_request
 from plugengine.containers.steps import (
     CgroupStep,
     CloneStep,

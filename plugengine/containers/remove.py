@@ -41,7 +41,7 @@ def remove_container(
         DriverError: The storage driver could not remove it; the row stays, so that it can be tried again.
         StateError: Its directory could not be removed; likewise.
     """
-    from plugengine.containers.create import storage_request
+    from plugengine.containers.requests import storage_request
 
     current = row.records or _stored_records(site, row)
     directory = site.locations.container(row.id)

@@ -8,7 +8,7 @@ import socket
 from contextlib import contextmanager
 from typing import Final, NoReturn
 
-from plugengine.containers.create import storage_request
+from plugengine.containers.requests import storage_request
 from plugengine.containers.steps import Live, Runner
 from plugengine.containers.storage_steps import rootfs_steps
 from plugengine.errors import ConflictError, DriverError
@@ -29,10 +29,11 @@ _MESSAGE_BYTES: Final = 4096
 
 
 @contextmanager
-def root_filesystem(site: Site, row: ContainerRow) -> Iterator[int]:
+def root_filesystem(site: Site, row: ContainerRow, *, read_only: bool = True) -> Iterator[int]:
     """Give a descriptor of a container's root directory, without what is mounted there for the guest.
 
     Of a container that does not run, a process of its own mounts it, in a mount namespace that ends with the process.
+    What is `read_only` keeps its times of access, too; the root of a running container is as it is.
 
     Raises:
         DriverError: It cannot be mounted.
@@ -48,7 +49,7 @@ def root_filesystem(site: Site, row: ContainerRow) -> Iterator[int]:
         finally:
             os.close(fd)
         return
-    request = storage_request(site, row, row.records)
+    request = storage_request(site, row, row.records, read_only=read_only)
     rootfs = site.drivers(row.choice).storage.mounts(request, row.records["storage"])
     with _mounted(site, row, rootfs, request.target) as fd:
         yield fd

@@ -45,8 +45,8 @@ class Live:
         self.server: file_server.ServerProcess | None = None
         self.cgroup: Record | None = None
         self.child: Child | None = None
+        self.connection: NetworkRequest | None = None
         self.attachment: Attachment | None = None
-        self.network: Network | None = None
         self.afterwards: list[Callable[[], None]] = []  # what nobody need wait for, once all is undone
 
 
@@ -125,15 +125,15 @@ class CgroupStep(Struct, frozen=True):
         try:
             live.drivers.cgroup.apply(record, self.settings, self.limits)
         except BaseException:
-            live.drivers.cgroup.remove(record)
+            live.drivers.cgroup.remove(self.request, record)
             raise
         live.cgroup = record
 
     def undo(self, live: Live) -> None:
         """Kill what is left in it and remove it."""
         if live.cgroup is not None:
-            live.drivers.cgroup.kill(live.cgroup)
-            live.drivers.cgroup.remove(live.cgroup)
+            live.drivers.cgroup.kill(self.request, live.cgroup)
+            live.drivers.cgroup.remove(self.request, live.cgroup)
 
 
 class CloneStep(Struct, frozen=True):
@@ -233,16 +233,23 @@ class NetworkStep(Struct, frozen=True):
         assert live.child is not None  # noqa: S101 - CloneStep comes before
         try:
             with self.hold():
-                live.attachment = self._connect(live, live.child.pid)
+                self._connect(live, live.child.pid)
         except BaseException:
             self._give_back(live)
             raise
-        live.network = self.network
 
-    def _connect(self, live: Live, pid: int) -> Attachment:
+    def _connect(self, live: Live, pid: int) -> None:
         address = self.lease()
         record = live.drivers.network.create(self.network)
         self.keep_record(record)
+        request = NetworkRequest(
+            container_id=self.container_id,
+            network=self.network,
+            network_record=record,
+            address=address,
+            mac=self.mac,
+            options=self.options,
+        )
         try:
             netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError as exc:
@@ -251,18 +258,11 @@ class NetworkStep(Struct, frozen=True):
                 hint="if it has a memory limit, it may be too low to start anything",
             ) from exc
         try:
-            request = NetworkRequest(
-                container_id=self.container_id,
-                network=self.network,
-                network_record=record,
-                netns=netns,
-                address=address,
-                mac=self.mac,
-                options=self.options,
-            )
-            return self._attach(live, request) if self.ports else live.drivers.network.attach(request)
+            request = msgspec.structs.replace(request, netns=netns)
+            live.attachment = self._attach(live, request) if self.ports else live.drivers.network.attach(request)
         finally:
             os.close(netns)
+        live.connection = msgspec.structs.replace(request, netns=-1, ports=live.attachment.ports)
 
     def _attach(self, live: Live, request: NetworkRequest) -> Attachment:
         """Attach with ports; where another would do, another is tried: who has one may be unknown to the core.
@@ -286,7 +286,8 @@ class NetworkStep(Struct, frozen=True):
 
     def undo(self, live: Live) -> None:
         """Detach, give the address back; remove the network when this was the last one."""
-        live.drivers.network.detach(self.network, self.container_id, live.attachment)
+        if live.connection is not None:
+            live.drivers.network.detach(live.connection, live.attachment)
         self._give_back(live)
 
     def _give_back(self, live: Live) -> None:

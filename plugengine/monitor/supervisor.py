@@ -16,6 +16,7 @@ import msgspec
 from plugengine.containers import cgroup_parents
 from plugengine.containers.plan import StartPlan, make_plan
 from plugengine.containers.remove import mark_dead, remove_container, remove_half_made
+from plugengine.containers.requests import cgroup_request
 from plugengine.containers.steps import Live, Runner
 from plugengine.errors import PlugengineError, UsageError
 from plugengine.kernel.process import ProcessId
@@ -135,7 +136,7 @@ class Supervisor:
         records = dict(self._row.records)
         records["cgroup"] = dict(self._live.cgroup) if self._live.cgroup is not None else None
         records["network"] = {
-            "network": encode(self._live.network) if self._live.network else None,
+            "request": encode(self._live.connection) if self._live.connection else None,
             "attachment": encode(self._live.attachment) if self._live.attachment else None,
         }
         self._row = msgspec.structs.replace(self._row, state=state, records=records, status="running")
@@ -283,7 +284,7 @@ class Supervisor:
         self._tell("server-died")
         self._main.signal(signal.SIGKILL)
         if self._live.cgroup is not None:
-            self._drivers.cgroup.kill(self._live.cgroup)
+            self._drivers.cgroup.kill(cgroup_request(self._site, self._row), self._live.cgroup)
 
     def _main_ended(self, process: GuestProcess) -> None:
         self._kill_rest()
@@ -307,7 +308,7 @@ class Supervisor:
         if self._live.cgroup is None:
             return
         try:
-            self._drivers.cgroup.kill(self._live.cgroup)
+            self._drivers.cgroup.kill(cgroup_request(self._site, self._row), self._live.cgroup)
         except PlugengineError as exc:
             sys.stderr.write(f"kill what is left: {exc}\n")
 

@@ -11,7 +11,7 @@ from typing import cast
 import msgspec
 
 from plugengine.errors import ConflictError, NotFoundError, PlugengineError
-from plugengine.model import Attachment, Capability, Network, Record, encode
+from plugengine.model import Attachment, Capability, Network, NetworkRequest, Record, encode
 from plugengine.networks import ipam
 from plugengine.networks.addresses import format_cidr, parse_cidr
 from plugengine.networks.ipam import NetworkRow
@@ -123,7 +123,7 @@ def remove(site: Site, name: str) -> None:
         users = containers_on(site, network)
         if users or not alone:
             raise ConflictError(f"network {name}: in use by container {', '.join(users) or '(one that is starting)'}")
-        _open(site, network.driver).remove(network, row.record or {})
+        _open(site, network.driver).remove(network, row.record)
         ipam.remove_network(site.state, name)
 
 
@@ -145,7 +145,7 @@ def mend(site: Site) -> list[str]:
     problems = []
     for row in container_rows.list_all(site.state, LIVE):
         stored = row.records.get("network") or {}
-        if not stored.get("network") or not stored.get("attachment"):
+        if not stored.get("request") or not stored.get("attachment"):
             continue
         try:
             _mend(site, row)
@@ -156,12 +156,13 @@ def mend(site: Site) -> list[str]:
 
 def _mend(site: Site, row: ContainerRow) -> None:
     stored = row.records["network"]
-    network, attachment = msgspec.convert(stored["network"], Network), msgspec.convert(stored["attachment"], Attachment)
+    request = msgspec.convert(stored["request"], NetworkRequest)
+    attachment = msgspec.convert(stored["attachment"], Attachment)
     driver = site.drivers(row.choice).network
-    with in_use(site, network):
-        driver.create(network)
+    with in_use(site, request.network):
+        driver.create(request.network)
         if attachment.ports:
-            attachment = driver.ports(network, row.id, attachment, attachment.ports)
+            attachment = driver.ports(msgspec.structs.replace(request, ports=attachment.ports), attachment)
     records = {**row.records, "network": {**stored, "attachment": encode(attachment)}}
     if records != row.records:
         container_rows.update(site.state, row.id, expect=LIVE, records=records)
@@ -177,16 +178,6 @@ def default_network(site: Site, driver: NetworkDriver) -> Network:
         wants_addresses=wants_addresses,
         host_subnets=ipam.host_subnets() if wants_addresses else (),
     )
-
-
-def of_container(site: Site, row: ContainerRow) -> Network | None:
-    """Return the network of a container, also of one that had only begun to connect."""
-    stored = (row.records.get("network") or {}).get("network")
-    if stored:
-        return msgspec.convert(stored, Network)
-    if row.spec.modes.get("net", "private") != "private":
-        return None
-    return next((each for each in list_all(site, row.choice.network) if each.name == row.choice.joins), None)
 
 
 def rows(site: Site) -> list[NetworkRow]:
@@ -229,7 +220,7 @@ def remove_if_idle(site: Site, network: Network, driver: NetworkDriver) -> None:
             return
         if _leased(site, network):
             return
-        driver.remove(network, stored.record or {})
+        driver.remove(network, stored.record)
         ipam.remove_network(site.state, network.name)
 
 

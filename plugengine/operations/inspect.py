@@ -10,9 +10,11 @@ from typing import cast
 import msgspec
 from msgspec import Struct
 
-from plugengine.containers.create import PlacedMount, storage_request
+from plugengine.containers.create import PlacedMount
+from plugengine.containers.requests import storage_request
 from plugengine.errors import ConflictError, NotFoundError, PlugengineError
 from plugengine.model import Attachment, CgroupStats, Change, NetworkStats, Port, Usage, UserMap
+from plugengine.networks import connections
 from plugengine.objects import Connection, Container, ContainerStats, LiveNetwork, MountPoint, NetworkDetails
 from plugengine.plugins.drivers import CgroupDriver, NetworkDriver, StorageDriver
 from plugengine.site import Site
@@ -117,15 +119,16 @@ def stats(site: Site, row: ContainerRow) -> ContainerStats:
 
 
 def _network_stats(site: Site, row: ContainerRow) -> NetworkStats:
-    attachment = attachment_of(row)
-    if attachment is None or not attachment.interfaces:
+    request, attachment = connections.connection_of(site, row) or (None, None)
+    if request is None or attachment is None or not attachment.interfaces:
         return NetworkStats()
     try:
         netns = os.open(f"/proc/{row.state.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         raise ConflictError(f"container {row.name}: has just ended") from None
     try:
-        return cast(NetworkDriver, site.driver_of(row.choice, "network")).stats(attachment, netns)
+        driver = cast(NetworkDriver, site.driver_of(row.choice, "network"))
+        return driver.stats(msgspec.structs.replace(request, netns=netns), attachment)
     finally:
         os.close(netns)
 
@@ -197,9 +200,8 @@ def _tty_name(number: int) -> str:
 def container(site: Site, row: ContainerRow) -> Container:
     """Return a row as the library hands it out."""
     records = row.records
-    network = records.get("network") or {}
-    attachment = attachment_of(row)
-    name = str((network.get("network") or {}).get("name") or row.choice.joins)
+    connection = connections.connection_of(site, row)
+    attachment = connection[1] if connection is not None else None
     files = {each: site.locations.etc(row.id, each) for each in ("hosts", "hostname", "resolv.conf")}
     return Container(
         id=row.id,
@@ -214,7 +216,9 @@ def container(site: Site, row: ContainerRow) -> Container:
         config=msgspec.convert(records.get("config") or {}, ImageConfig),
         state=row.state,
         mounts=msgspec.convert(records.get("mounts") or (), tuple[MountPoint, ...]),
-        connections=(Connection(network=name, attachment=attachment),) if attachment and row.status in LIVE else (),
+        connections=(Connection(network=connection[0].network.name, attachment=attachment),)
+        if connection is not None and attachment is not None and row.status in LIVE
+        else (),
         user_map=msgspec.convert(records["user_map"], UserMap) if records.get("user_map") else None,
         files={"log": site.locations.log(row.id), **files},
         records={kind: records[kind] for kind in ("storage", "cgroup", "network") if records.get(kind) is not None},

@@ -14,11 +14,10 @@ import msgspec
 from msgspec import Struct
 
 from plugengine.containers.remove import mark_dead, remove_container, remove_half_made
+from plugengine.containers.requests import cgroup_request
 from plugengine.errors import PlugengineError
 from plugengine.kernel.process import ProcessId, boot_id, open_pidfd
-from plugengine.model import CgroupRequest
-from plugengine.networks import ipam, networks, ports
-from plugengine.operations.inspect import attachment_of
+from plugengine.networks import connections, ipam, networks, ports
 from plugengine.plugins.drivers import CgroupDriver, NetworkDriver, StorageDriver
 from plugengine.site import Site
 from plugengine.state import container_rows
@@ -146,24 +145,22 @@ def _storage(site: Site, row: ContainerRow) -> StorageDriver | None:
 
 def _take_back_cgroup(site: Site, row: ContainerRow, *, rebooted: bool) -> None:
     driver = cast(CgroupDriver, site.driver_of(row.choice, "cgroup"))
-    record = row.records.get("cgroup") or driver.create(
-        CgroupRequest(container_id=row.id, parent=row.spec.cgroup_parent, owner=site.host.root)
-    )
+    request, record = cgroup_request(site, row), row.records.get("cgroup")
     if not rebooted:
-        driver.kill(record)
-    driver.remove(record)
+        driver.kill(request, record)
+    driver.remove(request, record)
 
 
 def _take_back_network(site: Site, row: ContainerRow, *, rebooted: bool) -> None:  # noqa: ARG001 - rules outlive none
-    network = networks.of_container(site, row)
-    if network is None:
+    connection = connections.connection_of(site, row)
+    if connection is None:
         return
     driver = cast(NetworkDriver, site.driver_of(row.choice, "network"))
-    driver.detach(network, row.id, attachment_of(row))
+    driver.detach(*connection)
     # Not before: a rule that is left would lead to whoever gets the address, or stand in the way of a port.
     ipam.release(site.state, row.id)
     ports.release(site.state, row.id)
-    networks.remove_if_idle(site, network, driver)
+    networks.remove_if_idle(site, connection[0].network, driver)
 
 
 def _end_process(pid: int, started: int) -> None:

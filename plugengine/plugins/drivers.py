@@ -33,7 +33,6 @@ from plugengine.model import (
     Network,
     NetworkRequest,
     NetworkStats,
-    Port,
     Record,
     Rootfs,
     Settings,
@@ -231,7 +230,7 @@ class NetworkDriver(Driver):
         """Make the host's side of a network, if the driver has one."""
         return self._record("create", network=network) if self.has("create") else {}
 
-    def remove(self, network: Network, record: Record) -> None:
+    def remove(self, network: Network, record: Record | None) -> None:
         """Remove the host's side."""
         self._do("remove", network=network, record=record)
 
@@ -239,27 +238,20 @@ class NetworkDriver(Driver):
         """Connect a container."""
         return self._ask("attach", Attachment, request=request)
 
-    def detach(self, network: Network, container_id: str, attachment: Attachment | None) -> None:
+    def detach(self, request: NetworkRequest, attachment: Attachment | None) -> None:
         """Disconnect a container, also a half connected one."""
-        self._do("detach", network=network, container_id=container_id, attachment=attachment)
+        self._do("detach", request=request, attachment=attachment)
 
-    def ports(self, network: Network, container_id: str, attachment: Attachment, ports: tuple[Port, ...]) -> Attachment:
-        """Replace the published ports."""
+    def ports(self, request: NetworkRequest, attachment: Attachment) -> Attachment:
+        """Publish the ports of the request in place of those of the attachment."""
         self.require(Capability.PORTS)
-        return self._ask(
-            "ports",
-            Attachment,
-            network=network,
-            container_id=container_id,
-            attachment=attachment,
-            ports=ports,
-        )
+        return self._ask("ports", Attachment, request=request, attachment=attachment)
 
-    def stats(self, attachment: Attachment, netns: int) -> NetworkStats:
+    def stats(self, request: NetworkRequest, attachment: Attachment) -> NetworkStats:
         """Return counters as the container sees them; zeros of a driver that keeps none."""
         if not self.has("stats"):
             return NetworkStats()
-        return self._ask("stats", NetworkStats, attachment=attachment, netns=netns)
+        return self._ask("stats", NetworkStats, request=request, attachment=attachment)
 
     def gc(self, host: Host, networks: tuple[Network, ...], valid_ids: frozenset[str]) -> tuple[str, ...]:
         """Remove links and rules of no container."""
@@ -305,17 +297,17 @@ class CgroupDriver(Driver):
         self.require(Capability.FREEZE)
         self._do("freeze", record=record, frozen=frozen)
 
-    def kill(self, record: Record) -> None:
+    def kill(self, request: CgroupRequest, record: Record | None) -> None:
         """Kill every process of the group."""
-        self._do("kill", record=record)
+        self._do("kill", request=request, record=record)
 
     def mounts(self, record: Record, target: HostPath) -> tuple[Mount, ...]:
         """Return the mounts for the guest's /sys/fs/cgroup."""
         return self._ask("mounts", tuple, record=record, target=target)
 
-    def remove(self, record: Record) -> None:
+    def remove(self, request: CgroupRequest, record: Record | None) -> None:
         """Remove the group."""
-        self._do("remove", record=record)
+        self._do("remove", request=request, record=record)
 
     def gc(self, host: Host, parent: str, valid_ids: frozenset[str]) -> tuple[str, ...]:
         """Remove groups of no container."""

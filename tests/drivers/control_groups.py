@@ -85,10 +85,10 @@ class Group:
 
     def end(self) -> None:
         """Kill, reap and remove."""
-        self.driver.pe_cgroup_kill(self.record)
+        self.driver.pe_cgroup_kill(self.request, self.record)
         while self.children:
             os.waitpid(self.children.pop(), 0)
-        self.driver.pe_cgroup_remove(self.record)
+        self.driver.pe_cgroup_remove(self.request, self.record)
 
 
 @contextmanager

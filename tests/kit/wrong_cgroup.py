@@ -97,9 +97,9 @@ def shows_it_writable(record: Record, target: HostPath) -> tuple[Mount, ...]:
     return tuple(replace(each, flags=each.flags & ~MS_RDONLY) for each in v1.pe_cgroup_mounts(record, target))
 
 
-def leaves_one_hierarchy(record: Record) -> None:
+def leaves_one_hierarchy(request: CgroupRequest, record: Record) -> None:
     groups = {name: group for name, group in record["groups"].items() if name != "pids"}
-    v1.pe_cgroup_remove({**record, "groups": groups})
+    v1.pe_cgroup_remove(request, {**record, "groups": groups})
 
 
 WRONG = [

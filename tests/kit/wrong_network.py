@@ -13,23 +13,23 @@ from plugengine.errors import ConflictError, DriverError
 from plugengine.kernel import rtnetlink, sysctl
 from plugengine.kernel.links import in_namespace
 from plugengine.kernel.netlink import NETLINK_ROUTE, NetlinkSocket
-from plugengine.model import Attachment, Host, HostPath, Network, NetworkRequest, NetworkStats, Port, Record
+from plugengine.model import Attachment, Host, HostPath, Network, NetworkRequest, NetworkStats, Record
 from tests.kit.spoiling import Wrong
 
 
-def forgets_without_attachment(network: Network, container_id: str, attachment: Attachment | None) -> None:
+def forgets_without_attachment(request: NetworkRequest, attachment: Attachment | None) -> None:
     if attachment is not None:
-        bridge.pe_network_detach(network, container_id, attachment)
+        bridge.pe_network_detach(request, attachment)
 
 
 def detaches_once_only() -> Any:
     detached: set[str] = set()
 
-    def pe_network_detach(network: Network, container_id: str, attachment: Attachment | None) -> None:
-        if container_id in detached:
-            raise DriverError(f"detach container {container_id}: it is not attached")
-        detached.add(container_id)
-        bridge.pe_network_detach(network, container_id, attachment)
+    def pe_network_detach(request: NetworkRequest, attachment: Attachment | None) -> None:
+        if request.container_id in detached:
+            raise DriverError(f"detach container {request.container_id}: it is not attached")
+        detached.add(request.container_id)
+        bridge.pe_network_detach(request, attachment)
 
     return pe_network_detach
 
@@ -43,9 +43,9 @@ def remembers_in_memory() -> dict[str, Any]:
         known.add(request.container_id)
         return attachment
 
-    def pe_network_detach(network: Network, container_id: str, attachment: Attachment | None) -> None:
-        if container_id in known:
-            bridge.pe_network_detach(network, container_id, attachment)
+    def pe_network_detach(request: NetworkRequest, attachment: Attachment | None) -> None:
+        if request.container_id in known:
+            bridge.pe_network_detach(request, attachment)
 
     return {"pe_network_attach": pe_network_attach, "pe_network_detach": pe_network_detach}
 
@@ -63,20 +63,18 @@ def only_says_it_published(request: NetworkRequest) -> Attachment:
     return replace(bridge.pe_network_attach(replace(request, ports=())), ports=request.ports)
 
 
-def leaves_ports_published(network: Network, container_id: str, attachment: Attachment | None) -> None:
+def leaves_ports_published(request: NetworkRequest, attachment: Attachment | None) -> None:
     kept = None if attachment is None else replace(attachment, ports=())
-    bridge.pe_network_detach(network, container_id, kept)
+    bridge.pe_network_detach(request, kept)
 
 
 def drops_ports(request: NetworkRequest) -> Attachment:
     return none.pe_network_attach(replace(request, ports=()))
 
 
-def does_not_replace(
-    network: Network, container_id: str, attachment: Attachment, ports: tuple[Port, ...]
-) -> Attachment:
-    added = (*attachment.ports, *(port for port in ports if port not in attachment.ports))
-    return replace(bridge.pe_network_ports(network, container_id, attachment, added), ports=ports)
+def does_not_replace(request: NetworkRequest, attachment: Attachment) -> Attachment:
+    added = (*attachment.ports, *(port for port in request.ports if port not in attachment.ports))
+    return replace(bridge.pe_network_ports(replace(request, ports=added), attachment), ports=request.ports)
 
 
 def says_conflict_without_number(request: NetworkRequest) -> Attachment:
@@ -167,8 +165,8 @@ def loopback_stays_down(request: NetworkRequest) -> Attachment:
     return Attachment()
 
 
-def swaps_the_counters(attachment: Attachment, netns: int) -> NetworkStats:
-    found = bridge.pe_network_stats(attachment, netns)
+def swaps_the_counters(request: NetworkRequest, attachment: Attachment) -> NetworkStats:
+    found = bridge.pe_network_stats(request, attachment)
     return replace(found, rx_bytes=found.tx_bytes, tx_bytes=found.rx_bytes)
 
 
@@ -192,10 +190,10 @@ def takes_those_with_a_like_id() -> dict[str, Any]:
         known[request.container_id] = request
         return bridge.pe_network_attach(request)
 
-    def pe_network_detach(network: Network, container_id: str, attachment: Attachment | None) -> None:
-        for other in [name for name in known if name[:12] == container_id[:12]]:
-            bridge.pe_network_detach(network, other, None)
-        bridge.pe_network_detach(network, container_id, attachment)
+    def pe_network_detach(request: NetworkRequest, attachment: Attachment | None) -> None:
+        for other in [name for name in known if name[:12] == request.container_id[:12]]:
+            bridge.pe_network_detach(replace(request, container_id=other), None)
+        bridge.pe_network_detach(request, attachment)
 
     return {"pe_network_attach": pe_network_attach, "pe_network_detach": pe_network_detach}
 

@@ -39,6 +39,13 @@ def create(request: CgroupRequest, controllers: ControllerSet) -> Record:
     return {"groups": groups, "hierarchies": [list(names) for names, _ in used]}
 
 
+def expected(request: CgroupRequest, controllers: ControllerSet) -> Record:
+    """Return the record `create` would make; nothing is made."""
+    path = filesystem.relative_path(request.parent, request.container_id)
+    groups = {name: os.path.join(base, path) for names, base in controllers.in_use() for name in names}
+    return {"groups": groups}
+
+
 def _inherit_cpuset(parent: str, group: str) -> None:
     """Copy processors and memory nodes down: a group without them takes no process (cpuset(7))."""
     for file in _CPUSET_FILES:

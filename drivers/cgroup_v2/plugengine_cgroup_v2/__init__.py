@@ -94,9 +94,9 @@ def pe_cgroup_freeze(record: Record, frozen: bool) -> None:  # noqa: FBT001 - as
 
 
 @hookimpl
-def pe_cgroup_kill(record: Record) -> None:
+def pe_cgroup_kill(request: CgroupRequest, record: Record | None) -> None:
     """Kill every process of the group."""
-    states.kill(record)
+    states.kill(record or groups.expected(request, unified()))
 
 
 @hookimpl
@@ -107,9 +107,9 @@ def pe_cgroup_mounts(record: Record, target: HostPath) -> tuple[Mount, ...]:
 
 
 @hookimpl
-def pe_cgroup_remove(record: Record) -> None:
+def pe_cgroup_remove(request: CgroupRequest, record: Record | None) -> None:
     """Remove the group."""
-    groups.remove(record)
+    groups.remove(record or groups.expected(request, unified()))
 
 
 @hookimpl

@@ -41,6 +41,11 @@ def create(request: CgroupRequest, host: Unified) -> Record:
         raise DriverError(f"make cgroup {exc.filename or path}: {exc.strerror}") from exc
 
 
+def expected(request: CgroupRequest, host: Unified) -> Record:
+    """Return the record `create` would make; nothing is made."""
+    return {"group": os.path.join(host.base, filesystem.relative_path(request.parent, request.container_id))}
+
+
 def _enable(group: str, *, is_base: bool) -> None:
     """Hand all controllers we use down to the children of a group.
 

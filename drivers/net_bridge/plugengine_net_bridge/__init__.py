@@ -14,7 +14,6 @@ from plugengine.model import (
     NetworkRequest,
     NetworkStats,
     Option,
-    Port,
     Record,
 )
 
@@ -54,7 +53,7 @@ def pe_network_create(network: Network) -> Record:
 
 
 @hookimpl
-def pe_network_remove(network: Network, record: Record) -> None:
+def pe_network_remove(network: Network, record: Record | None) -> None:
     """Remove the bridge and the rules."""
     from plugengine_net_bridge.bridge import remove
 
@@ -70,25 +69,23 @@ def pe_network_attach(request: NetworkRequest) -> Attachment:
 
 
 @hookimpl
-def pe_network_detach(network: Network, container_id: str, attachment: Attachment | None) -> None:
+def pe_network_detach(request: NetworkRequest, attachment: Attachment | None) -> None:
     """Remove everything `pe_network_attach` made on the host."""
     from plugengine_net_bridge.veth import detach
 
-    detach(network, container_id, attachment)
+    detach(request.network, request.container_id, attachment)
 
 
 @hookimpl
-def pe_network_ports(
-    network: Network, container_id: str, attachment: Attachment, ports: tuple[Port, ...]
-) -> Attachment:
+def pe_network_ports(request: NetworkRequest, attachment: Attachment) -> Attachment:
     """Replace the published ports of a running container."""
     from plugengine_net_bridge.veth import change_ports
 
-    return change_ports(network, container_id, attachment, ports)
+    return change_ports(request.network, request.container_id, attachment, request.ports)
 
 
 @hookimpl
-def pe_network_stats(attachment: Attachment, netns: int) -> NetworkStats:
+def pe_network_stats(request: NetworkRequest, attachment: Attachment) -> NetworkStats:
     """Return counters, as the container sees them."""
     from plugengine_net_bridge.veth import stats
 

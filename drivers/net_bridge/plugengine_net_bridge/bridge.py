@@ -88,9 +88,9 @@ def create(network: Network) -> Record:
     return {"bridge": plan.bridge, "subnet": plan.subnet.text, "mtu": plan.mtu, "internal": plan.internal}
 
 
-def remove(network: Network, record: Record) -> None:
+def remove(network: Network, record: Record | None) -> None:
     """Remove the rules and the bridge; see `pe_network_remove`."""
-    bridge = str(record.get("bridge") or bridge_name(network))
+    bridge = str((record or {}).get("bridge") or bridge_name(network))
     try:
         with NetlinkSocket(NETLINK_ROUTE) as rtnetlink:
             link = rtnl.find(rtnetlink, bridge)

@@ -14,7 +14,6 @@ from plugengine.model import (
     NetworkRequest,
     NetworkStats,
     Option,
-    Port,
     Record,
 )
 
@@ -62,7 +61,7 @@ def pe_network_create(network: Network) -> Record:
 
 
 @hookimpl
-def pe_network_remove(network: Network, record: Record) -> None:
+def pe_network_remove(network: Network, record: Record | None) -> None:
     """Remove nothing: CNI has no word for a network as such, and what a plugin keeps on the host is the plugin's."""
 
 
@@ -75,31 +74,29 @@ def pe_network_attach(request: NetworkRequest) -> Attachment:
 
 
 @hookimpl
-def pe_network_detach(network: Network, container_id: str, attachment: Attachment | None) -> None:
+def pe_network_detach(request: NetworkRequest, attachment: Attachment | None) -> None:
     """DEL, by what was kept of the ADD."""
     from plugengine_net_cni.attachment import detach
 
-    detach(network, container_id, attachment)
+    detach(request.network, request.container_id, attachment)
 
 
 @hookimpl
-def pe_network_ports(
-    network: Network, container_id: str, attachment: Attachment, ports: tuple[Port, ...]
-) -> Attachment:
+def pe_network_ports(request: NetworkRequest, attachment: Attachment) -> Attachment:
     """DEL and ADD the plugins that publish ports, and those that CHECK finds something missing of."""
     from plugengine_net_cni.attachment import change_ports
 
-    return change_ports(network, container_id, attachment, ports)
+    return change_ports(request.network, request.container_id, attachment, request.ports)
 
 
 @hookimpl
-def pe_network_stats(attachment: Attachment, netns: int) -> NetworkStats:
+def pe_network_stats(request: NetworkRequest, attachment: Attachment) -> NetworkStats:
     """Return counters, as the container sees them."""
     from plugengine.kernel.netns import counters
 
     if not attachment.interfaces:
         return NetworkStats()
-    return NetworkStats(**counters(attachment.interfaces[0].name, netns)._asdict())
+    return NetworkStats(**counters(attachment.interfaces[0].name, request.netns)._asdict())
 
 
 @hookimpl

@@ -36,7 +36,7 @@ def pe_network_attach(request: NetworkRequest) -> Attachment:
 
 
 @hookimpl
-def pe_network_detach(network: Network, container_id: str, attachment: Attachment | None) -> None:
+def pe_network_detach(request: NetworkRequest, attachment: Attachment | None) -> None:
     """Remove nothing."""
 
 

@@ -15,10 +15,12 @@ from plugengine.model import (
     NetworkRequest,
     NetworkStats,
     Option,
-    Port,
     Record,
 )
 
+# There is nothing for `pe_network_gc` to remove: a container's interface was never in the host's namespace and goes
+# with its own. A VLAN is made after the core has stored its network and removed before the core forgets it; one of a
+# network not known here is another engine's.
 _INFO = DriverInfo(
     api_version=API_VERSION,
     summary="an interface of the container's own on a link of the host; IPv4",
@@ -55,7 +57,7 @@ def pe_network_create(network: Network) -> Record:
 
 
 @hookimpl
-def pe_network_remove(network: Network, record: Record) -> None:
+def pe_network_remove(network: Network, record: Record | None) -> None:
     """Remove the VLAN, if it was made here."""
     from plugengine_net_macvlan.parent import release
 
@@ -73,40 +75,20 @@ def pe_network_attach(request: NetworkRequest) -> Attachment:
 
 
 @hookimpl
-def pe_network_detach(network: Network, container_id: str, attachment: Attachment | None) -> None:
+def pe_network_detach(request: NetworkRequest, attachment: Attachment | None) -> None:
     """Remove the interface, if its namespace is still there; the host holds nothing of it."""
     from plugengine_net_macvlan.interface import detach
 
     if attachment is not None:
-        detach(network, container_id, attachment)
+        detach(request.network, request.container_id, attachment)
 
 
 @hookimpl
-def pe_network_ports(
-    network: Network, container_id: str, attachment: Attachment, ports: tuple[Port, ...]
-) -> Attachment:
-    """Refuse: the container has an address of its own on the parent's network."""
-    if ports:
-        raise _no_ports(network, container_id)
-    return attachment
-
-
-@hookimpl
-def pe_network_stats(attachment: Attachment, netns: int) -> NetworkStats:
+def pe_network_stats(request: NetworkRequest, attachment: Attachment) -> NetworkStats:
     """Return counters, as the container sees them."""
     from plugengine.kernel.netns import counters
 
-    return NetworkStats(**counters(attachment.interfaces[0].name, netns)._asdict())
-
-
-@hookimpl
-def pe_network_gc(host: Host, networks: tuple[Network, ...], valid_ids: frozenset[str]) -> Iterable[str]:
-    """Remove nothing.
-
-    A container's interface was never in the host's namespace and goes with its own. A VLAN is made after the core has
-    stored its network and removed before the core forgets it; one of a network not known here is another engine's.
-    """
-    return ()
+    return NetworkStats(**counters(attachment.interfaces[0].name, request.netns)._asdict())
 
 
 def _no_ports(network: Network, container_id: str) -> NotSupportedError:

@@ -48,9 +48,9 @@ def ensure(network: Network) -> Record:
         ) from exc
 
 
-def release(network: Network, record: Record) -> None:
+def release(network: Network, record: Record | None) -> None:
     """Remove the VLAN that was made for a network; see `pe_network_remove`."""
-    name = str(record.get("parent") or network.options.get("parent") or "")
+    name = str((record or {}).get("parent") or network.options.get("parent") or "")
     if not name:
         return
     try:

@@ -49,7 +49,7 @@ def pe_network_create(network: Network) -> Record:
 
 
 @hookimpl
-def pe_network_remove(network: Network, record: Record) -> None:
+def pe_network_remove(network: Network, record: Record | None) -> None:
     """Remove the tunnel and the bridge."""
     from plugengine_net_vxlan.host import remove
 
@@ -65,19 +65,19 @@ def pe_network_attach(request: NetworkRequest) -> Attachment:
 
 
 @hookimpl
-def pe_network_detach(network: Network, container_id: str, attachment: Attachment | None) -> None:
+def pe_network_detach(request: NetworkRequest, attachment: Attachment | None) -> None:
     """Remove the pair of links by the host's end."""
     from plugengine_net_vxlan.container import detach
 
-    detach(network, container_id)
+    detach(request.network, request.container_id)
 
 
 @hookimpl
-def pe_network_stats(attachment: Attachment, netns: int) -> NetworkStats:
+def pe_network_stats(request: NetworkRequest, attachment: Attachment) -> NetworkStats:
     """Return counters, as the container sees them."""
     from plugengine.kernel.netns import counters
 
-    return NetworkStats(**counters(attachment.interfaces[0].name, netns)._asdict())
+    return NetworkStats(**counters(attachment.interfaces[0].name, request.netns)._asdict())
 
 
 @hookimpl

@@ -173,7 +173,7 @@ class Diff(_LifeCycle):
         engine = stand.engine
         row = container_rows.get(engine.site.state, engine.containers.create(stand.spec()).id)
         try:
-            with rootfs_view.root_filesystem(engine.site, row) as root:
+            with rootfs_view.root_filesystem(engine.site, row, read_only=False) as root:
                 _change(f"/proc/self/fd/{root}{HOME}/{self.area}", sizes["files"])
             stand.settle()
             begin = time.perf_counter()

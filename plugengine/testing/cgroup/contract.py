@@ -11,7 +11,7 @@ from plugengine.cgroups import filesystem
 from plugengine.errors import PlugengineError
 from plugengine.kernel.mount import MS_PRIVATE, MS_RDONLY, MS_REC, mount
 from plugengine.kernel.process import CLONE_NEWCGROUP, CLONE_NEWNS, unshare
-from plugengine.model import HostPath, Limits, Record, Settings, decode, encode
+from plugengine.model import CgroupRequest, HostPath, Limits, Record, Settings, decode, encode
 from plugengine.mounts import perform
 from plugengine.testing.cases import case, expect, expect_equal, fail, soon
 from plugengine.testing.cgroup.group import Group
@@ -65,10 +65,10 @@ def a_parent_that_climbs_is_refused(subject: Subject) -> None:
     """A parent with ".." in it is refused with an error of the engine."""
     for parent in (f"{subject.parent}/../{subject.parent}-elsewhere", ".."):
         try:
-            record = subject.driver.create(subject.request(parent=parent))
+            group = subject.group(parent=parent)
         except PlugengineError:
             continue
-        subject.driver.remove(record)
+        group.end()
         fail(f"the parent {parent!r} was accepted")
 
 
@@ -77,9 +77,9 @@ def parents_are_made_and_removed(subject: Subject) -> None:
     """Missing parents of any depth are made, and go with the last group below them."""
     one = subject.group(parent=f"{subject.parent}/a/b")
     two = subject.group(parent=f"{subject.parent}/a/c")
-    subject.driver.remove(one.record)
+    subject.driver.remove(one.request, one.record)
     expect(any(directory.endswith(two.id) for directory in subject.present()), "the other group was removed too")
-    subject.driver.remove(two.record)
+    subject.driver.remove(two.request, two.record)
     expect_equal(subject.present(), [], "groups after the last was removed")
 
 
@@ -88,7 +88,7 @@ def removing_twice_is_removing_once(subject: Subject) -> None:
     """Removing a group that is removed already succeeds, and nothing is left in any hierarchy."""
     group = subject.group()
     for _ in range(2):
-        subject.driver.remove(group.record)
+        subject.driver.remove(group.request, group.record)
         expect_equal(subject.present(), [], "groups after remove")
 
 
@@ -98,8 +98,8 @@ def descendants_are_removed_too(subject: Subject) -> None:
     group = subject.group()
     for directory in group.directories():
         os.makedirs(f"{directory}/guest/inner")
-    subject.driver.kill(group.record)
-    subject.driver.remove(group.record)
+    subject.driver.kill(group.request, group.record)
+    subject.driver.remove(group.request, group.record)
     expect_equal(subject.present(), [], "groups after remove")
 
 
@@ -107,28 +107,45 @@ def descendants_are_removed_too(subject: Subject) -> None:
 def a_group_that_is_gone_is_empty(subject: Subject) -> None:
     """Of a group that is gone there are no pids and nothing to kill; its accounting is empty, not an error."""
     group = subject.group()
-    subject.driver.remove(group.record)
+    subject.driver.remove(group.request, group.record)
     expect_equal(subject.driver.pids(group.record), (), "pids of a group that is gone")
-    subject.driver.kill(group.record)
+    subject.driver.kill(group.request, group.record)
     expect(not group.stats().memory_bytes, "memory in use by a group that is gone")
 
 
 @case("cgroup.record.enough")
 def records_are_enough_for_a_stranger(subject: Subject) -> None:
-    """A process that only has the record, as JSON, lists, kills and removes the group."""
+    """A process that only has the request and the record, as JSON, lists, kills and removes the group."""
 
     def unmake(told: dict[str, object]) -> list[int]:
+        request = decode(CgroupRequest, told["request"])
         record: Record = told["record"]  # type: ignore[assignment]
         found = list(subject.driver.pids(record))
-        subject.driver.kill(record)
-        subject.driver.remove(record)
+        subject.driver.kill(request, record)
+        subject.driver.remove(request, record)
         return found
 
     with Stranger(unmake) as stranger:
         group = subject.group()
         pid = group.start(wait).pid
-        expect_equal(stranger.call({"record": encode(group.record)}), [pid], "pids another process saw")
+        told = {"request": encode(group.request), "record": encode(group.record)}
+        expect_equal(stranger.call(told), [pid], "pids another process saw")
     expect_equal(subject.present(), [], "groups after another process removed it")
+
+
+@case("cgroup.remove.without-record")
+def the_id_is_enough_to_remove_it(subject: Subject) -> None:
+    """Without a record, as after a create that was interrupted, kill and remove find the group by the request."""
+    group = subject.group()
+    group.start(wait)
+    subject.driver.kill(group.request, None)
+    expect_equal(subject.driver.pids(group.record), (), "pids after kill without the record")
+    subject.driver.remove(group.request, None)
+    expect_equal(subject.present(), [], "groups after remove without the record")
+    never = subject.request()
+    subject.driver.kill(never, None)
+    subject.driver.remove(never, None)
+    expect_equal(subject.present(), [], "groups after a group that never was was removed")
 
 
 @case("cgroup.enter.alike")
@@ -234,26 +251,25 @@ def many_come_and_go_at_once(subject: Subject) -> None:
 
     def come_and_go() -> None:
         for number in range(_TIMES):
-            record = subject.driver.create(subject.request(f"{os.getpid()}-{number}"))
-            subject.driver.remove(record)
+            request = subject.request(f"{os.getpid()}-{number}")
+            subject.driver.remove(request, subject.driver.create(request))
 
     all_at_once([come_and_go for _ in range(_TOGETHER)])
     expect_equal(subject.present(), [], "groups after all were removed")
 
 
 @case("cgroup.crash.create", deadline_s=40)
-def a_create_killed_anywhere_is_mended_or_collected(subject: Subject) -> None:
-    """Killed at any step of create, gc or another create and remove leave nothing."""
+def a_create_killed_anywhere_is_removed_or_collected(subject: Subject) -> None:
+    """Killed at any step of create, a remove without a record or gc, or another create and remove, leave nothing."""
     request = subject.request("crashed")
     total = count_steps(lambda: subject.driver.create(request))
-    subject.driver.remove(subject.driver.create(request))
+    subject.driver.remove(request, subject.driver.create(request))
     for step in spread(total, _MOST):
         kill_at_step(lambda: subject.driver.create(request), step)
-        if step % 2:
-            subject.driver.remove(subject.driver.create(request))
-        else:
+        if step % 3 == 0:
             subject.driver.gc(subject.host, subject.parent, frozenset())
-            subject.driver.remove(subject.driver.create(request))  # what was killed before it was marked as ours
+        # None also for what was killed before it was marked as ours, which gc leaves.
+        subject.driver.remove(request, subject.driver.create(request) if step % 3 == 1 else None)
         subject.expect_no_group(f"after create was killed at step {step} of {total}")
 
 
@@ -262,11 +278,11 @@ def a_remove_killed_anywhere_is_ended_by_the_next(subject: Subject) -> None:
     """Killed at any step of remove, the next remove ends it."""
     request = subject.request("crashed")
     record = subject.driver.create(request)
-    total = count_steps(lambda: subject.driver.remove(record))
+    total = count_steps(lambda: subject.driver.remove(request, record))
     for step in spread(total, _MOST):
         record = subject.driver.create(request)
-        kill_at_step(lambda made=record: subject.driver.remove(made), step)  # type: ignore[misc]
-        subject.driver.remove(record)
+        kill_at_step(lambda made=record: subject.driver.remove(request, made), step)  # type: ignore[misc]
+        subject.driver.remove(request, record)
         subject.expect_no_group(f"after remove was killed at step {step} of {total}")
 
 

@@ -103,11 +103,11 @@ class Group:
     def end(self) -> None:
         """Kill, reap and remove."""
         try:
-            self.driver.kill(self.record)
+            self.driver.kill(self.request, self.record)
         finally:
             for child in self.children:
                 if not child.ended:
                     child.kill()
                     child.status()
             self.children.clear()
-        self.driver.remove(self.record)
+        self.driver.remove(self.request, self.record)

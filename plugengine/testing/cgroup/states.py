@@ -158,7 +158,7 @@ def an_empty_group_is_frozen_and_thawed(subject: Subject) -> None:
     group = subject.group()
     subject.driver.freeze(group.record, frozen=True)
     subject.driver.freeze(group.record, frozen=False)
-    subject.driver.remove(group.record)
+    subject.driver.remove(group.request, group.record)
     subject.driver.freeze(group.record, frozen=False)
 
 
@@ -182,7 +182,7 @@ def everything_is_killed(subject: Subject) -> None:
     group, other = subject.group(), subject.group()
     children = [group.start(act) for act in (wait, wait_stubbornly, spin)]
     spared = other.start(wait)
-    subject.driver.kill(group.record)
+    subject.driver.kill(group.request, group.record)
     expect_equal(subject.driver.pids(group.record), (), "pids after kill")
     expect_equal([child.status() for child in children], [-signal.SIGKILL] * len(children), "how they ended")
     expect_equal(subject.driver.pids(other.record), (spared.pid,), "pids of another group after kill")
@@ -195,7 +195,7 @@ def a_fork_bomb_is_killed(subject: Subject) -> None:
     group.limit(Limits(pids=_BOMB_PIDS))
     group.start(fork_bomb)
     expect(soon(lambda: len(subject.driver.pids(group.record)) > _BOMB_PIDS // 2), "the bomb did not go off")
-    subject.driver.kill(group.record)
+    subject.driver.kill(group.request, group.record)
     _expect_nobody(subject, group)
 
 
@@ -205,7 +205,7 @@ def a_frozen_group_is_killed(subject: Subject) -> None:
     group = subject.group()
     child = group.start(wait)
     subject.driver.freeze(group.record, frozen=True)
-    subject.driver.kill(group.record)
+    subject.driver.kill(group.request, group.record)
     expect_equal(child.status(), -signal.SIGKILL, "how the process ended")
     expect_equal(subject.driver.pids(group.record), (), "pids after kill")
 
@@ -220,7 +220,7 @@ def processes_in_nested_groups_are_killed(subject: Subject) -> None:
         os.makedirs(f"{directory}/guest/inner")
         with suppress(PlugengineError):  # a hierarchy that wants controllers, or processors, given on first
             filesystem.write(f"{directory}/guest/inner/cgroup.procs", str(child.pid))
-    subject.driver.kill(group.record)
+    subject.driver.kill(group.request, group.record)
     expect_equal(child.status(), -signal.SIGKILL, "how the process ended")
 
 
@@ -257,7 +257,7 @@ def memory_is_counted(subject: Subject) -> None:
     os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WNOWAIT)
     held = (group.stats().memory_bytes or 0) - empty
     expect(48 * MIB <= held < 96 * MIB, f"{48 * MIB} bytes are held, {held} are counted")
-    subject.driver.kill(group.record)
+    subject.driver.kill(group.request, group.record)
     expect(soon(lambda: (group.stats().memory_bytes or 0) < 24 * MIB), "memory is counted that nobody holds any more")
 
 
@@ -280,6 +280,6 @@ def the_caller_is_never_moved(subject: Subject) -> None:
     group.run(use_processor(0.01))
     subject.driver.entry(group.record)
     group.stats()
-    subject.driver.kill(group.record)
-    subject.driver.remove(group.record)
+    subject.driver.kill(group.request, group.record)
+    subject.driver.remove(group.request, group.record)
     expect_equal(own_groups(), before, "groups of the caller")

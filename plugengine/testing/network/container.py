@@ -24,6 +24,7 @@ class Container(Place):
         self.id: str = container_id
         self.cidr: str | None = address
         self.attachment: Attachment | None = None
+        self._ports: tuple[Port, ...] = ()
 
     def request(self, *ports: Port, **changes: Any) -> NetworkRequest:
         """Return the request to attach it."""
@@ -40,12 +41,18 @@ class Container(Place):
     def attach(self, *ports: Port, **changes: Any) -> Self:
         """Make sure of its network and attach it, as the engine does before every start."""
         self.subject.make(self.network)
+        self._ports = ports
         self.attachment = self.subject.driver.attach(self.request(*ports, **changes))
         return self
 
+    @property
+    def lent_nothing(self) -> NetworkRequest:
+        """Return the request as detach gets it: the namespace may be gone, and is not lent."""
+        return self.request(*self._ports, netns=-1)
+
     def detach(self) -> None:
         """Detach it."""
-        self.subject.driver.detach(self.network, self.id, self.attachment)
+        self.subject.driver.detach(self.lent_nothing, self.attachment)
         self.attachment = None
 
     @property

@@ -139,7 +139,7 @@ def records_are_enough_for_a_stranger(subject: Subject) -> None:
 
     def unmake(told: dict[str, object]) -> None:
         attachment = decode(Attachment, told["attachment"])
-        subject.driver.detach(network, container.id, attachment)
+        subject.driver.detach(container.lent_nothing, attachment)
         subject.driver.remove(network, told["record"])  # type: ignore[arg-type]
 
     with Stranger(unmake) as stranger:

@@ -149,7 +149,7 @@ def ports_are_replaced_while_it_runs(subject: Subject) -> None:
 
 
 def _replace(subject: Subject, container: Container, *wanted: Port) -> tuple[Port, ...]:
-    container.attachment = subject.driver.ports(container.network, container.id, container.attached, wanted)
+    container.attachment = subject.driver.ports(container.request(*wanted), container.attached)
     return container.attached.ports
 
 
@@ -178,7 +178,7 @@ def ports_go_with_the_container(subject: Subject) -> None:
         first.detach()
         _expect_gone(subject, _HOST)
     second = subject.attached(port(_HOST, _GUEST))
-    subject.driver.detach(first.network, first.id, None)  # late: what is another's by now stays
+    subject.driver.detach(first.lent_nothing, None)  # late: what is another's by now stays
     _expect_reached(subject, second, _HOST)
 
 

@@ -192,7 +192,7 @@ def the_counters_count_what_is_sent(subject: Subject) -> None:
 
 
 def _stats(subject: Subject, container: Container) -> tuple[int, int]:
-    found = subject.driver.stats(container.attached, container.fd)
+    found = subject.driver.stats(container.request(), container.attached)
     return found.rx_bytes, found.tx_bytes
 
 

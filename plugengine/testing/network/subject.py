@@ -98,7 +98,7 @@ class Subject:
         """
         problems: list[PlugengineError] = []
         for container in self.containers:
-            self._undo(problems, self.driver.detach, container.network, container.id, container.attachment)
+            self._undo(problems, self.driver.detach, container.lent_nothing, container.attachment)
             container.close()
         for network in self.networks.values():
             self._undo(problems, self.driver.remove, network, self.records.get(network.name, {}))

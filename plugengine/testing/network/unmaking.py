@@ -34,8 +34,8 @@ def detaching_twice_is_detaching_once(subject: Subject) -> None:
     attachment = container.attached
     container.detach()
     before = traces()
-    subject.driver.detach(container.network, container.id, attachment)
-    subject.driver.detach(container.network, container.id, None)
+    subject.driver.detach(container.lent_nothing, attachment)
+    subject.driver.detach(container.lent_nothing, None)
     subject.expect_unchanged(before, "after detaching again")
 
 
@@ -46,7 +46,7 @@ def detach_finds_it_by_the_id(subject: Subject) -> None:
     subject.make(container.network)
     before = traces()
     container.attach(*_one_port(subject))
-    subject.driver.detach(container.network, container.id, None)
+    subject.driver.detach(container.lent_nothing, None)
     subject.expect_unchanged(before, "after detach without the attachment")
 
 
@@ -54,10 +54,10 @@ def detach_finds_it_by_the_id(subject: Subject) -> None:
 def detaching_what_never_was_is_nothing(subject: Subject) -> None:
     """Detaching a container nobody attached succeeds, also when its network was never made."""
     container = subject.container()
-    subject.driver.detach(container.network, container.id, None)
+    subject.driver.detach(container.lent_nothing, None)
     subject.make(container.network)
     before = traces()
-    subject.driver.detach(container.network, container.id, None)
+    subject.driver.detach(container.lent_nothing, None)
     subject.expect_unchanged(before, "after detaching a stranger")
 
 
@@ -78,7 +78,7 @@ def detaching_one_leaves_the_others(subject: Subject) -> None:
     """Detaching one container, also twice, does not touch another of the same network."""
     one, two = subject.attached(), subject.attached()
     one.detach()
-    subject.driver.detach(one.network, one.id, None)
+    subject.driver.detach(one.lent_nothing, None)
     two.expect_working(f"once container {one.id} is detached")
 
 

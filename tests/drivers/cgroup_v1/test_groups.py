@@ -34,9 +34,9 @@ def test_a_group_is_made_in_every_hierarchy_and_removed_with_its_parents(host: H
     directories = set(group.record["groups"].values())
     assert {"cpu", "cpuset", "devices", "memory", "pids"} <= set(group.record["groups"])
     assert all(os.path.isdir(directory) for directory in directories)
-    driver.pe_cgroup_remove(group.record)
+    driver.pe_cgroup_remove(group.request, group.record)
     assert not any(os.path.exists(os.path.dirname(directory)) for directory in directories)
-    driver.pe_cgroup_remove(group.record)
+    driver.pe_cgroup_remove(group.request, group.record)
 
 
 def test_making_a_group_twice_is_making_it_once(group: Group) -> None:
@@ -60,7 +60,7 @@ def test_a_parent_that_is_not_ours_is_kept(new_group: Callable[[], Group]) -> No
     theirs.mkdir()
     request = CgroupRequest(container_id="c1", parent=f"{group.request.parent}/theirs")
     record = driver.pe_cgroup_create(request)
-    driver.pe_cgroup_remove(record)
+    driver.pe_cgroup_remove(request, record)
     assert theirs.is_dir()
     assert not (group.directory("memory").parent / "theirs").exists()
     theirs.rmdir()
@@ -175,7 +175,7 @@ def test_everything_is_killed_however_it_forks(group: Group, way: Callable[[Reco
     for _ in range(2):
         group.start(bomb)
     assert filesystem.until(lambda: (group.stats().pids or 0) >= 40, timeout_s=5)
-    driver.pe_cgroup_kill(way(group.record))
+    driver.pe_cgroup_kill(group.request, way(group.record))
     assert driver.pe_cgroup_pids(group.record) == ()
 
 
@@ -183,19 +183,19 @@ def test_everything_is_killed_however_it_forks(group: Group, way: Callable[[Reco
 def test_a_frozen_process_is_killed_too(group: Group, way: Callable[[Record], Record]) -> None:
     pid = group.start(signal.pause)
     driver.pe_cgroup_freeze(group.record, frozen=True)
-    driver.pe_cgroup_kill(way(group.record))
+    driver.pe_cgroup_kill(group.request, way(group.record))
     assert group.wait(pid) == -signal.SIGKILL
 
 
 def test_killing_an_empty_group_and_one_that_is_gone_is_nothing(group: Group) -> None:
-    driver.pe_cgroup_kill(group.record)
-    driver.pe_cgroup_remove(group.record)
-    driver.pe_cgroup_kill(group.record)
+    driver.pe_cgroup_kill(group.request, group.record)
+    driver.pe_cgroup_remove(group.request, group.record)
+    driver.pe_cgroup_kill(group.request, group.record)
     assert driver.pe_cgroup_pids(group.record) == ()
 
 
 def test_thawing_a_group_that_is_gone_is_nothing_but_freezing_it_is_an_error(group: Group) -> None:
-    driver.pe_cgroup_remove(group.record)
+    driver.pe_cgroup_remove(group.request, group.record)
     driver.pe_cgroup_freeze(group.record, frozen=False)
     with pytest.raises(DriverError, match=r"freezer\.state: No such file or directory"):
         driver.pe_cgroup_freeze(group.record, frozen=True)
@@ -207,9 +207,9 @@ def test_processes_of_nested_groups_count_and_are_killed(group: Group) -> None:
     pid = group.start(signal.pause)
     (nested / "cgroup.procs").write_text(str(pid))
     assert driver.pe_cgroup_pids(group.record) == (pid,)
-    driver.pe_cgroup_kill(group.record)
+    driver.pe_cgroup_kill(group.request, group.record)
     assert group.wait(pid) == -signal.SIGKILL
-    driver.pe_cgroup_remove(group.record)
+    driver.pe_cgroup_remove(group.request, group.record)
     assert not nested.exists()
 
 
@@ -227,7 +227,7 @@ def test_many_groups_come_and_go_below_one_parent_at_once(group: Group) -> None:
     def come_and_go() -> None:
         for number in range(25):
             request = CgroupRequest(container_id=f"c{os.getpid()}-{number}", parent=parent)
-            driver.pe_cgroup_remove(driver.pe_cgroup_create(request))
+            driver.pe_cgroup_remove(request, driver.pe_cgroup_create(request))
 
     children = []
     for _ in range(6):
@@ -347,7 +347,7 @@ def test_limits_without_their_controller_are_named_by_their_flag() -> None:
 
 
 def test_the_accounting_of_a_group_that_is_gone_is_empty(group: Group) -> None:
-    driver.pe_cgroup_remove(group.record)
+    driver.pe_cgroup_remove(group.request, group.record)
     found = group.stats()
     assert found.memory_bytes is None
     assert found.oom_kills == 0

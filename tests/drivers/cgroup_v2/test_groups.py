@@ -23,9 +23,9 @@ from tests.drivers.control_groups import PARENT, Group
 
 def test_a_group_is_removed_with_its_parents(group: Group) -> None:
     assert group.directory().is_dir()
-    driver.pe_cgroup_remove(group.record)
+    driver.pe_cgroup_remove(group.request, group.record)
     assert not group.directory().parent.exists()
-    driver.pe_cgroup_remove(group.record)
+    driver.pe_cgroup_remove(group.request, group.record)
 
 
 def test_making_a_group_twice_is_making_it_once(group: Group) -> None:
@@ -102,14 +102,14 @@ def test_everything_is_killed_however_it_forks(group: Group, *, at_once: bool, m
     for _ in range(2):
         group.start(bomb)
     assert filesystem.until(lambda: len(group.pids()) > processes // 4, timeout_s=10)
-    driver.pe_cgroup_kill(group.record)
+    driver.pe_cgroup_kill(group.request, group.record)
     assert group.pids() == ()
 
 
 def test_a_frozen_process_is_killed_too(group: Group) -> None:
     pid = group.start(signal.pause)
     driver.pe_cgroup_freeze(group.record, frozen=True)
-    driver.pe_cgroup_kill(group.record)
+    driver.pe_cgroup_kill(group.request, group.record)
     assert group.wait(pid) == -signal.SIGKILL
 
 
@@ -119,20 +119,20 @@ def test_processes_of_nested_groups_count_and_are_killed(group: Group) -> None:
     pid = group.start(signal.pause)
     (nested / "cgroup.procs").write_text(str(pid))
     assert group.pids() == (pid,)
-    driver.pe_cgroup_kill(group.record)
+    driver.pe_cgroup_kill(group.request, group.record)
     assert group.wait(pid) == -signal.SIGKILL
-    driver.pe_cgroup_remove(group.record)
+    driver.pe_cgroup_remove(group.request, group.record)
     assert not nested.exists()
 
 
 def test_killing_an_empty_group_and_one_that_is_gone_is_nothing(group: Group) -> None:
-    driver.pe_cgroup_kill(group.record)
-    driver.pe_cgroup_remove(group.record)
-    driver.pe_cgroup_kill(group.record)
+    driver.pe_cgroup_kill(group.request, group.record)
+    driver.pe_cgroup_remove(group.request, group.record)
+    driver.pe_cgroup_kill(group.request, group.record)
 
 
 def test_thawing_a_group_that_is_gone_is_nothing_but_freezing_it_is_an_error(group: Group) -> None:
-    driver.pe_cgroup_remove(group.record)
+    driver.pe_cgroup_remove(group.request, group.record)
     driver.pe_cgroup_freeze(group.record, frozen=False)
     with pytest.raises(DriverError, match=r"cgroup\.freeze: No such file or directory"):
         driver.pe_cgroup_freeze(group.record, frozen=True)
@@ -145,7 +145,7 @@ def test_a_group_is_not_made_where_the_controllers_are_elsewhere(host: Host) -> 
         with pytest.raises(NotSupportedError, match=r"cgroup driver v2: cgroup v1 holds the controllers"):
             driver.pe_cgroup_create(request)
     else:
-        driver.pe_cgroup_remove(driver.pe_cgroup_create(request))
+        driver.pe_cgroup_remove(request, driver.pe_cgroup_create(request))
 
 
 def test_many_groups_come_and_go_below_one_parent_at_once(group: Group) -> None:
@@ -155,7 +155,7 @@ def test_many_groups_come_and_go_below_one_parent_at_once(group: Group) -> None:
     def come_and_go() -> None:
         for number in range(25):
             request = CgroupRequest(container_id=f"c{os.getpid()}-{number}", parent=parent)
-            driver.pe_cgroup_remove(groups.create(request, unified()))
+            driver.pe_cgroup_remove(request, groups.create(request, unified()))
 
     children = []
     for _ in range(6):

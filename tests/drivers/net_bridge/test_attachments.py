@@ -138,11 +138,11 @@ def test_stats_count_what_the_guest_sends_and_receives(world: World) -> None:
     guest = world.attached()
     assert guest.attachment
     with closing(world.host.bind_udp(9999)) as server, closing(guest.bind_udp(0)) as client:
-        before = bridge.pe_network_stats(guest.attachment, guest.fd)
+        before = bridge.pe_network_stats(guest.request(), guest.attachment)
         for _ in range(10):
             client.sendto(bytes(1000), ("10.88.0.1", 9999))
             server.recv(2000)
-        after = bridge.pe_network_stats(guest.attachment, guest.fd)
+        after = bridge.pe_network_stats(guest.request(), guest.attachment)
     assert after.tx_packets - before.tx_packets >= 10
     assert after.tx_bytes - before.tx_bytes >= 10_000
     assert after.rx_bytes - before.rx_bytes < 5_000

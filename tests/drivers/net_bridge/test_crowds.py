@@ -39,7 +39,7 @@ def test_whoever_is_killed_while_attaching_leaves_what_gc_finds(world: World) ->
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         if number % 2:
-            bridge.pe_network_detach(NETWORK, guest.id, None)
+            bridge.pe_network_detach(guest.request(netns=-1), None)
         elif number % 4:
             guest.close()
     bridge.pe_network_gc(HOST, (NETWORK,), frozenset())
@@ -117,7 +117,7 @@ def test_of_two_that_want_overlapping_ports_at_once_one_gets_them(world: World) 
         os.close(wait)
         assert codes == [0, 1]
         for guest in guests:
-            bridge.pe_network_detach(NETWORK, guest.id, None)
+            bridge.pe_network_detach(guest.request(netns=-1), None)
             guest.close()
 
 

@@ -119,7 +119,7 @@ def test_a_udp_client_is_served_by_the_host_once_the_port_is_withdrawn(world: Wo
         with closing(guest.bind_udp(53)) as server:
             sender.sendto(b"one", (HOST_OUTSIDE, 7001))
             assert server.recv(64) == b"one"
-        bridge.pe_network_ports(NETWORK, guest.id, guest.attachment, ())
+        bridge.pe_network_ports(guest.request(), guest.attachment)
         with closing(world.host.bind_udp(7001)) as server:
             sender.sendto(b"two", (HOST_OUTSIDE, 7001))
             assert server.recv(64) == b"two"

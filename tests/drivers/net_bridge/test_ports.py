@@ -238,14 +238,14 @@ def test_published_ports_are_replaced_while_the_guest_runs(world: World) -> None
     guest = world.attached(port(8080, 80), port(8081, 80))
     assert guest.attachment
     before = guest.attachment
-    after = bridge.pe_network_ports(NETWORK, guest.id, before, (port(8081, 80), port(8082, 80)))
+    after = bridge.pe_network_ports(guest.request(port(8081, 80), port(8082, 80)), before)
     assert [published.host_port for published in after.ports] == [8081, 8082]
     assert after.interfaces == before.interfaces
     with closing(guest.listen(80)) as server:
         assert not world.host.reaches("127.0.0.1", 8080)
         talk(world.host.connect("127.0.0.1", 8081), server)
         talk(world.host.connect("127.0.0.1", 8082), server)
-    gone = bridge.pe_network_ports(NETWORK, guest.id, after, ())
+    gone = bridge.pe_network_ports(guest.request(), after)
     assert gone.ports == ()
     assert not world.host.reaches("127.0.0.1", 8081)
 
@@ -255,7 +255,7 @@ def test_ports_that_cannot_be_replaced_stay_as_they_were(world: World) -> None:
     guest = world.attached(port(8080, 80))
     assert guest.attachment
     with pytest.raises(ConflictError):
-        bridge.pe_network_ports(NETWORK, guest.id, guest.attachment, (port(8088, 80), port(9090, 80)))
+        bridge.pe_network_ports(guest.request(port(8088, 80), port(9090, 80)), guest.attachment)
     with closing(guest.listen(80)) as server:
         talk(world.host.connect("127.0.0.1", 8080), server)
         assert not world.host.reaches("127.0.0.1", 8088)
@@ -266,7 +266,7 @@ def test_a_withdrawn_port_can_be_published_by_another(world: World) -> None:
     first.detach()
     second = world.attached(port(8080, 80))
     first.detach()  # once more: it must not take away what is another's now
-    bridge.pe_network_detach(NETWORK, first.id, None)
+    bridge.pe_network_detach(first.request(netns=-1), None)
     with closing(second.listen(80)) as server:
         talk(world.host.connect("127.0.0.1", 8080), server)
 

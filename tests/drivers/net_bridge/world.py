@@ -72,7 +72,7 @@ class Guest(Namespace):
 
     def detach(self) -> None:
         """Detach it, as the engine does."""
-        bridge.pe_network_detach(self.network, self.id, self.attachment)
+        bridge.pe_network_detach(self.request(netns=-1), self.attachment)
         self.attachment = None
 
 

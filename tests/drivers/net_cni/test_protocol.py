@@ -63,7 +63,7 @@ def test_the_result_is_the_attachment(world: World) -> None:
         Interface(name="eth0", mac="02:00:00:00:00:02", addresses=("10.1.2.3/24",), mtu=1400),
     )
     assert (attachment.gateway, attachment.dns) == ("10.1.2.1", ("10.1.2.53",))
-    assert cni.pe_network_stats(attachment, guest.fd) == NetworkStats()
+    assert cni.pe_network_stats(guest.request(), attachment) == NetworkStats()
 
 
 @pytest.mark.parametrize("version", ["0.3.1", "0.4.0", "1.0.0", "1.1.0"])
@@ -252,10 +252,10 @@ def test_ports_are_changed_by_the_plugins_that_publish_them_alone(world: World) 
     attachment = guest.attach(ports=(WEB,))
     world.order()
     other = Port(host_ip="", host_port=8081, guest_port=80)
-    changed = cni.pe_network_ports(guest.network, guest.id, attachment, (other,))
+    changed = cni.pe_network_ports(guest.request(ports=(other,)), attachment)
     assert [port.host_port for port in changed.ports] == [8081]
     assert world.order() == ["DEL publish", "ADD publish"]
-    assert cni.pe_network_ports(guest.network, guest.id, changed, changed.ports) == changed
+    assert cni.pe_network_ports(guest.request(ports=changed.ports), changed) == changed
     assert world.order() == ["CHECK one", "CHECK publish"], "they are there"
 
 
@@ -263,8 +263,8 @@ def test_ports_of_a_plugin_that_made_the_interface_cannot_be_changed(world: Worl
     guest = world.guest(world.network(world.conflist(PORT)))
     attachment = guest.attach(ports=(WEB,))
     with pytest.raises(NotSupportedError, match="made its interface too"):
-        cni.pe_network_ports(guest.network, guest.id, attachment, ())
-    assert cni.pe_network_ports(guest.network, guest.id, attachment, attachment.ports) == attachment
+        cni.pe_network_ports(guest.request(ports=()), attachment)
+    assert cni.pe_network_ports(guest.request(ports=attachment.ports), attachment) == attachment
 
 
 def test_ports_that_check_does_not_find_are_published_again(world: World) -> None:
@@ -272,7 +272,7 @@ def test_ports_that_check_does_not_find_are_published_again(world: World) -> Non
     guest = world.guest(world.network(conf))
     attachment = guest.attach(ports=(WEB,))
     world.order()
-    assert cni.pe_network_ports(guest.network, guest.id, attachment, attachment.ports) == attachment
+    assert cni.pe_network_ports(guest.request(ports=attachment.ports), attachment) == attachment
     assert world.order() == ["CHECK one", "CHECK publish", "DEL publish", "ADD publish"]
 
 
@@ -281,7 +281,7 @@ def test_what_another_plugin_misses_is_added_again_too(world: World) -> None:
     guest = world.guest(world.network(conf))
     attachment = guest.attach(ports=(WEB,))
     world.order()
-    assert cni.pe_network_ports(guest.network, guest.id, attachment, attachment.ports) == attachment
+    assert cni.pe_network_ports(guest.request(ports=attachment.ports), attachment) == attachment
     assert world.order("ADD", "DEL") == ["DEL publish", "DEL two", "ADD two", "ADD publish"]
 
 
@@ -289,7 +289,7 @@ def test_what_else_check_does_not_find_is_said(world: World) -> None:
     guest = world.guest(world.network(world.conflist({**ONE, "behave": {"CHECK": "error"}}, PORT)))
     attachment = guest.attach(ports=(WEB,))
     with pytest.raises(DriverError, match=r"cni plugin one: CHECK .*no luck"):
-        cni.pe_network_ports(guest.network, guest.id, attachment, attachment.ports)
+        cni.pe_network_ports(guest.request(ports=attachment.ports), attachment)
 
 
 def test_check_is_left_out_where_the_configuration_says_so(world: World) -> None:
@@ -325,14 +325,14 @@ def test_ports_that_cannot_be_replaced_stay(world: World) -> None:
     attachment = guest.attach(ports=(Port(host_ip="", host_port=8081, guest_port=80),))
     world.order()
     with pytest.raises(ConflictError, match="8080"):
-        cni.pe_network_ports(network, guest.id, attachment, (WEB,))
+        cni.pe_network_ports(guest.request(ports=(WEB,)), attachment)
     assert world.order() == []
     network = world.network(world.conflist(ONE, {**PORT, "behave": {"ADD": "fail once"}}, name="second"))
     third = world.guest(network)
     attachment = third.attach(ports=(Port(host_ip="", host_port=8082, guest_port=80),))
     (world.bin / "fail").touch()
     with pytest.raises(DriverError, match="no luck"):
-        cni.pe_network_ports(network, third.id, attachment, (Port(host_ip="", host_port=8083, guest_port=80),))
+        cni.pe_network_ports(third.request(ports=(Port(host_ip="", host_port=8083, guest_port=80),)), attachment)
     *_, last = world.calls("ADD")
     assert last["config"]["runtimeConfig"]["portMappings"][0]["hostPort"] == 8082, "the old one is back"
     (kept,) = [kept for kept in ledger.load_all() if kept.connection.container_id == third.id]

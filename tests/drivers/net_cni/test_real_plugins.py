@@ -123,14 +123,14 @@ def test_portmap_firewall_and_tuning_are_chained(world: World) -> None:
         talk(socket.create_connection(("127.0.0.1", 8130), timeout=3), listening)
     before = rules()
     subprocess.run(["nft", "flush", "ruleset"], check=True)
-    assert cni.pe_network_ports(lan, guest.id, attachment, attachment.ports) == attachment
+    assert cni.pe_network_ports(guest.request(ports=attachment.ports), attachment) == attachment
     assert [line for line in rules().splitlines() if "8130" in line] == [
         line for line in before.splitlines() if "8130" in line
     ]
-    other = cni.pe_network_ports(lan, guest.id, attachment, (Port(host_ip="", host_port=8131, guest_port=80),))
+    other = cni.pe_network_ports(guest.request(ports=(Port(host_ip="", host_port=8131, guest_port=80),)), attachment)
     assert "8130" not in rules()
     assert "8131" in rules()
-    assert cni.pe_network_ports(lan, guest.id, other, ()).ports == ()
+    assert cni.pe_network_ports(guest.request(ports=()), other).ports == ()
     assert "8131" not in rules()
     guest.close()
     guest.detach()

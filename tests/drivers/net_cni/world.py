@@ -96,4 +96,4 @@ class Guest(Namespace):
         return self.attachment
 
     def detach(self) -> None:
-        cni.pe_network_detach(self.network, self.id, self.attachment)
+        cni.pe_network_detach(self.request(netns=-1), self.attachment)

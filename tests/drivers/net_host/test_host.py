@@ -46,4 +46,4 @@ def test_ports_cannot_be_published() -> None:
 
 def test_there_is_nothing_to_remove() -> None:
     assert list(host.pe_network_probe(HOST)) == []
-    host.pe_network_detach(NETWORK, "c1", None)
+    host.pe_network_detach(request(-1), None)

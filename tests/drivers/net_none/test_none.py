@@ -66,4 +66,4 @@ def test_ports_cannot_be_published(netns: int) -> None:
 
 def test_there_is_nothing_to_remove() -> None:
     assert list(none.pe_network_probe(HOST)) == []
-    none.pe_network_detach(NETWORK, "c1", None)
+    none.pe_network_detach(request(-1), None)
