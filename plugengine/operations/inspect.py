@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from typing import cast
 
 import msgspec
@@ -22,6 +23,8 @@ from plugengine.spec import ImageConfig
 from plugengine.state import container_rows
 from plugengine.state.container_rows import LIVE, ContainerRow
 from plugengine.streams.logs import LogFollower, LogLine, read_lines
+
+_LOOK_S = 0.2  # between looks at whether a container runs whose log is followed; what is logged is seen at once
 
 
 class ProcessLine(Struct, frozen=True, kw_only=True):
@@ -43,14 +46,14 @@ def read_log(site: Site, row: ContainerRow, *, tail: int | None, follow: bool) -
     if not follow:
         yield from read_lines(path, tail=tail)
         return
-    follower = LogFollower(path, tail=tail)
-    yield from follower.first()
-    while True:
-        # Looked at before reading: what was written until the end is then surely read.
-        running = _is_live(site, row.id)
-        yield from follower.more()
-        if not running:
-            return
+    with closing(LogFollower(path, tail=tail)) as follower:
+        while True:
+            # Looked at before reading: what was written until the end is then surely read.
+            running = _is_live(site, row.id)
+            yield from follower.lines()
+            if not running:
+                return
+            follower.wait(_LOOK_S)
 
 
 def _is_live(site: Site, container_id: str) -> bool:

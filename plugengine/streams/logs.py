@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import select
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
-from typing import Final
+from typing import BinaryIO, Final
 
 import msgspec
 from msgspec import Struct
 
+from plugengine.kernel import inotify
 from plugengine.model import HostPath
 
 PARTIAL_BYTES: Final = 16 << 10  # a longer line is logged in pieces without a newline, as docker does
-_FOLLOW_S: Final = 0.05
+_WITHOUT_EVENTS_S: Final = 0.05
+_BLOCK: Final = 64 << 10
 _LONGEST_CHARACTER: Final = 4  # bytes
 
 
@@ -86,19 +90,8 @@ def _pieces(line: bytes) -> list[bytes]:
 
 def read_lines(path: HostPath, *, tail: int | None = None) -> Iterator[LogLine]:
     """Yield the lines logged so far, the last `tail` only when given; damaged lines are passed over."""
-    try:
-        with open(path, "rb") as stream:
-            lines: list[bytes] | Iterator[bytes] = stream
-            if tail is not None:
-                from collections import deque
-
-                lines = list(deque(stream, maxlen=tail)) if tail > 0 else []
-            for line in lines:
-                entry = _parse(line)
-                if entry is not None:
-                    yield entry
-    except FileNotFoundError:
-        return
+    with closing(LogFollower(path, tail=tail)) as follower:
+        yield from follower.lines()
 
 
 def _parse(line: bytes) -> LogLine | None:
@@ -108,45 +101,69 @@ def _parse(line: bytes) -> LogLine | None:
         return None
 
 
+def start_of_tail(stream: BinaryIO, lines: int) -> int:
+    """Return where the last lines of a file begin; what follows the last newline is none yet. Read from the end."""
+    position = stream.seek(0, os.SEEK_END)
+    missing = max(lines, 0) + 1
+    while position:
+        size = min(position, _BLOCK)
+        position -= size
+        stream.seek(position)
+        block = stream.read(size)
+        end = size
+        while (end := block.rfind(b"\n", 0, end)) >= 0:
+            missing -= 1
+            if not missing:
+                return position + end + 1
+    return 0
+
+
 class LogFollower:
-    """Reads a log from its start or end and then what is added."""
+    """Reads a log, from its start or its last lines, and then what is added; holds one line at a time."""
 
     def __init__(self, path: HostPath, *, tail: int | None) -> None:
         self._path = path
         self._tail = tail
-        self._position = 0
+        self._stream: BinaryIO | None = None
         self._rest = b""
+        self._events = -1
 
-    def first(self) -> Iterator[LogLine]:
-        """Yield what is there now."""
-        try:
-            self._position = os.stat(self._path).st_size
-        except FileNotFoundError:
-            return
-        with open(self._path, "rb") as stream:
-            lines = stream.read(self._position).splitlines(keepends=True)
-        if lines and not lines[-1].endswith(b"\n"):
-            self._rest = lines.pop()
-        for line in lines if self._tail is None else lines[max(0, len(lines) - self._tail) :]:
-            entry = _parse(line)
+    def lines(self) -> Iterator[LogLine]:
+        """Yield what is there and was not yielded before."""
+        if self._stream is None:
+            try:
+                self._stream = open(self._path, "rb")  # noqa: SIM115 - until `close`
+            except FileNotFoundError:
+                return
+            if self._tail is not None:
+                self._stream.seek(start_of_tail(self._stream, self._tail))
+        while line := self._stream.readline():
+            self._rest += line
+            if not line.endswith(b"\n"):
+                return
+            entry, self._rest = _parse(self._rest), b""
             if entry is not None:
                 yield entry
 
-    def more(self) -> Iterator[LogLine]:
-        """Yield what was added since; sleeps a moment when nothing was."""
-        try:
-            with open(self._path, "rb") as stream:
-                stream.seek(self._position)
-                data = stream.read()
-        except FileNotFoundError:
-            return
-        if not data:
-            time.sleep(_FOLLOW_S)
-            return
-        self._position += len(data)
-        lines = (self._rest + data).split(b"\n")
-        self._rest = lines.pop()
-        for line in lines:
-            entry = _parse(line)
-            if entry is not None:
-                yield entry
+    def wait(self, seconds: float) -> None:
+        """Return when something was added, or after that time."""
+        if self._events < 0:
+            try:
+                self._events = inotify.inotify_init()
+                changes = inotify.IN_CREATE | inotify.IN_MODIFY | inotify.IN_CLOSE_WRITE | inotify.IN_DELETE_SELF
+                # The directory, as the file is not there before the first start.
+                inotify.inotify_add_watch(self._events, os.path.dirname(self._path), changes)
+            except OSError:  # the user has too many, or the container was removed
+                time.sleep(min(seconds, _WITHOUT_EVENTS_S))
+                return
+            seconds = 0  # something may have been added before we watched
+        if select.select([self._events], [], [], seconds)[0]:
+            os.read(self._events, _BLOCK)
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self._stream is not None:
+            self._stream.close()
+        if self._events >= 0:
+            os.close(self._events)
+            self._events = -1

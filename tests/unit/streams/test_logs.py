@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -10,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugengine.model import HostPath
-from plugengine.streams.logs import PARTIAL_BYTES, LogWriter, read_lines
+from plugengine.streams.logs import PARTIAL_BYTES, LogFollower, LogWriter, read_lines, start_of_tail
 
 Log = Callable[[Iterable[bytes]], list[str]]
 
@@ -67,3 +71,66 @@ def test_no_byte_is_lost_between_pieces(tmp_path_factory: pytest.TempPathFactory
     expected = b"".join(chunks).split(b"\n")
     lines = [*(line + b"\n" for line in expected[:-1]), *filter(None, expected[-1:])]
     assert [line.log for line in read_lines(path)] == [line.decode("utf-8", "replace") for line in lines]
+
+
+@pytest.mark.parametrize("size", [1, 3, 70_000])
+@pytest.mark.parametrize("rest", [b"", b"unfinished"])
+def test_the_last_lines_are_found_from_the_end(tmp_path: Path, size: int, rest: bytes) -> None:
+    lines = [b"%d" % number * size + b"\n" for number in range(1, 6)]
+    (tmp_path / "log").write_bytes(b"".join(lines) + rest)
+    with (tmp_path / "log").open("rb") as stream:
+        for count in range(8):
+            stream.seek(start_of_tail(stream, count))
+            assert stream.read() == b"".join(lines[max(0, 5 - count) :]) + rest
+
+
+def test_a_follower_yields_each_line_once_and_whole_lines_only(tmp_path: Path) -> None:
+    path = HostPath(str(tmp_path / "log"))
+    follower = LogFollower(path, tail=None)
+    assert list(follower.lines()) == []
+    writer = LogWriter(path)
+    writer.write("stdout", b"one\ntwo\n")
+    assert [line.log for line in follower.lines()] == ["one\n", "two\n"]
+    whole = Path(path).read_bytes().splitlines(keepends=True)[0]
+    with Path(path).open("ab") as stream:
+        stream.write(whole[:20])
+        stream.flush()
+        assert list(follower.lines()) == []
+        stream.write(whole[20:])
+    assert [line.log for line in follower.lines()] == ["one\n"]
+    writer.close()
+    follower.close()
+
+
+def test_a_follower_wakes_when_something_is_added(tmp_path: Path) -> None:
+    path = HostPath(str(tmp_path / "log"))
+    follower = LogFollower(path, tail=0)
+    follower.wait(60)  # begins to watch
+    timer = threading.Timer(0.1, LogWriter(path).write, ("stdout", b"late\n"))
+    timer.start()
+    begun = time.monotonic()
+    seen: list[str] = []
+    while not seen and time.monotonic() - begun < 30:
+        follower.wait(60)
+        seen = [line.log for line in follower.lines()]
+    assert seen == ["late\n"]
+    assert time.monotonic() - begun < 30
+    follower.close()
+
+
+def test_a_long_log_is_read_in_little_memory(tmp_path: Path) -> None:
+    path = HostPath(str(tmp_path / "log"))
+    line = b'{"log":"%s\\n","stream":"stdout","time":"2026-01-01T00:00:00Z"}\n' % (b"x" * 1000)
+    with Path(path).open("wb") as stream:
+        for _ in range(64):
+            stream.write(line * 1000)
+    program = (
+        "import resource, sys; from plugengine.streams.logs import LogFollower;"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
+        "count = sum(1 for _ in LogFollower(sys.argv[1], tail=None).lines());"
+        "print(count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
+    count, grown_kib = map(int, done.stdout.split())
+    assert count == 64_000
+    assert grown_kib < 8192
