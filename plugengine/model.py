@@ -103,6 +103,22 @@ class UserMap(Struct, frozen=True, kw_only=True):
     gids: tuple[IdRange, ...]
 
 
+def host_id(ranges: tuple[IdRange, ...], inside: int) -> int | None:
+    """Return the id outside for one inside; None: it is not mapped."""
+    for each in ranges:
+        if each.guest <= inside < each.guest + each.size:
+            return each.host + inside - each.guest
+    return None
+
+
+def guest_id(ranges: tuple[IdRange, ...], outside: int) -> int | None:
+    """Return the id inside for one outside; None: it is not mapped."""
+    for each in ranges:
+        if each.host <= outside < each.host + each.size:
+            return each.guest + outside - each.host
+    return None
+
+
 # --- storage -----------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from plugengine.kernel.attributes import (
     utimensat,
 )
 from plugengine.kernel.files import ficlone
-from plugengine.model import IdRange, UserMap
+from plugengine.model import IdRange, UserMap, host_id
 from plugengine.trees.walk import DIRECTORY, Descent
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -202,10 +202,8 @@ def inverse(user_map: UserMap) -> UserMap:
 
 def id_outside(number: int, ranges: tuple[IdRange, ...]) -> int:
     """Return the id outside for one inside; one that is not mapped stays."""
-    for each in ranges:
-        if each.guest <= number < each.guest + each.size:
-            return each.host + number - each.guest
-    return number
+    found = host_id(ranges, number)
+    return number if found is None else found
 
 
 def _copy_range(source_fd: int, target_fd: int, begin: int, end: int) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import stat
 
-from plugengine.model import HostPath, IdRange, UserMap
+from plugengine.model import HostPath, UserMap
+from plugengine.trees.copy import owner_outside
 
 
 def shift_tree(root: HostPath, user_map: UserMap) -> None:
@@ -30,7 +31,7 @@ def _shift(name: str, at: int, user_map: UserMap, linked: set[tuple[int, int]]) 
         if (found.st_dev, found.st_ino) in linked:
             return
         linked.add((found.st_dev, found.st_ino))
-    uid, gid = _host_id(found.st_uid, user_map.uids), _host_id(found.st_gid, user_map.gids)
+    uid, gid = owner_outside(found, user_map)
     if (uid, gid) == (found.st_uid, found.st_gid):
         return
     path = f"/proc/self/fd/{at}/{name}"
@@ -40,13 +41,6 @@ def _shift(name: str, at: int, user_map: UserMap, linked: set[tuple[int, int]]) 
         os.chmod(name, stat.S_IMODE(found.st_mode), dir_fd=at)
     if capability is not None:
         os.setxattr(path, "security.capability", capability, follow_symlinks=False)
-
-
-def _host_id(number: int, ranges: tuple[IdRange, ...]) -> int:
-    for each in ranges:
-        if each.guest <= number < each.guest + each.size:
-            return each.host + number - each.guest
-    return number
 
 
 def _capability(path: str) -> bytes | None:

@@ -33,6 +33,7 @@ from plugengine.images.tar.write import (
     padding,
 )
 from plugengine.kernel.attributes import xattr_path
+from plugengine.model import guest_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -243,7 +244,7 @@ def _inside(ranges: tuple[IdRange, ...] | None, outside: int, path: bytes) -> in
     """Return the id inside the map; see user_namespaces(7)."""
     if ranges is None:
         return outside
-    for one in ranges:
-        if one.host <= outside < one.host + one.size:
-            return outside - one.host + one.guest
+    found = guest_id(ranges, outside)
+    if found is not None:
+        return found
     raise ImageError(f"file {shown(path)}: owner {outside} is not in the container's id map")

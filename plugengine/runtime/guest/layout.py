@@ -17,7 +17,7 @@ from plugengine.kernel.mount import (
     MOUNT_ATTR_STRICTATIME,
     MS_PRIVATE,
 )
-from plugengine.model import Mount, UserMap
+from plugengine.model import Mount, UserMap, host_id
 from plugengine.mounts import attributes
 from plugengine.runtime.guest.environment import working_directory
 from plugengine.runtime.guest.request import GuestRequest
@@ -143,7 +143,7 @@ def _nodes(request: GuestRequest) -> Iterator[GuestStep]:
 
 def _devpts(request: GuestRequest) -> MountNew:
     gids = None if request.user_map is None else request.user_map.gids
-    mapped = gids is None or any(each.guest <= _TTY_GROUP < each.guest + each.size for each in gids)
+    mapped = gids is None or host_id(gids, _TTY_GROUP) is not None
     return MountNew(
         fstype=b"devpts",
         target=b"/dev/pts",

@@ -12,7 +12,7 @@ from msgspec import Struct
 from plugengine.errors import UsageError
 from plugengine.kernel.capabilities import last_cap
 from plugengine.kernel.machine import kernel_version, runs_here
-from plugengine.model import IdRange, UserMap
+from plugengine.model import UserMap, host_id
 from plugengine.runtime.accounts import Accounts, Identity, resolve
 from plugengine.runtime.guest.environment import environment, working_directory
 from plugengine.runtime.guest.rlimits import Planned, current_hard_limits, may_raise_limits, plan_rlimits
@@ -199,15 +199,11 @@ def _plan(
 def _check_mapped(identity: Identity, user_map: UserMap | None) -> None:
     if user_map is None:
         return
-    if not _maps(user_map.uids, identity.uid):
+    if host_id(user_map.uids, identity.uid) is None:
         raise UsageError(f"user {identity.uid}: not in the container's user namespace", hint="map more ids")
     for gid in (identity.gid, *identity.groups):
-        if not _maps(user_map.gids, gid):
+        if host_id(user_map.gids, gid) is None:
             raise UsageError(f"group {gid}: not in the container's user namespace", hint="map more ids")
-
-
-def _maps(ranges: tuple[IdRange, ...], number: int) -> bool:
-    return any(each.guest <= number < each.guest + each.size for each in ranges)
 
 
 def _at(spec: ContainerSpec, exec_spec: ExecSpec) -> ContainerSpec:
