@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from plugengine.hookspecs import API_VERSION, hookimpl, hookspec
+    from plugengine.images.store import ImageStore
     from plugengine.model import (
         Attachment,
         Capability,
@@ -119,6 +120,7 @@ __all__ = [
     "Image",
     "ImageConfig",
     "ImageError",
+    "ImageStore",
     "Interface",
     "Limits",
     "LiveLink",
@@ -175,6 +177,7 @@ _HOMES = {
         "VolumeMount",
     ),
     "plugengine.engine": ("Engine",),
+    "plugengine.images.store": ("ImageStore",),
     "plugengine.hookspecs": ("API_VERSION", "hookimpl", "hookspec"),
     "plugengine.streams.attach_client": ("Outcome", "Streams"),
     "plugengine.objects": (

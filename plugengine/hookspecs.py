@@ -274,7 +274,10 @@ class LifecycleSpec:
 
     @hookspec
     def pe_image_sources(self) -> Mapping[str, str] | None:
-        """Return image sources: scheme (the word before ":") to "module:function"; see plugengine.images.sources."""
+        """Return image sources: scheme (the word before ":") to "module:function", imported when it is used.
+
+        The empty word is the default, for names without a scheme. What a source is told: docs/image-sources.md.
+        """
 
     @hookspec
     def pe_commands(self) -> Mapping[str, str] | None:

@@ -63,7 +63,7 @@ class Site:
         """The image store."""
         from plugengine.images.store import ImageStore
 
-        return ImageStore(self.locations.root, self.state)
+        return ImageStore(self.locations.root, self.state, registry=self.registry)
 
     def choose(self, spec: ContainerSpec) -> DriverChoice:
         """Return the drivers of a new container."""

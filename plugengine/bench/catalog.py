@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
 from typing import Any
 
 from plugengine.bench.workload import Workload
 from plugengine.bench.workloads import BUNDLED
-from plugengine.errors import ConflictError, DriverLoadError
-from plugengine.plugins.registry import Registry, new_manager
+from plugengine.errors import DriverLoadError
+from plugengine.plugins.offers import offers
+from plugengine.plugins.registry import Registry
 
 
 def offered(registry: Registry) -> dict[str, str]:
@@ -19,24 +19,12 @@ def offered(registry: Registry) -> dict[str, str]:
         DriverLoadError: A plugin cannot be imported, or its hook fails.
         ConflictError: Two have the same name.
     """
-    found = dict(BUNDLED)
-    sources = dict.fromkeys(found, "plugengine")
-    for name in registry.names("hooks"):
-        entry = registry.find("hooks", name)
-        manager = new_manager(registry, [("hooks", name)])
-        try:
-            answers: list[Mapping[str, str] | None] = manager.hook.pe_bench_workloads()
-            offers = {word: target for answer in answers if answer for word, target in answer.items()}
-        except Exception as exc:
-            what = f"plugin {name} of {entry.source}: pe_bench_workloads"
-            raise DriverLoadError(f"{what}: {type(exc).__name__}: {exc}") from exc
-        for word, target in offers.items():
-            if word in found:
-                raise ConflictError(
-                    f"workload {word}: offered by {sources[word]} and {entry.source}", hint="uninstall one of them"
-                )
-            found[word], sources[word] = target, entry.source
-    return found
+    asked = offers(registry, "pe_bench_workloads", BUNDLED)
+    if asked.faults:
+        raise DriverLoadError(asked.faults[0])
+    for offer in asked.found:
+        asked.find(f"workload {offer.name}", offer.name)
+    return {offer.name: offer.target for offer in asked.found}
 
 
 def load(name: str, target: str) -> Workload:

@@ -71,9 +71,7 @@ def base_image(site: Site, reference: str, environ: Mapping[str, str]) -> Image:
     Raises:
         NotFoundError: There is none of that name.
     """
-    from plugengine.images.sources.schemes import scheme_of
-
-    if scheme_of(reference, site.images.sources) is not None:
+    if site.images.sources.scheme_of(reference) is not None:
         return site.images.resolve(reference)
     from plugengine.state.locations import Locations
 

@@ -10,6 +10,7 @@ from plugengine.errors import PlugengineError
 from plugengine.state.names import visible
 
 if TYPE_CHECKING:
+    from plugengine.cli.progress import ProgressLine
     from plugengine.engine import Engine
 
 
@@ -22,6 +23,7 @@ class App:
         self._root: str | None = None
         self._run_root: str | None = None
         self._engine: Engine | None = None
+        self._progress: ProgressLine | None = None
 
     def set_up(self, *, root: str | None, run_root: str | None, debug: bool) -> None:
         """Take over the global options."""
@@ -67,6 +69,7 @@ class App:
 
     def line(self, text: str) -> None:
         """Write a line to standard output and let it be seen; as `write`."""
+        self.end_progress()
         self.write(f"{text}\n")
         sys.stdout.flush()
 
@@ -76,6 +79,7 @@ class App:
 
     def complain(self, message: str, *, hint: str | None = None) -> None:
         """Say what went wrong, and what to do about it, on standard error."""
+        self.end_progress()
         hint_line = f"hint: {hint}\n" if hint else ""
         sys.stderr.write(visible(f"pe: {message}\n{hint_line}"))
         sys.stderr.flush()
@@ -92,6 +96,24 @@ class App:
     def _log(self, text: str) -> None:
         sys.stderr.write(visible(f"{text}\n"))
         sys.stderr.flush()
+
+    @property
+    def progress(self) -> Callable[[str, int, int | None], None] | None:
+        """What shows on a terminal's standard error how far long work has come; None where nobody looks."""
+        return self._show_progress if sys.stderr.isatty() else None
+
+    def _show_progress(self, what: str, done: int, total: int | None) -> None:
+        if self._progress is None:
+            from plugengine.cli.progress import ProgressLine
+
+            self._progress = ProgressLine(sys.stderr)
+        self._progress.update(what, done, total)
+
+    def end_progress(self) -> None:
+        """Erase the line about long work, so that what is written next follows cleanly."""
+        if self._progress is not None:
+            self._progress.erase()
+            self._progress = None
 
     def each(self, references: Iterable[str], action: Callable[[str], str | None]) -> int:
         """Do something for each name, going on after errors.

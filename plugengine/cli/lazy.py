@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
-from plugengine.errors import DriverLoadError, PlugengineError
+from plugengine.errors import DriverLoadError
 
 if TYPE_CHECKING:
     from plugengine.cli.app import App
+    from plugengine.plugins.offers import Offer
 
 
-_PATIENCE_S: Final = 20.0
 _STRANGERS: Final = "plugengine.strangers"  # key of Context.meta: asked once for each command line
 
 
@@ -25,13 +25,6 @@ class Entry(NamedTuple):
     target: str  # module:attribute
     help: str
     hidden: bool = False
-
-
-class Stranger(NamedTuple):
-    """A command of a plugin that has not been imported."""
-
-    target: str  # module:attribute
-    source: str  # "distribution version"
 
 
 class LazyGroup(click.Group):
@@ -50,7 +43,7 @@ class LazyGroup(click.Group):
         """Return the names, in the table's order."""
         return [*self.entries, *self.strangers(ctx)]
 
-    def strangers(self, ctx: click.Context) -> Mapping[str, Stranger]:  # noqa: ARG002 - for those who have some
+    def strangers(self, ctx: click.Context) -> Mapping[str, Offer]:  # noqa: ARG002 - for those who have some
         """Return the commands of plugins by name."""
         return {}
 
@@ -93,51 +86,29 @@ class LazyGroup(click.Group):
 class RootGroup(LazyGroup):
     """`pe` itself, which plugins may add commands to."""
 
-    def strangers(self, ctx: click.Context) -> Mapping[str, Stranger]:
+    def strangers(self, ctx: click.Context) -> Mapping[str, Offer]:
         """Ask the installed plugins; a broken one is a warning, and a bundled command is never replaced."""
         app: App | None = ctx.find_root().obj
         meta = ctx.find_root().meta
         if app is not None and _STRANGERS not in meta:
             meta[_STRANGERS] = self._ask(app)
-        found: Mapping[str, Stranger] = meta.get(_STRANGERS, {})
+        found: Mapping[str, Offer] = meta.get(_STRANGERS, {})
         return found
 
-    def _ask(self, app: App) -> Mapping[str, Stranger]:
-        found: dict[str, Stranger] = {}
-        for source, commands in _plugin_commands(app):
-            for name, target in commands.items():
-                if name in self.entries or name in found:
-                    app.warn(f"command {name} of {source}: the name is taken; left out")
-                else:
-                    found[name] = Stranger(target, source)
+    def _ask(self, app: App) -> Mapping[str, Offer]:
+        from plugengine.plugins.offers import offers
+        from plugengine.plugins.registry import Registry
+
+        asked = offers(Registry(), "pe_commands", {})
+        for fault in asked.faults:
+            app.warn(fault)
+        found: dict[str, Offer] = {}
+        for offer in asked.found:
+            if offer.name in self.entries or offer.name in found:
+                app.warn(f"command {offer.name} of {offer.source}: the name is taken; left out")
+            else:
+                found[offer.name] = offer
         return found
-
-
-def _plugin_commands(app: App) -> list[tuple[str, Mapping[str, str]]]:
-    from plugengine.plugins.deadlines import Expired, within
-    from plugengine.plugins.registry import Registry, new_manager
-
-    registry = Registry()
-    found: list[tuple[str, Mapping[str, str]]] = []
-    for entry in registry.entries("hooks"):
-        try:
-            manager = new_manager(registry, [("hooks", entry.name)])
-            for commands in within(_PATIENCE_S, manager.hook.pe_commands):
-                found.append((entry.source, _checked(commands)))
-        except PlugengineError as exc:
-            app.warn(exc.message)
-        except Expired:
-            app.warn(f"plugin {entry.name} of {entry.source}: pe_commands: did not return within {_PATIENCE_S:g} s")
-        except Exception as exc:  # noqa: BLE001 - a stranger's code; every other command goes on
-            app.warn(f"plugin {entry.name} of {entry.source}: pe_commands: {type(exc).__name__}: {exc}")
-    return found
-
-
-def _checked(commands: Any) -> Mapping[str, str]:
-    """Return what `pe_commands` returned if it is what it must be."""
-    if isinstance(commands, Mapping) and all(isinstance(word, str) for pair in commands.items() for word in pair):
-        return commands
-    raise TypeError(f"returned {commands!r:.80}, not names to 'module:attribute'")
 
 
 def load_command(name: str, target: str, *, source: str = "pe") -> click.Command:

@@ -21,6 +21,7 @@ class ProgressLine:
     def __init__(self, output: TextIO) -> None:
         self._output = output
         self._shown_at = 0.0
+        self._shown = False
 
     def update(self, what: str, done: int, total: int | None) -> None:
         """Show that `done` of `total` bytes are done; the total may not be known."""
@@ -29,8 +30,16 @@ class ProgressLine:
         if not finished and now - self._shown_at < _INTERVAL_S:
             return
         self._shown_at = now
-        self._output.write(_ERASE if finished else f"{_ERASE}{what} {_bar(done, total)}")
+        self._shown = not finished
+        self._output.write(_ERASE if finished else f"{_ERASE}{shorten(one_line(what), _WORDS)} {_bar(done, total)}")
         self._output.flush()
+
+    def erase(self) -> None:
+        """Erase what is still shown: work of unknown size does not say when it is done."""
+        if self._shown:
+            self._shown = False
+            self._output.write(_ERASE)
+            self._output.flush()
 
 
 class StepsLine:

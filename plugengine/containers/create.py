@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -31,6 +31,9 @@ from plugengine.state import container_rows, id_ranges
 from plugengine.state.container_rows import ContainerRow
 from plugengine.state.names import check_name, new_id
 
+if TYPE_CHECKING:
+    from plugengine.images.store import Progress
+
 # docker's minimum as well: with less the kernel kills the first process while it is being set up.
 LEAST_MEMORY: Final = 6 << 20
 
@@ -51,13 +54,18 @@ class PlacedMount(Struct, frozen=True, kw_only=True):
     options: tuple[tuple[str, str | None], ...] = ()
 
 
-def create(site: Site, spec: ContainerSpec) -> ContainerRow:
+def create(site: Site, spec: ContainerSpec, *, progress: Progress | None = None) -> ContainerRow:
     """Make a container and return its row, status "created".
+
+    Args:
+        site: Where.
+        spec: The container.
+        progress: Called while its image is made or fetched; see `ImageStore.resolve`.
 
     Raises:
         PlugengineError: Nothing was made, or all of it was removed again.
     """
-    image = site.images.resolve(spec.image, pull=spec.pull)
+    image = site.images.resolve(spec.image, pull=spec.pull, progress=progress)
     required_argv(spec, image.config)
     chosen = networks.choose(site, spec)
     drivers = site.drivers(chosen)

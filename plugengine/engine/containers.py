@@ -16,6 +16,7 @@ from plugengine.streams.attach_client import Outcome, Streams
 from plugengine.streams.logs import LogLine
 
 if TYPE_CHECKING:
+    from plugengine.images.store import Progress
     from plugengine.operations.inspect import ProcessLine
 
 Log = Callable[[str], None]
@@ -48,11 +49,11 @@ class Containers:
         statuses = None if all else (*container_rows.LIVE, "starting")
         return [self._shown(row) for row in container_rows.list_all(self._site.state, statuses)]
 
-    def create(self, spec: ContainerSpec) -> Container:
-        """Make a container without starting it."""
+    def create(self, spec: ContainerSpec, *, progress: Progress | None = None) -> Container:
+        """Make a container without starting it; `progress` is called while its image is made or fetched."""
         from plugengine.containers.create import create
 
-        return self._shown(create(self._site, spec))
+        return self._shown(create(self._site, spec, progress=progress))
 
     def start(
         self,
@@ -84,6 +85,7 @@ class Containers:
         detach: Literal[False] = False,
         streams: Streams | None = None,
         made: Callable[[Container], None] | None = None,
+        progress: Progress | None = None,
         debug: bool = False,
         log: Log | None = None,
         warn: Log | None = None,
@@ -96,6 +98,7 @@ class Containers:
         *,
         detach: Literal[True],
         made: Callable[[Container], None] | None = None,
+        progress: Progress | None = None,
         debug: bool = False,
         log: Log | None = None,
         warn: Log | None = None,
@@ -108,6 +111,7 @@ class Containers:
         detach: bool = False,
         streams: Streams | None = None,
         made: Callable[[Container], None] | None = None,
+        progress: Progress | None = None,
         debug: bool = False,
         log: Log | None = None,
         warn: Log | None = None,
@@ -119,6 +123,7 @@ class Containers:
             detach: Return once its command runs.
             streams: The caller's descriptors; None: none is connected.
             made: Called with the container before it is started; what it raises leaves the container created.
+            progress: Called while the image is made or fetched; see `engine.images.load`.
             debug: Have `log` called for each step.
             log: Takes one line.
             warn: Takes one line for each limit or option this host cannot hold.
@@ -136,7 +141,9 @@ class Containers:
                 made(self._shown(row))
 
         connected = None if detach else streams or Streams()
-        row, outcome = run(self._site, spec, streams=connected, made=tell, debug=debug, log=log, warn=warn)
+        row, outcome = run(
+            self._site, spec, streams=connected, made=tell, progress=progress, debug=debug, log=log, warn=warn
+        )
         return self._shown(row) if outcome is None else outcome
 
     def describe_run(self, spec: ContainerSpec) -> builtins.list[str]:

@@ -42,7 +42,7 @@ def import_rootfs(
         if not store.files.has_layer(done.diff_id):
             store.files.add_layer(layer, done.diff_id)
     content = make_config(
-        diff_ids=[done.diff_id], created=timestamp(time.time_ns()), created_by=f"pe import {what}", config=config
+        diff_ids=[done.diff_id], created=timestamp(time.time_ns()), created_by=f"pe import {what}", config=dict(config)
     )
     parse_config(content, "image to be made")
     names = [full_name] if full_name else []

@@ -10,13 +10,14 @@ from plugengine.errors import NotFoundError, PlugengineError, UsageError
 from plugengine.images.catalog import Catalog, Complete
 from plugengine.images.digest import is_full_id
 from plugengine.images.files import StoreFiles
-from plugengine.images.sources.schemes import BUNDLED, load_source, scheme_of
+from plugengine.images.sources.schemes import DEFAULT, Sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any, BinaryIO, TypeAlias
 
     from plugengine.model import HostPath
+    from plugengine.plugins.registry import Registry
     from plugengine.spec import Image
     from plugengine.state.state import State
 
@@ -31,14 +32,14 @@ class ImageStore:
     Args:
         root: The engine's root.
         state: Its database.
-        sources: Further image sources, scheme to "module:function"; see `plugengine.images.sources`.
+        registry: The installed plugins, whose image sources are asked; None: the bundled sources only.
     """
 
-    def __init__(self, root: HostPath, state: State, *, sources: Mapping[str, str] | None = None) -> None:
+    def __init__(self, root: HostPath, state: State, *, registry: Registry | None = None) -> None:
         self.files: StoreFiles = StoreFiles(root)
         self.state = state
         self.catalog: Catalog = Catalog(state, self.files)
-        self.sources: Mapping[str, str] = {**(sources or {}), **BUNDLED}
+        self.sources: Sources = Sources(registry)
 
     # --- finding ---
 
@@ -68,20 +69,45 @@ class ImageStore:
 
         return lookup.find_id(self.catalog, reference)
 
-    def resolve(self, reference: str, *, pull: str = "missing") -> Image:
-        """Return the image a container is to run, making it when its name begins with a source's scheme.
+    def named(self, reference: str) -> Image | None:
+        """Return the image of exactly this name, scheme included, if it is in the store; for sources."""
+        image_id = self.catalog.id_named(reference)
+        return None if image_id is None else self.catalog.by_id(image_id)
+
+    def resolve(self, reference: str, *, pull: str = "missing", progress: Progress | None = None) -> Image:
+        """Return the image a container is to run, having a source make or fetch it if need be.
 
         Args:
             reference: A name as for `get`, or scheme:… of a source.
-            pull: "missing", "always" or "never"; an image of a source is never made with "never".
+            pull: "missing": fetch what is not in the store; "always": ask the source whatever is there; "never".
+            progress: Called as the work goes on.
 
         Raises:
             NotFoundError: It is not in the store and no source has it.
+            PlugengineError: What the source says.
         """
-        scheme = scheme_of(reference, self.sources)
-        if scheme is None or pull == "never":
-            return self.get(reference)
-        return load_source(scheme, self.sources)(self, reference)
+        scheme = None if pull == "never" else self.sources.scheme_of(reference)
+        if scheme is not None:
+            return self.sources.resolve(scheme, self, reference, pull=pull, progress=progress)
+        if pull != "always" or is_full_id(reference):
+            try:
+                return self.get(reference)
+            except NotFoundError as exc:
+                if pull == "never" or is_full_id(reference) or not self.sources.has_default():
+                    raise self._with_faults(exc) from None
+        elif not self.sources.has_default():
+            raise self._with_faults(
+                NotFoundError(
+                    f"image {reference}: no source is installed to get it from anew",
+                    hint="--pull missing takes it from the store",
+                )
+            )
+        return self.sources.resolve(DEFAULT, self, reference, pull=pull, progress=progress)
+
+    def _with_faults(self, error: NotFoundError) -> NotFoundError:
+        """Say which plugins could not be asked: one of them may have had the source."""
+        hints = [*([error.hint] if error.hint else []), *self.sources.faults]
+        return NotFoundError(error.message, hint="; ".join(hints) or None)
 
     def config(self, reference: str) -> dict[str, Any]:
         """Return the whole config of an image; see config.md of the OCI image-spec."""
@@ -188,6 +214,10 @@ class ImageStore:
         """
         self.catalog.set_name(self.checked_name(target), self.id_of(source))
 
+    def set_name(self, reference: str, image_id: str) -> None:
+        """Give an image the name it was asked for by, scheme included; for sources. A name in use moves."""
+        self.catalog.set_name(reference, image_id)
+
     def checked_name(self, text: str) -> str:
         """Return a name for an image in the form that is stored. Raises: UsageError."""
         from plugengine.images.reference import parse
@@ -195,7 +225,7 @@ class ImageStore:
         reference = parse(text)
         if reference.digest is not None:
             raise UsageError(f"image name {text!r}: a digest cannot be given to an image")
-        if scheme_of(str(reference), self.sources) is not None:
+        if self.sources.scheme_of(str(reference)) is not None:
             raise UsageError(f"image name {text!r}: names that begin with {text.partition(':')[0]}: are made on demand")
         return reference.name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from plugengine.containers.create import create
 from plugengine.operations.lifecycle import Log, start
@@ -11,6 +12,9 @@ from plugengine.spec import ContainerSpec
 from plugengine.state.container_rows import ContainerRow
 from plugengine.streams.attach_client import Outcome, Streams
 
+if TYPE_CHECKING:
+    from plugengine.images.store import Progress
+
 
 def run(
     site: Site,
@@ -18,6 +22,7 @@ def run(
     *,
     streams: Streams | None,
     made: Callable[[ContainerRow], None],
+    progress: Progress | None = None,
     debug: bool = False,
     log: Log | None = None,
     warn: Log | None = None,
@@ -27,6 +32,6 @@ def run(
     Returns:
         The container as it was made, and how it ended: None where there are no streams to stay connected to.
     """
-    row = create(site, spec)
+    row = create(site, spec, progress=progress)
     made(row)
     return row, start(site, row, streams=streams, debug=debug, log=log, warn=warn)

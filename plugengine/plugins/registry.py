@@ -109,7 +109,7 @@ class Registry:
         limit_s = seconds(group, "info")
         try:
             with self.calling(entry, "import"):
-                return within(limit_s, lambda: _import(entry.value))
+                return within(limit_s, lambda: import_target(entry.value))
         except (Exception, SystemExit, Expired) as exc:
             reason = f"{type(exc).__name__}: {exc}"
             if isinstance(exc, Expired):
@@ -126,7 +126,8 @@ class Registry:
         return self.calls.during(f"{entry.group} driver {entry.name} of {entry.source}: {verb}")
 
 
-def _import(value: str) -> Any:
+def import_target(value: str) -> Any:
+    """Import what "module" or "module:attribute" names."""
     module_name, _, attribute = value.partition(":")
     found: Any = __import__(module_name, fromlist=["__name__"])
     for part in filter(None, attribute.split(".")):
@@ -168,7 +169,7 @@ def register(manager: pluggy.PluginManager, registry: Registry, group: str, name
             f"{group} driver {name} of {source}: is the same object as {other}",
             hint=f"a fault of {source.split()[0]}: each entry point needs a module or object of its own",
         )
-    manager.add_hookspecs(SPECS[group])
+    _specify(manager, group)
     try:
         manager.register(plugin, name=f"{group}:{name}")
         _check_hooks(manager, plugin, group, claimed=info.capabilities if info else None, newer=newer)
@@ -180,6 +181,14 @@ def register(manager: pluggy.PluginManager, registry: Registry, group: str, name
             written_for, ours = _dotted(info.api_version), _dotted(API_VERSION)
             hint = f"written for API {written_for}, this engine has {ours}: upgrade plugengine"
         raise DriverLoadError(f"{group} driver {name} of {source}: {' '.join(str(exc).split())}", hint=hint) from exc
+
+
+def _specify(manager: pluggy.PluginManager, group: str) -> None:
+    """Tell a manager the hooks of a group, unless another plugin of it is there already: pluggy takes them once."""
+    first = next(name for name in vars(SPECS[group]) if name.startswith("pe_"))
+    caller = getattr(manager.hook, first, None)
+    if caller is None or not caller.has_spec():
+        manager.add_hookspecs(SPECS[group])
 
 
 def _check_hooks(

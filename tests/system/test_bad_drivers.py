@@ -346,7 +346,7 @@ def test_a_command_of_a_plugin_that_fails_is_a_bug_of_its_distribution_and_not_o
     done = plugged("fall")
     assert done.returncode == ENGINE
     assert "pe: internal error: KeyError: 'missing'\nhint: this is a bug of pe-test-orders 1.2\n" in done.stderr
-    assert "plugin disorder of pe-test-disorder 1.2: pe_commands: TypeError: returned ['word']" in done.stderr
+    assert "plugin disorder of pe-test-disorder 1.2: pe_commands: returned ['word']" in done.stderr
     for word, reason in (("miss", "AttributeError"), ("odd", "not a click command")):
         done = plugged(word)
         assert done.returncode == ENGINE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import BinaryIO
 
 from plugengine.cli.app import App
@@ -20,7 +19,7 @@ STDIN = "-"
 def load(app: App, *, input: str | None, quiet: bool) -> None:  # noqa: A002 - the flag's name
     """Load images from a docker or OCI archive: plain, gzip or zstd, from a file or a pipe."""
     source = _source(input, "pe load -i image.tar")
-    for image in app.engine.images.load(source, progress=None if quiet else progress_bar()):
+    for image in app.engine.images.load(source, progress=None if quiet else app.progress):
         for name in image.names:
             app.line(f"Loaded image: {name}")
         if not image.names:
@@ -38,7 +37,7 @@ def import_(app: App, file: str, name: str | None, *, change: tuple[str, ...]) -
         raise CommandLineError(f"import {file}: only files and standard input", hint="download it first")
     app.line(
         app.engine.images.import_rootfs(
-            _source(file, "pe import rootfs.tar name"), name, changes=change, progress=progress_bar()
+            _source(file, "pe import rootfs.tar name"), name, changes=change, progress=app.progress
         ).id
     )
 
@@ -49,12 +48,3 @@ def _source(path: str | None, example: str) -> str | BinaryIO:
     if sys.stdin.isatty():
         raise CommandLineError("standard input: is a terminal, not an archive", hint=f"for example: {example}")
     return sys.stdin.buffer
-
-
-def progress_bar() -> Callable[[str, int, int | None], None] | None:
-    """Return what shows progress on a terminal's standard error; None when nobody looks."""
-    if not sys.stderr.isatty():
-        return None
-    from plugengine.cli.progress import ProgressLine
-
-    return ProgressLine(sys.stderr).update

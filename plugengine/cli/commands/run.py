@@ -45,7 +45,9 @@ def run(app: App, words: tuple[str, ...], **values: Any) -> int:
     app.open_engine(expect_start=True)
     if values["detach"]:
         with _cidfile(values["cidfile"]) as keep:
-            row = app.engine.containers.run(spec, detach=True, made=keep, debug=app.debug, log=app.log, warn=app.warn)
+            row = app.engine.containers.run(
+                spec, detach=True, made=keep, progress=app.progress, debug=app.debug, log=app.log, warn=app.warn
+            )
         app.line(row.id)
         return 0
     streams = make_streams(
@@ -63,11 +65,12 @@ def _run_attached(app: App, spec: ContainerSpec, streams: Streams, cidfile: str 
         rows: list[Container] = []
 
         def made(row: Container) -> None:
+            app.end_progress()
             keep(row)
             rows.append(row)
 
         outcome = app.engine.containers.run(
-            spec, streams=streams, made=made, debug=app.debug, log=app.log, warn=app.warn
+            spec, streams=streams, made=made, progress=app.progress, debug=app.debug, log=app.log, warn=app.warn
         )
     return conclude(app, rows[0], outcome)
 
@@ -107,7 +110,7 @@ def working_directory() -> str:
 
 def _make(app: App, spec: ContainerSpec, cidfile: str | None) -> Container:
     with _cidfile(cidfile) as keep:
-        row = app.engine.containers.create(spec)
+        row = app.engine.containers.create(spec, progress=app.progress)
         keep(row)
     return row
 

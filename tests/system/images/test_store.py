@@ -8,7 +8,6 @@ import io
 import lzma
 import os
 import stat
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 
 from plugengine.api import object_json
-from plugengine.errors import ConflictError, DriverLoadError, ImageError, NotFoundError, UsageError
+from plugengine.errors import ConflictError, ImageError, NotFoundError, UsageError
 from plugengine.images.store import ImageStore
 from plugengine.spec import Image
 from tests.system.images import archives as a
@@ -267,30 +266,6 @@ def test_an_import_that_is_refused_leaves_nothing(
 
 
 # --- sources ---
-
-
-def test_a_source_of_a_plugin_makes_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "pe_test_source.py").write_text(
-        "def make(store, reference):\n"
-        "    def build(directory):\n"
-        "        open(directory + '/' + reference.partition(':')[2], 'w').close()\n"
-        "        return 0\n"
-        "    return store.add_built(build, config={}, created_ns=0, created_by=reference, name=reference)\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    store = open_store(tmp_path / "root")
-    with_source = ImageStore(store.files.root, store.state, sources={"test": "pe_test_source:make", "bad": "no_such:f"})
-    image = with_source.resolve("test:file")
-    assert os.listdir(image.layers[0]) == ["file"]
-    assert (image.names, image.created) == (("test:file",), "1970-01-01T00:00:00Z")
-    with pytest.raises(DriverLoadError, match="image source bad: import no_such:f"):
-        with_source.resolve("bad:x")
-    with pytest.raises(NotFoundError):
-        store.resolve("unknown:x")
-    with pytest.raises(UsageError, match="made on demand"):
-        with_source.tag(image.id, "test:x")
-    store.state.close()
-    del sys.modules["pe_test_source"]
 
 
 @pytest.mark.parametrize("scheme", ["oci-archive", "docker-archive"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from plugengine.cli.progress import StepsLine
+from plugengine.cli.progress import ProgressLine, StepsLine
 
 
 def shown(line: StepsLine, output: io.StringIO, done: int, total: int, what: str) -> str:
@@ -36,3 +36,24 @@ def test_names_cannot_move_the_cursor() -> None:
     StepsLine(output, clock=lambda: 0.0).update(0, 2, "evil\x1b[2J\nname")
     assert output.getvalue().count("\x1b") == 1
     assert "\n" not in output.getvalue()
+
+
+def test_bytes_are_shown_of_all_there_are_and_the_line_is_gone_when_they_are_done() -> None:
+    output = io.StringIO()
+    line = ProgressLine(output)
+    line.update("layer 0123", 5_000_000, 10_000_000)
+    assert output.getvalue() == f"\r\x1b[Klayer 0123 [{'=' * 15}{' ' * 15}] 5MB of 10MB"
+    line.update("layer 0123", 10_000_000, 10_000_000)
+    line.erase()
+    assert output.getvalue().count("\r\x1b[K") == 2
+    assert output.getvalue().endswith("\r\x1b[K")
+
+
+def test_work_of_unknown_size_is_erased_when_it_is_told_to_be() -> None:
+    output = io.StringIO()
+    line = ProgressLine(output)
+    line.update("evil\x1b[2J\nname", 5_000_000, None)
+    assert output.getvalue().count("\x1b") == 1
+    line.erase()
+    line.erase()
+    assert output.getvalue().endswith("5MB\r\x1b[K")

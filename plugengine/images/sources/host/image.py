@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from plugengine.images.store import ImageStore
+    from plugengine.images.store import ImageStore, Progress
     from plugengine.spec import Image
 
 SCHEME = "host"
@@ -26,8 +26,8 @@ _FORMAT = 1
 _HINT = "host:base, host:python, or host: and absolute paths of programs, separated by commas"
 
 
-def resolve(store: ImageStore, reference: str) -> Image:
-    """Return the image, made anew if a file it depends on has changed since.
+def resolve(store: ImageStore, reference: str, *, pull: str, progress: Progress | None) -> Image:  # noqa: ARG001
+    """Return the image, made anew if a file it depends on has changed since, whatever `pull` says.
 
     The common case opens one small file and calls stat(2) once for each program and library.
 
