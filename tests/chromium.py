@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.waiting import PATIENCE_S
+
 _COMMANDS, _ANSWERS = 3, 4  # the descriptors that --remote-debugging-pipe reads from and writes to
 _TIMEOUT_S = 60.0
 _OPTIONS = (
@@ -213,7 +215,7 @@ def _end(browser: Chromium, child: subprocess.Popen[bytes]) -> None:
     except (ChromiumError, OSError):
         child.kill()
     try:
-        child.wait(timeout=10)
+        child.wait(timeout=PATIENCE_S)
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()

@@ -76,7 +76,7 @@ def make_config(
     """Return a config of our own; the same arguments give the same bytes."""
     data = {
         "architecture": architecture or machine.architecture(),
-        "config": config,
+        "config": dict(config),
         "created": created,
         "history": [{"created": created, "created_by": created_by}],
         "os": "linux",

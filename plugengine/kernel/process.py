@@ -154,9 +154,10 @@ def clone3(
 
     The child is a whole interpreter: the fork functions of the interpreter and of `os.register_at_fork` have
     run, as after os.fork(). The C library's have not; it learns the new thread id, but locks that *other*
-    threads of the parent held at that moment (the allocator's, say) stay locked. So call it from a process
-    with one thread. The child leaves with exec or `os._exit`, and reports in between through a pipe. Where a seccomp
-    filter hides the call (ENOSYS), clone(2) is used, if it knows the flags.
+    threads of the parent held at that moment (the allocator's, say) stay locked; and where another thread has
+    asked for the interpreter's lock, the child hands it over to nobody and waits for ever, before it can forget
+    that thread. So call it from a process with one thread. The child leaves with exec or `os._exit`, and reports
+    in between through a pipe. Where a seccomp filter hides the call (ENOSYS), clone(2) is used, if it knows the flags.
 
     Args:
         flags: CLONE_NEW* and others that keep memory and descriptors apart.

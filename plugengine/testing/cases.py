@@ -11,7 +11,7 @@ from plugengine.cgroups import filesystem
 from plugengine.model import Capability, Kind
 
 CONTRACT: Final = "contract"  # the claim every driver makes by being one
-_PATIENCE_S: Final = 5.0
+_PATIENCE_S: Final = 15.0
 
 # Importing these modules registers their cases; each kind's are imported only when asked for.
 MODULES: Final[dict[Kind, tuple[str, ...]]] = {

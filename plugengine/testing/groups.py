@@ -10,7 +10,7 @@ from plugengine.errors import DriverError
 
 _PARENT: Final = "plugengine-kit"
 _THAWED: Final = "THAWED"
-_REMOVE_S: Final = 2.0
+_REMOVE_S: Final = 10.0
 
 
 def parent_of(pid: int) -> str:

@@ -14,7 +14,7 @@ from plugengine.kernel.mount import MNT_DETACH, umount2
 from plugengine.kernel.mountinfo import MountEntry, mounts_at_or_below, read_mountinfo
 from plugengine.model import HostPath
 
-GRACE_S: Final = 3.0  # a process that was told to end may still be on its way out
+GRACE_S: Final = 8.0  # a process that was told to end may still be on its way out
 KILL_S: Final = 10.0
 _COMMAND_CHARACTERS: Final = 120
 _ROUNDS: Final = 20

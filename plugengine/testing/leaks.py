@@ -32,7 +32,7 @@ _OF_THE_LIBRARY: Final = 1 << 31 | 1 << 32
 _LINKS: Final = {"cwd": "the working directory", "root": "the root directory"}
 _NAMESPACES: Final = ("mnt", "net", "uts", "ipc", "pid_for_children", "cgroup", "user", "time_for_children")
 _BOARD_BYTES: Final = 256
-_PATIENCE_S: Final = 0.5
+_PATIENCE_S: Final = 3.0
 
 
 class ProcessState(Struct, frozen=True):

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import need, need_root, need_tool
+from tests.waiting import PATIENCE_S
 
 PROJECT = Path(__file__).parents[2]
 APP_ID = 1234
@@ -25,7 +26,7 @@ PROGRAMS = ("sh", "cat", "ls", "id", "stat", "true")
 
 def run(*argv: str, **kwargs: Any) -> str:
     """Run a tool that must succeed; return what it printed."""
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=110, check=False, **kwargs)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE_S, check=False, **kwargs)
     assert done.returncode == 0, f"{' '.join(argv)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return str(done.stdout).strip()
 
@@ -204,7 +205,7 @@ def packed(archive: Archive, tool: str, suffix: str) -> Archive:
     need_tool(tool)
     target = archive.path.with_suffix(suffix)
     with archive.path.open("rb") as source, target.open("wb") as stream:
-        subprocess.run([tool, "-c"], stdin=source, stdout=stream, check=True, timeout=110)
+        subprocess.run([tool, "-c"], stdin=source, stdout=stream, check=True, timeout=PATIENCE_S)
     return Archive(target, archive.name)
 
 
@@ -216,7 +217,11 @@ def debian_tar(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = Path(made) if made else tmp_path_factory.mktemp("debian") / "root.tar"
     if not path.is_file():
         done = subprocess.run(
-            [str(PROJECT / ".ci/debian-root"), str(path)], capture_output=True, text=True, timeout=110, check=False
+            [str(PROJECT / ".ci/debian-root"), str(path)],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
         )
         need(None if path.is_file() else f"needs a Debian root: {done.stderr.strip() or 'none was made'}")
     return path

@@ -16,6 +16,7 @@ from plugengine.bench.results import Column, to_json
 from tests.bench_runs import COLUMNS, HOSTILE, ROUNDS, bench_run
 from tests.chromium import Chromium, Page, chromium
 from tests.conftest import need_tool
+from tests.waiting import PATIENCE_S
 
 DRAWN = "document.querySelector('html.drawn') !== null"
 DESKTOP = (1200, 900)
@@ -108,7 +109,7 @@ def middle(tab: Page, selector: str, index: int = 0) -> tuple[float, float]:
     return box[0], box[1]
 
 
-def opened(tab: Page, key: str) -> None:
+def assert_opened(tab: Page, key: str) -> None:
     """Wait until the values of a workload are shown."""
     tab.wait(f"document.getElementById('values').open && document.getElementById('values').dataset.drawn === '{key}'")
 
@@ -140,7 +141,7 @@ def test_a_panel_has_a_bar_for_each_driver_that_was_measured(shown: Page) -> Non
 
 def test_pressing_a_bar_shows_every_value_of_its_workload(shown: Page) -> None:
     shown.click(*middle(shown, "[data-workload=w8] .layer_0_marks path", 1))
-    opened(shown, "w8")
+    assert_opened(shown, "w8")
     assert in_dialog(shown, "dialog.querySelector('h2').textContent") == "Probe for absent names"
     measured = len([column for column in COLUMNS if not column.reason])
     points = "dialog.querySelectorAll('[data-chart=strip] .layer_2_marks path').length"
@@ -154,7 +155,7 @@ def test_pressing_a_bar_shows_every_value_of_its_workload(shown: Page) -> None:
 def test_pressing_a_cell_of_the_map_shows_the_values_of_its_workload(shown: Page) -> None:
     # The second row: the first is the group's, with the means.
     shown.click(*middle(shown, "[data-chart=heat] .layer_0_marks path", len(COLUMNS) + 1))
-    opened(shown, "w0")
+    assert_opened(shown, "w0")
     assert in_dialog(shown, "dialog.querySelector('h2').textContent") == "Unpack a layer"
 
 
@@ -166,7 +167,7 @@ def test_pressing_the_mean_of_a_group_opens_nothing(shown: Page) -> None:
 def test_a_failed_measurement_shows_the_values_it_had_and_its_reason(shown: Page) -> None:
     failed = next(index for index, each in enumerate(bench_run().workloads) if each.name == "mount-120")
     shown.click(*middle(shown, f"button[data-values=w{failed}]"))
-    opened(shown, f"w{failed}")
+    assert_opened(shown, f"w{failed}")
     assert "too many layers" in in_dialog(shown, "dialog.querySelector('tr.failed').textContent")
     points = "dialog.querySelectorAll('[data-chart=strip] .layer_2_marks path').length"
     assert in_dialog(shown, points) == 4 * ROUNDS + 2
@@ -176,7 +177,7 @@ def test_the_keyboard_opens_and_closes_the_values(shown: Page) -> None:
     shown.evaluate("document.querySelector('button[data-values=w3]').focus()")
     shown.press("Enter", 13)
     shown.call("Input.dispatchKeyEvent", type="char", text="\r")
-    opened(shown, "w3")
+    assert_opened(shown, "w3")
     shown.press("Escape", 27)
     shown.wait("!document.getElementById('values').open")
 
@@ -184,7 +185,7 @@ def test_the_keyboard_opens_and_closes_the_values(shown: Page) -> None:
 def test_a_finger_on_a_phone_opens_the_values(browser: Chromium, written: Path) -> None:
     tab = show(browser, written, size=PHONE, mobile=True)
     tab.tap(*middle(tab, "[data-workload=w2] .layer_0_marks path", 1))
-    opened(tab, "w2")
+    assert_opened(tab, "w2")
     assert in_dialog(tab, "dialog.scrollWidth <= dialog.clientWidth")
     assert tab.evaluate("document.documentElement.scrollWidth") == PHONE[0]
     assert tab.complaints == []
@@ -271,7 +272,7 @@ def test_the_page_for_the_documentation_comes_with_a_picture(tmp_path: Path) -> 
     results = tmp_path / "run.json"
     results.write_bytes(to_json(bench_run()))
     script = Path(__file__).parents[2] / "docs" / "make_benchmark_page.py"
-    subprocess.run([sys.executable, script, results, tmp_path / "out"], check=True, timeout=100)
+    subprocess.run([sys.executable, script, results, tmp_path / "out"], check=True, timeout=PATIENCE_S)
     assert "<h1>" in (tmp_path / "out" / "storage.html").read_text(encoding="utf-8")
     assert (tmp_path / "out" / "storage.png").read_bytes().startswith(b"\x89PNG")
 
@@ -287,7 +288,7 @@ def test_strangers_words_stay_words(browser: Chromium, tmp_path: Path) -> None:
     path.write_text(page(run), encoding="utf-8")
     tab = show(browser, path)
     tab.click(*middle(tab, "button[data-values=w0]"))
-    opened(tab, "w0")
+    assert_opened(tab, "w0")
     assert tab.complaints == []
     assert tab.events("Page.javascriptDialogOpening") == []
     assert tab.evaluate("document.scripts.length") == 3

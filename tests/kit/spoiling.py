@@ -36,14 +36,14 @@ class Wrong:
         hooks = {name: getattr(self.good, name) for name in dir(self.good) if name.startswith("pe_")}
         return SimpleNamespace(**hooks | {name: hookimpl(hook) for name, hook in self.hooks.items()})
 
-    def expect_caught(self) -> None:
+    def assert_caught(self) -> None:
         """Run the case meant for it: it must fail, and say why."""
         outcome = verdict_of(self.kind, self.driver(), self.name, self.case)
         assert outcome.verdict is Verdict.FAILED, f"{self.name} was not caught by {self.case}"
         words = "\n".join((outcome.message, *outcome.leaks))
         assert re.search(self.message, words), words
 
-    def expect_good_passes(self) -> None:
+    def assert_good_passes(self) -> None:
         """Run the same case with the good driver: it must pass, or the case would prove nothing."""
         outcome = verdict_of(self.kind, self.good, f"good_{self.name}", self.case)
         assert outcome.verdict is Verdict.PASSED, (outcome.message, outcome.leaks, outcome.traceback)

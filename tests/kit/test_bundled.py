@@ -28,7 +28,7 @@ CNI_PLUGINS: list[dict[str, Any]] = [
     },
     {"type": "portmap", "capabilities": {"portMappings": True}},
 ]
-PATIENCE = 3.0  # the machine may have other things to do
+PATIENCE = 6.0  # the machine may have other things to do
 # Tested in a machine of its own, below.
 ELSEWHERE = {"v2"}
 

@@ -41,7 +41,8 @@ def test_a_child_may_leave_processes_that_hold_its_pipe() -> None:
         return pid
 
     left = in_child(leave_one)
-    os.kill(left, signal.SIGKILL)  # it answered, though this one is alive
+    assert os.path.exists(f"/proc/{left}"), "it answered, though this one is alive"
+    os.kill(left, signal.SIGKILL)
 
 
 def test_a_stranger_knows_only_what_it_is_told() -> None:

@@ -21,6 +21,7 @@ from plugengine.model import Capability, Host
 from plugengine.testing import Failure, Outcome, Verdict, run
 from tests.conftest import need_root
 from tests.kit import fakes
+from tests.waiting import PATIENCE_S, eventually
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +43,7 @@ def memory() -> Iterator[Path]:
 def test_as_many_cases_run_at_once_as_there_are_jobs(memory: Path) -> None:
     def wait_for_all(subject: Any) -> None:
         (memory / str(os.getpid())).touch()
-        wait_until(lambda: len(list(memory.iterdir())) == 4)
+        eventually(lambda: len(list(memory.iterdir())) == 4)
 
     cases = [fakes.make_case(wait_for_all, f"try.{n}", deadline_s=30) for n in range(4)]
     assert run("storage", fakes.Good(), chosen=cases, jobs=4).ok
@@ -246,18 +247,11 @@ def hang(_):
 run("storage", fakes.Good(), chosen=[fakes.make_case(hang, deadline_s=100)], directory={str(tmp_path)!r})
 """
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
-    wait_until(lambda: pids.exists() and pids.read_text().endswith("\n"))
+    eventually(lambda: pids.exists() and pids.read_text().endswith("\n"))
     found = [int(word) for word in pids.read_text().split()]
     process.send_signal(number)
-    process.wait(25)
-    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in found))
-
-
-def wait_until(done: Any) -> None:
-    deadline = time.monotonic() + 25
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    process.wait(PATIENCE_S)
+    eventually(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in found))
 
 
 def test_without_root_it_says_so() -> None:

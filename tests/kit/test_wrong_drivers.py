@@ -16,11 +16,11 @@ REFUSED = {"namespace.user.not-claimed"}
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.name)
 def test_a_wrong_driver_is_caught_by_the_case_meant_for_it(wrong: Wrong) -> None:
     need_root()
-    wrong.expect_caught()
+    wrong.assert_caught()
 
 
 @pytest.mark.parametrize("wrong", {each.case: each for each in WRONG}.values(), ids=lambda wrong: wrong.case)
 def test_the_driver_it_was_made_of_passes_that_case(wrong: Wrong) -> None:
     need_root()
     if wrong.case not in REFUSED:
-        wrong.expect_good_passes()
+        wrong.assert_good_passes()

@@ -1,38 +1,25 @@
-"""What every test of the whole engine shares: proof that nothing is left behind, and waiting with a deadline."""
+"""What every test of the whole engine shares: proof that nothing is left behind."""
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sqlite3
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
 from tests.conftest import Pe, need
+from tests.waiting import eventually as eventually
+from tests.waiting import settled
 
-T = TypeVar("T")
-
-_SETTLE_S = 5.0
 _CGROUPS = Path("/sys/fs/cgroup")
 # A mount point or parent id changes when something else is mounted; what is mounted where must not.
 _MOUNT_FIELDS = slice(2, None)
-
-
-def eventually(check: Callable[[], T], *, seconds: float = 10.0) -> T:
-    """Return the first true answer of `check`; fail with the last one at the deadline."""
-    deadline = time.monotonic() + seconds
-    while True:
-        answer = check()
-        if answer:
-            return answer
-        assert time.monotonic() < deadline, f"still {answer!r} after {seconds} s"
-        time.sleep(0.02)
 
 
 class Leftovers:
@@ -60,6 +47,27 @@ class Leftovers:
             "directories": {path.name for path in (self._pe.root / "containers").glob("*")},
             "run": {str(path) for path in (self._pe.run_root / "c").glob("*")},
         }
+
+    def since(self, before: Mapping[str, set[str]]) -> dict[str, set[str]]:
+        """Return what is there now and was not before."""
+        return {kind: extra for kind, lines in self.now().items() if (extra := lines - before[kind])}
+
+    def remove(self, left: Mapping[str, set[str]]) -> None:
+        """Take away what a test has left, so that only this one fails: the next one finds the engine as it was."""
+        for line in left.get("processes", ()):
+            try:
+                os.kill(int(line.split()[0]), signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        if "rows" in left:
+            rows = [line.split() for line in left["rows"]]
+            self._pe("rm", "-f", "-v", *(name for kind, name, *_ in rows if kind == "container"))
+            self._pe("volume", "rm", "-f", *(name for kind, name, *_ in rows if kind == "volume"))
+        self._pe("system", "check", "--repair")
+        for line in left.get("mounts", ()):
+            subprocess.run(["umount", "--lazy", line.split()[2]], capture_output=True, check=False)
+        for link in left.get("links", ()):
+            subprocess.run(["ip", "link", "delete", link.partition("@")[0]], capture_output=True, check=False)
 
     def _is_ours(self, path: Path) -> bool:
         """Other engines on this machine, in other test runs, have groups below the same parent."""
@@ -120,8 +128,9 @@ def start(pe: Pe) -> Iterator[Start]:
         return started[-1]
 
     yield run
-    if started:
-        pe("rm", "-f", "-v", *started)
+    for name in started:
+        done = pe("rm", "-f", "-v", name)
+        assert done.returncode == 0 or "no such container" in done.stderr, done.stderr
 
 
 @pytest.fixture(autouse=True)
@@ -135,10 +144,7 @@ def _nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     leftovers = Leftovers(request.getfixturevalue("pe_env"))
     before = leftovers.now()
     yield
-    deadline = time.monotonic() + _SETTLE_S
-    while True:
-        left = {kind: extra for kind, lines in leftovers.now().items() if (extra := lines - before[kind])}
-        if not left or time.monotonic() > deadline:
-            break
-        time.sleep(0.05)
+    left = settled(lambda: leftovers.since(before))
+    if left:
+        leftovers.remove(left)
     assert not left

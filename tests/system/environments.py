@@ -9,6 +9,7 @@ import sysconfig
 from pathlib import Path
 
 from tests.conftest import Pe
+from tests.waiting import PATIENCE_S
 
 
 class Environment:
@@ -43,7 +44,7 @@ class Environment:
         return {**pe.environ, "PATH": f"{self.bin}:{os.environ['PATH']}", "PLUGENGINE_WARM": "0"}
 
     def run(
-        self, pe: Pe, *words: str, cwd: Path | None = None, timeout: float = 60
+        self, pe: Pe, *words: str, cwd: Path | None = None, timeout: float = PATIENCE_S
     ) -> subprocess.CompletedProcess[str]:
         """Run one of its commands."""
         command = [str(self.bin / words[0]) if (self.bin / words[0]).exists() else words[0], *words[1:]]

@@ -17,6 +17,7 @@ from typing import Any
 
 from tests.conftest import Pe
 from tests.system.conftest import Leftovers, eventually
+from tests.waiting import PATIENCE_S, settled
 
 COLD = {"PLUGENGINE_WARM": "0"}
 BUSY = ("creating", "starting", "removing")
@@ -51,7 +52,7 @@ def duration(pe: Pe, *words: str, environ: Mapping[str, str] = {}) -> float:
     took = 0.0
     for _ in range(2):
         began = time.monotonic()
-        assert popen(pe, *words, environ=environ).wait(60) == 0
+        assert popen(pe, *words, environ=environ).wait(PATIENCE_S) == 0
         took = time.monotonic() - began
     return took
 
@@ -62,7 +63,7 @@ def kill_after(process: subprocess.Popen[str], delay: float) -> None:
         process.wait(delay)
     except subprocess.TimeoutExpired:
         process.kill()
-    process.wait(10)
+    process.wait(PATIENCE_S)
 
 
 def rows(pe: Pe) -> dict[str, str]:
@@ -126,19 +127,15 @@ class Ground:
 
     def left(self) -> dict[str, set[str]]:
         """Return what is there now and was not before."""
-        now = self._leftovers.now()
-        return {kind: extra for kind, lines in now.items() if (extra := lines - self._before[kind])}
+        return self._leftovers.since(self._before)
 
     def assert_clean(self, when: str) -> None:
         """Remove the containers there are; then all must be as before."""
         remove_all(self._pe, keep=self._keep)
-        deadline = time.monotonic() + 5
-        while (left := self.left()) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        if set(left) <= {"links", "rules"}:  # a network nobody uses waits for its next user, or for a repair
+        # A network nobody uses waits for its next user, or for a repair.
+        if settled(self.left, lambda left: set(left) <= {"links", "rules"}):
             self._pe("system", "check", "--repair")
-            left = self.left()
-        assert not left, f"{when}: {left}"
+        assert not settled(self.left), when
 
 
 class Neighbour:
@@ -148,7 +145,7 @@ class Neighbour:
         self._pe = pe
         self._address = ("127.0.0.1", port)
         self.id = pe(
-            "run", "-d", "-p", f"{port}:7", "host:python", "python3", "-c", ECHO, check=True, timeout=60
+            "run", "-d", "-p", f"{port}:7", "host:python", "python3", "-c", ECHO, check=True, timeout=PATIENCE_S
         ).stdout.strip()
         found = eventually(self._connect)
         assert found is not None
@@ -156,7 +153,7 @@ class Neighbour:
 
     def _connect(self) -> socket.socket | None:
         try:
-            connection = socket.create_connection(self._address, timeout=5)
+            connection = socket.create_connection(self._address, timeout=PATIENCE_S)
             connection.sendall(b"up\n")
             return connection if connection.recv(3) == b"up\n" else None
         except OSError:

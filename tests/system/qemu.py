@@ -83,7 +83,7 @@ def boot(
     cmdline: str = "",
     memory_mib: int = 1024,
     processors: int = 2,
-    timeout_s: float = 600,
+    timeout_s: float = 850,
 ) -> Outcome:
     """Boot, run `argv` in the checkout's directory, and switch off.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.conftest import Pe
 from tests.system.conftest import Start
 from tests.system.test_life_cycle import FOREVER, NONE, inspect, status
+from tests.waiting import PATIENCE_S, eventually
 
 
 def test_restart_keeps_a_container_that_is_to_be_removed_at_its_end(pe: Pe, start: Start) -> None:
@@ -28,11 +29,11 @@ def test_starting_what_runs_is_no_error(pe: Pe, start: Start) -> None:
 
 
 def test_a_container_paused_while_it_is_stopped_is_stopped(pe: Pe, start: Start) -> None:
-    start(*NONE, "--name", "held", "host:base", "sh", "-c", "trap '' TERM; while :; do sleep 0.05; done")
-    with pe.popen("stop", "-t", "1", "held") as stop:
-        time.sleep(0.3)
+    start(*NONE, "--name", "held", "host:base", "sh", "-c", "trap 'echo asked' TERM; while :; do sleep 0.05; done")
+    with pe.popen("stop", "-t", "6", "held") as stop:
+        eventually(lambda: pe("logs", "held").stdout == "asked\n")
         pe("pause", "held", check=True)
-        assert stop.wait(10) == 0
+        assert stop.wait(PATIENCE_S) == 0
     assert status(pe, "held") == "exited"
 
 
@@ -116,7 +117,7 @@ def test_a_container_that_stops_what_joins_it_cannot_hold_its_end_up(pe: Pe, sta
     time.sleep(0.3)
     pe("stop", "-t", "0", "trap", check=True)
     for each in caught:
-        assert each.communicate(timeout=10)[1] is not None
+        assert each.communicate(timeout=PATIENCE_S)[1] is not None
     assert status(pe, "trap") == "exited"
 
 

@@ -289,7 +289,7 @@ EMPTY = storage(
 def test_a_driver_is_not_measured_by_what_strangers_make_of_its_layers(pe: Pe, tmp_path: Path) -> None:
     plugged = plug(pe, tmp_path / "packages", [EMPTY])
     cases = "read-by-others or written-by-others"
-    done = plugged("driver", "test", "--kind", "storage", "overlay", "-k", cases, timeout=120)
+    done = plugged("driver", "test", "--kind", "storage", "overlay", "-k", cases)
     assert done.returncode == 0, done.stdout
 
 

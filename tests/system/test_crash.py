@@ -11,6 +11,7 @@ from tests.conftest import Pe
 from tests.system import kills
 from tests.system.conftest import eventually
 from tests.system.kills import COLD, Ground, Neighbour, duration, kill_after, moments, popen, rows
+from tests.waiting import PATIENCE_S
 
 PLAIN = ("run", "--rm", "--storage", "overlay", "--net", "bridge", "-p", "7100:7", "host:base", "true")
 FUSE = ("run", "--rm", "--storage", "fuse_union", "--net", "none", "--userns", "auto", "-v", "/v", "host:base", "true")
@@ -56,7 +57,9 @@ def test_the_prepared_process_killed_at_any_moment_leaves_nothing_and_is_replace
         time.sleep(moment)
         for pid in kills.process_named(pe, "pe-warm"):
             kills.kill(pid)
-        assert client.wait(20) in (0, 125), "the client ends, with the command's code or saying that it does not know"
+        assert client.wait(PATIENCE_S) in (0, 125), (
+            "the client ends, with the command's code or saying that it does not know"
+        )
         ground.assert_clean(f"prepared process killed after {moment:.3f} of {took:.3f} s")
     neighbour.assert_well("after the last kill")
     eventually(lambda: pe("ps", "-q").returncode == 0 and kills.process_named(pe, "pe-warm"))
@@ -91,7 +94,7 @@ def test_a_stop_or_rm_killed_at_any_moment_can_be_done_again(
         began = time.monotonic()
         process = popen(pe, *words, name, environ=COLD)
         if share == 1.0:
-            assert process.wait(20) == 0
+            assert process.wait(PATIENCE_S) == 0
             took = time.monotonic() - began
         else:
             kill_after(process, share * took)

@@ -12,6 +12,7 @@ from tests.conftest import Pe
 from tests.system import kills
 from tests.system.conftest import Start, eventually
 from tests.system.kills import COLD, Ground, Neighbour, duration, kill_after, moments, popen, rows, state
+from tests.waiting import PATIENCE_S
 
 EVERYTHING = ("--storage", "fuse_union", "--net", "bridge", "-p", "7102:7", "--userns", "auto", "-v", "/v", "-m", "64m")
 LONG = (*EVERYTHING, "host:base", "sleep", "1000")
@@ -60,7 +61,7 @@ def test_a_monitor_killed_at_any_step_of_a_run_leaves_nothing_and_the_caller_is_
         process, step = run_until(pe, number, *words)
         for pid in set(kills.process_named(pe, "pe-monitor")) - monitors:
             kills.kill(pid)
-        _, complaint = process.communicate(timeout=20)
+        _, complaint = process.communicate(timeout=PATIENCE_S)
         assert process.returncode in (0, 125), complaint
         if process.returncode:
             assert "pe: monitor: ended" in complaint
@@ -96,7 +97,7 @@ def test_clients_of_a_monitor_that_is_killed_are_told(pe: Pe, start: Start) -> N
     eventually(lambda: len(pe("top", name, check=True).stdout.splitlines()) == 3)
     kills.kill(state(pe, name)["MonitorPid"])
     for verb, client in clients.items():
-        _, complaint = client.communicate(timeout=20)
+        _, complaint = client.communicate(timeout=PATIENCE_S)
         assert client.returncode != 0, verb
         assert complaint.startswith("pe: monitor: ended"), verb
 
@@ -124,11 +125,11 @@ def test_a_file_server_killed_ends_its_container_and_the_state_says_so(
     name = start(*LONG)
     watcher = popen(pe, "attach", name, stderr=subprocess.PIPE)
     kills.kill(state(pe, name)["ServerPid"])
-    assert pe("wait", name, check=True, timeout=20).stdout == "137\n"
+    assert pe("wait", name, check=True, timeout=PATIENCE_S).stdout == "137\n"
     after = state(pe, name)
     assert (after["Status"], after["ExitCode"]) == ("exited", 137)
     assert after["Error"] == "storage server was killed by SIGKILL"
-    _, complaint = watcher.communicate(timeout=20)
+    _, complaint = watcher.communicate(timeout=PATIENCE_S)
     assert watcher.returncode in (125, 137), complaint
     pe("start", name, check=True)
     assert pe("exec", name, "echo", "well", check=True).stdout == "well\n"
@@ -160,7 +161,7 @@ def test_a_child_of_the_monitor_killed_during_the_start_is_a_start_that_failed(
     for pid in eventually(lambda: victim(kills.children(monitor))):
         kills.kill(pid)
     try:
-        _, complaint = process.communicate(timeout=30)
+        _, complaint = process.communicate(timeout=PATIENCE_S)
         assert process.returncode in (125, 137), complaint
         eventually(lambda: rows(pe).popitem()[1] in ("created", "exited"))
         eventually(lambda: set(ground.left()) <= {"rows", "directories", "run"})
@@ -203,7 +204,7 @@ def test_everybody_killed_at_once_is_recovered_by_the_next_command(pe: Pe, neigh
         kills.kill(pid)
     for client in clients:
         kills.kill(client.pid)
-        client.wait(10)
+        client.wait(PATIENCE_S)
     pe("ps", check=True)
     eventually(lambda: {rows(pe)[name] for name in made} == {"exited"})
     ground.assert_clean("after the next command")

@@ -16,6 +16,7 @@ from tests.system.conftest import eventually
 from tests.system.images import archives
 from tests.system.kills import COLD, popen, process_named, rows
 from tests.unit.images.tars import make_tar, member
+from tests.waiting import PATIENCE_S
 
 CROWD = 50
 # Three of five are as everybody's; the others differ in storage or network.
@@ -30,7 +31,7 @@ KINDS = (
 
 def all_at_once(started: list[subprocess.Popen[str]]) -> list[tuple[str, str]]:
     """Wait for all and return what each wrote; each must have ended well."""
-    done = [(process, *process.communicate(timeout=120)) for process in started]
+    done = [(process, *process.communicate(timeout=PATIENCE_S)) for process in started]
     failed = [(process.args, process.returncode, errors) for process, _, errors in done if process.returncode != 0]
     assert not failed
     return [(output, errors) for _, output, errors in done]
@@ -128,7 +129,7 @@ def test_a_name_fought_for_by_many_is_got_by_one(pe: Pe) -> None:
     words = ("run", "-d", "--net", "none", "--name", "contested", "host:base", "sleep", "1000")
     started = [piped(pe, *words) for _ in range(8)]
     try:
-        outcomes = [(process.communicate(timeout=60)[1], process.returncode) for process in started]
+        outcomes = [(process.communicate(timeout=PATIENCE_S)[1], process.returncode) for process in started]
         assert sorted(code for _, code in outcomes) == [0, *[125] * 7]
         assert all("contested: in use" in errors for errors, code in outcomes if code)
     finally:
@@ -138,7 +139,7 @@ def test_a_name_fought_for_by_many_is_got_by_one(pe: Pe) -> None:
 def test_a_port_fought_for_by_many_is_got_by_one(pe: Pe) -> None:
     words = ("run", "-d", "--rm", "-p", "7301:7", "host:base", "sleep", "1000")
     started = [piped(pe, *words) for _ in range(8)]
-    outcomes = [(*process.communicate(timeout=60), process.returncode) for process in started]
+    outcomes = [(*process.communicate(timeout=PATIENCE_S), process.returncode) for process in started]
     try:
         assert sorted(code for *_, code in outcomes) == [0, *[125] * 7]
         assert all("7301" in errors for _, errors, code in outcomes if code)
@@ -151,7 +152,7 @@ def test_stops_removals_and_looks_at_the_same_container_do_not_harm_each_other(p
     for _ in range(3):
         name = pe("run", "-d", "--net", "bridge", "host:base", "sleep", "1000", check=True).stdout.strip()
         words = [("stop", "-t", "0", name), ("rm", "-f", name), ("inspect", name), ("ps", "-a"), ("rm", "-f", name)]
-        done = [(process, *process.communicate(timeout=60)) for process in [piped(pe, *each) for each in words]]
+        done = [(process, *process.communicate(timeout=PATIENCE_S)) for process in [piped(pe, *each) for each in words]]
         for process, _, errors in done:
             assert process.returncode in (0, 1), errors
             assert "Traceback" not in errors

@@ -12,6 +12,7 @@ from tests.conftest import Pe
 from tests.system.packages import Package
 from tests.system.test_bad_drivers import Plugged, plug
 from tests.system.test_bad_input import NONE
+from tests.waiting import PATIENCE_S
 
 WRITER = """
 import json, os
@@ -77,5 +78,5 @@ def test_a_container_that_cannot_start_is_told_with_the_steps_taken_back(watched
 def test_an_observer_that_does_not_return_holds_nothing_up_for_ever(pe: Pe, tmp_path: Path) -> None:
     slow = Package(name="pe-test-slow", source=SLOW, points={"plugengine.hooks:slow": "pe_test_slow"})
     plugged = plug(pe, tmp_path / "packages", [slow])
-    plugged("create", "--name", "held", *NONE, "host:base", "true", check=True, timeout=30)
+    plugged("create", "--name", "held", *NONE, "host:base", "true", check=True, timeout=PATIENCE_S)
     assert pe("rm", "held").returncode == 0

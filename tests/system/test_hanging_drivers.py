@@ -15,6 +15,7 @@ from tests.conftest import Pe
 from tests.system.packages import Package
 from tests.system.test_bad_drivers import NETWORK, PREPARE, STORAGE, Plugged, plug, storage
 from tests.system.test_bad_input import ENGINE, NONE
+from tests.waiting import PATIENCE_S
 
 SLEEP = "    import time\n    time.sleep(1000)\n    return {}\n"
 STUBBORN = """
@@ -37,8 +38,6 @@ HANGING = [
         points={"plugengine.network:tarrying": "pe_test_tarrying"},
     ),
 ]
-AWHILE_S = 2
-PATIENCE_S = 30.0
 
 # The bundled driver of the kernel under another name: what it does is right, only it can be uninstalled.
 BORROWED = storage("borrowed", "from plugengine_overlay import *  # noqa: F403\n")
@@ -82,15 +81,20 @@ NEWER = [
 
 
 class Impatient(Plugged):
-    """The real `pe`, which waits two seconds for a hook."""
+    """The real `pe`, which waits for a hook as long as a whole command takes now, five times, and no longer."""
+
+    awhile_s: int
 
     @property
     def environ(self) -> dict[str, str]:
-        return {**super().environ, "PLUGENGINE_HOOK_TIMEOUT": str(AWHILE_S)}
+        return {**super().environ, "PLUGENGINE_HOOK_TIMEOUT": str(self.awhile_s)}
 
 
 def impatient(pe: Pe, path: Path, packages: list[Package]) -> Impatient:
     plugged = Impatient(pe.root, pe.run_root)
+    began = time.monotonic()
+    pe("run", "--rm", *NONE, "host:base", "true", check=True)
+    plugged.awhile_s = max(2, round(5 * (time.monotonic() - began)))
     plugged.path = plug(pe, path, packages).path
     return plugged
 
@@ -104,21 +108,19 @@ def hanging(pe_env: Pe, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Im
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("sleeping", "storage driver sleeping: prepare did not return within 2 s"),
-        ("spinning", "storage driver spinning: prepare did not return within 2 s"),
-        ("endless", "storage driver endless of pe-test-endless 1.2: import: did not end within 2 s"),
-        ("musing", "storage driver musing: probe did not return within 2 s"),
-        ("dripping", "storage driver dripping: probe did not return within 2 s"),
+        ("sleeping", "storage driver sleeping: prepare did not return within {} s"),
+        ("spinning", "storage driver spinning: prepare did not return within {} s"),
+        ("endless", "storage driver endless of pe-test-endless 1.2: import: did not end within {} s"),
+        ("musing", "storage driver musing: probe did not return within {} s"),
+        ("dripping", "storage driver dripping: probe did not return within {} s"),
     ],
 )
 def test_a_storage_driver_that_does_not_answer_is_an_error_that_names_it(
     hanging: Impatient, name: str, says: str
 ) -> None:
-    begin = time.monotonic()
-    done = hanging("run", "--rm", "--storage", name, *NONE, "host:base", "true", timeout=PATIENCE_S)
+    done = hanging("run", "--rm", "--storage", name, *NONE, "host:base", "true")
     assert done.returncode == ENGINE
-    assert says in done.stderr, done.stderr
-    assert time.monotonic() - begin < PATIENCE_S
+    assert says.format(hanging.awhile_s) in done.stderr, done.stderr
 
 
 def test_drivers_whose_probes_hang_are_waited_for_side_by_side(pe: Pe, tmp_path: Path) -> None:
@@ -127,26 +129,26 @@ def test_drivers_whose_probes_hang_are_waited_for_side_by_side(pe: Pe, tmp_path:
     points = {f"plugengine.storage:{name}": "pe_test_dozing" for name in names}
     plugged = impatient(pe, tmp_path / "packages", [Package(name="pe-test-dozing", source=source, points=points)])
     begin = time.monotonic()
-    shown = plugged("drivers", "--format", "json", check=True, timeout=PATIENCE_S).stdout
-    assert time.monotonic() - begin < len(names) * AWHILE_S
+    shown = plugged("drivers", "--format", "json", check=True).stdout
+    assert time.monotonic() - begin < len(names) * plugged.awhile_s
     found = {line["Name"]: line for line in map(json.loads, shown.splitlines())}
     for name in names:
-        assert found[name]["Reasons"] == [f"storage driver {name}: probe did not return within {AWHILE_S} s"]
+        assert found[name]["Reasons"] == [f"storage driver {name}: probe did not return within {plugged.awhile_s} s"]
     shutil.rmtree(pe.run_root / "degraded", ignore_errors=True)
 
 
 def test_a_network_driver_that_hangs_in_the_monitor_leaves_no_container_behind(hanging: Impatient) -> None:
-    done = hanging("run", "--name", "tarried", "--net", "tarrying", "host:base", "true", timeout=PATIENCE_S)
+    done = hanging("run", "--name", "tarried", "--net", "tarrying", "host:base", "true")
     assert done.returncode == ENGINE
-    assert "network driver tarrying: attach did not return within 2 s" in done.stderr
+    assert f"network driver tarrying: attach did not return within {hanging.awhile_s} s" in done.stderr
     assert hanging("rm", "-f", "tarried").returncode == 0
 
 
 def test_others_are_served_while_a_hook_hangs(hanging: Impatient, pe: Pe) -> None:
     waiting = hanging.popen("run", "--rm", "--storage", "sleeping", *NONE, "host:base", "true")
     try:
-        assert pe("run", "--rm", *NONE, "host:base", "echo", "served", timeout=PATIENCE_S).stdout == "served\n"
-        assert pe("ps", timeout=PATIENCE_S).returncode == 0
+        assert pe("run", "--rm", *NONE, "host:base", "echo", "served").stdout == "served\n"
+        assert pe("ps").returncode == 0
     finally:
         assert waiting.wait(PATIENCE_S) == ENGINE
 
@@ -156,9 +158,7 @@ def test_a_driver_that_hung_is_shown_as_degraded_and_no_default_until_it_answers
     plugged = impatient(pe, tmp_path / "packages", [storage("eager", EAGER)])
 
     def run(*flags: str) -> tuple[int, str, str]:
-        done = plugged(
-            *("run", "--rm", "--name", "chosen", "-e", "A=1", *flags, *NONE, "host:base", "true"), timeout=PATIENCE_S
-        )
+        done = plugged(*("run", "--rm", "--name", "chosen", "-e", "A=1", *flags, *NONE, "host:base", "true"))
         return done.returncode, done.stdout, done.stderr
 
     def state() -> tuple[str, str]:
@@ -173,7 +173,7 @@ def test_a_driver_that_hung_is_shown_as_degraded_and_no_default_until_it_answers
         assert run()[0] == 0
         mark.touch()
         assert run()[0] == ENGINE
-        assert state() == ("", "prepare did not return within 2 s")
+        assert state() == ("", f"prepare did not return within {plugged.awhile_s} s")
         assert "degraded: prepare did not return" in plugged("drivers").stdout
         assert run()[0] == 0  # by another driver
         mark.unlink()

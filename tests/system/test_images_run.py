@@ -17,6 +17,7 @@ from plugengine.kernel import machine
 from tests.conftest import Pe
 from tests.system.conftest import Start, eventually
 from tests.system.test_users import add_file
+from tests.waiting import PATIENCE_S
 
 NONE = ("--net", "none")
 RUN = ("run", "--rm", *NONE)
@@ -232,7 +233,7 @@ def test_an_image_of_a_hundred_and_twenty_layers_runs(pe: Pe, build: Build, stor
         "-c",
         "cat /top; ls /layer | wc -l",
         check=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert done.stdout == "118119\n"
 

@@ -7,6 +7,7 @@ import sys
 import textwrap
 
 from tests.conftest import Pe
+from tests.waiting import PATIENCE_S
 
 
 def run_program(pe: Pe, program: str) -> str:
@@ -16,7 +17,7 @@ def run_program(pe: Pe, program: str) -> str:
         env=pe.environ,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from plugengine.testing.network.net_namespace import Place
 from plugengine.testing.network.playground import BRANCH_ADDRESS, FAR_ADDRESS, Branch, World
 from tests.conftest import Pe, need_root, need_tool
-from tests.system.conftest import eventually
+from tests.waiting import settled
 
 DEMO = ("run", "--rm", "--storage", "fuse_union", "--net", "bridge", "host:base", "echo", "hello from plugengine")
 
@@ -50,9 +50,7 @@ def state(machine: Place) -> dict[str, str]:
 
 def assert_becomes(machine: Place, before: dict[str, str]) -> None:
     """The kernel removes the links of a namespace some moments after its end."""
-    with suppress(AssertionError):
-        eventually(lambda: state(machine) == before, seconds=5)
-    assert state(machine) == before
+    assert settled(lambda: state(machine), lambda now: now == before) == before
 
 
 def test_the_machine_is_after_the_demo_as_it_was_before(machine: Place, own: Pe) -> None:

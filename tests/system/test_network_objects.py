@@ -14,6 +14,7 @@ import plugengine
 from tests.conftest import Pe
 from tests.system.conftest import Start, eventually
 from tests.system.test_networks import SERVER, get, inspect, refused
+from tests.waiting import PATIENCE_S
 
 SUBNET = "10.203.7.0/24"
 
@@ -171,7 +172,7 @@ while data := client.recv(99):
 """
     name = start("-p", "8121:7", "host:python", "python3", "-c", echo)
     eventually(lambda: pe("logs", name).stdout == "up\n")
-    with socket.create_connection(("127.0.0.1", 8121), timeout=5) as client:
+    with socket.create_connection(("127.0.0.1", 8121), timeout=PATIENCE_S) as client:
         for _ in range(2):
             client.sendall(b"abc")
             assert client.recv(9) == b"abc"

@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import subprocess
-import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 
 from tests.conftest import Pe
 from tests.system.conftest import Start, eventually
+from tests.waiting import PATIENCE_S
 
 NONE = ("--net", "none")
 RUN = ("run", "--rm")
@@ -29,23 +29,26 @@ def inspect(pe: Pe, name: str) -> dict[str, Any]:
     return found
 
 
-def get(url: str, *, seconds: float = 15.0) -> str:
+_ATTEMPT_S = 10.0  # of one that is made again
+
+
+def get(url: str) -> str:
     """Fetch a page, waiting until the server is up."""
 
     def attempt() -> str:
         try:
-            with urllib.request.urlopen(url, timeout=2) as answer:
+            with urllib.request.urlopen(url, timeout=_ATTEMPT_S) as answer:
                 return str(answer.read().decode())
         except OSError:
             return ""
 
-    return eventually(attempt, seconds=seconds)
+    return eventually(attempt)
 
 
 def refused(address: str, port: int) -> bool:
     """Tell whether nobody answers at an address."""
     try:
-        socket.create_connection((address, port), timeout=1).close()
+        socket.create_connection((address, port), timeout=_ATTEMPT_S).close()
     except OSError:
         return True
     return False
@@ -87,7 +90,7 @@ def test_two_containers_reach_each_other_by_address(pe: Pe, start: Start) -> Non
 
 def test_a_container_reaches_the_host_at_its_gateway(pe: Pe) -> None:
     with socket.create_server(("0.0.0.0", 8101)) as server:
-        server.settimeout(10)
+        server.settimeout(PATIENCE_S)
         talk = "gateway=$(ip route | awk '/default/ {print $3}'); exec 3<> /dev/tcp/$gateway/8101; echo hi >&3"
         pe(*RUN, "host:base", "bash", "-c", talk, check=True)
         connection, peer = server.accept()
@@ -144,7 +147,7 @@ while True:
     assert pe("port", name, check=True).stdout.count("/tcp ->") == 3
     eventually(lambda: pe("logs", name).stdout == "up\n")
     with socket.socket(type=socket.SOCK_DGRAM) as client:
-        client.settimeout(5)
+        client.settimeout(PATIENCE_S)
         client.sendto(b"abc", ("127.0.0.1", 8113))
         assert client.recvfrom(99)[0] == b"cba"
 
@@ -247,17 +250,17 @@ def test_a_link_option_of_the_driver_is_passed_on(pe: Pe) -> None:
     assert "mut" in unknown.stderr
 
 
+def rules() -> str:
+    return subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
+
+
 def test_the_last_container_takes_bridge_and_rules_along(pe: Pe, start: Start) -> None:
     name = start("-p", "8109:80", "host:base", "sleep", "1000")
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
-    rules = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
     assert len(links.splitlines()) >= 3
-    assert "8109" in rules
+    assert "8109" in rules()
     pe("rm", "-f", name, check=True)
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and "8109" in rules:
-        rules = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
-    assert "8109" not in rules
+    eventually(lambda: "8109" not in rules())
 
 
 def test_an_option_of_the_whole_network_is_refused_for_one_container(pe: Pe) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Pe, need, need_tool
+from tests.waiting import PATIENCE_S
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "networks.md").read_text()
 EXAMPLES = re.findall(r"<!-- example: (\w+) -->\n```sh\n(.*?)```", PAGE, re.DOTALL)
@@ -46,7 +47,7 @@ def test_an_example_works(pe: Pe, tmp_path: Path, name: str, script: str) -> Non
     try:
         subprocess.run(["sh", "-c", PREPARE.get(name, "true")], env=environ, check=True)
         done = subprocess.run(
-            ["sh", "-euc", script], env=environ, capture_output=True, text=True, timeout=90, check=False
+            ["sh", "-euc", script], env=environ, capture_output=True, text=True, timeout=PATIENCE_S, check=False
         )
         assert done.returncode == 0, done.stderr
         assert EXPECTED[name] in done.stdout

@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import Pe
 from tests.system.conftest import Start, eventually
+from tests.waiting import PATIENCE_S
 
 NONE = ("--net", "none")
 
@@ -92,7 +93,7 @@ def test_labels_on_a_terminal_are_without_control_characters(pe: Pe, start: Star
     ours, theirs = pty.openpty()
     with subprocess.Popen(pe.command(*words), stdout=theirs, env=pe.environ) as shown:
         os.close(theirs)
-        assert shown.wait(timeout=30) == 0
+        assert shown.wait(timeout=PATIENCE_S) == 0
         seen = os.read(ours, 1 << 16)
         os.close(ours)
     assert seen == b"a=b\\x1b[2Jc\r\n"

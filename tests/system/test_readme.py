@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import Pe
 from tests.system.conftest import eventually
+from tests.waiting import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -36,7 +37,12 @@ def environ(pe: Pe) -> Iterator[dict[str, str]]:
 def shell(line: str, environ: dict[str, str]) -> str:
     """Run a line and return what a reader sees on the screen."""
     done = subprocess.run(
-        ["sh", "-c", f"exec 2>&1; {line}"], env=environ, stdout=subprocess.PIPE, text=True, timeout=60, check=False
+        ["sh", "-c", f"exec 2>&1; {line}"],
+        env=environ,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
     assert done.returncode == 0, f"{line}\n{done.stdout}"
     return done.stdout
@@ -62,7 +68,7 @@ def test_the_tour_runs_as_it_stands(pe: Pe, environ: dict[str, str]) -> None:
 
 def answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False
@@ -79,7 +85,7 @@ def test_the_library_snippet_runs_as_it_stands(pe: Pe, environ: dict[str, str]) 
         env=environ,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

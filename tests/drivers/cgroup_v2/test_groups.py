@@ -19,6 +19,7 @@ from plugengine.kernel.mount import MS_PRIVATE, MS_REC, mount, umount2
 from plugengine.kernel.process import CLONE_NEWCGROUP, CLONE_NEWNS, clone3, unshare
 from plugengine.model import CgroupRequest, Host, HostPath, Limits, Setting, Settings
 from tests.drivers.control_groups import PARENT, Group
+from tests.waiting import PATIENCE_S
 
 
 def test_a_group_is_removed_with_its_parents(group: Group) -> None:
@@ -72,13 +73,13 @@ def test_a_frozen_group_stands_still_until_it_is_thawed(group: Group, tmp_path: 
             time.sleep(0.002)
 
     group.start(tick)
-    assert filesystem.until(clock.exists, timeout_s=10)
+    assert filesystem.until(clock.exists, timeout_s=PATIENCE_S)
     driver.pe_cgroup_freeze(group.record, frozen=True)
     seen = clock.read_text()
     time.sleep(0.1)
     assert clock.read_text() == seen
     driver.pe_cgroup_freeze(group.record, frozen=False)
-    assert filesystem.until(lambda: clock.read_text() not in ("", seen), timeout_s=10)
+    assert filesystem.until(lambda: clock.read_text() not in ("", seen), timeout_s=PATIENCE_S)
 
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["cgroup.kill", "freezer"])
@@ -101,7 +102,7 @@ def test_everything_is_killed_however_it_forks(group: Group, *, at_once: bool, m
 
     for _ in range(2):
         group.start(bomb)
-    assert filesystem.until(lambda: len(group.pids()) > processes // 4, timeout_s=10)
+    assert filesystem.until(lambda: len(group.pids()) > processes // 4, timeout_s=PATIENCE_S)
     driver.pe_cgroup_kill(group.request, group.record)
     assert group.pids() == ()
 
@@ -127,8 +128,10 @@ def test_processes_of_nested_groups_count_and_are_killed(group: Group) -> None:
 
 def test_killing_an_empty_group_and_one_that_is_gone_is_nothing(group: Group) -> None:
     driver.pe_cgroup_kill(group.request, group.record)
+    assert group.directory().exists()
     driver.pe_cgroup_remove(group.request, group.record)
     driver.pe_cgroup_kill(group.request, group.record)
+    assert not group.directory().exists()
 
 
 def test_thawing_a_group_that_is_gone_is_nothing_but_freezing_it_is_an_error(group: Group) -> None:

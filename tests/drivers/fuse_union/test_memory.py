@@ -50,7 +50,6 @@ def walk(root: Path, pid: int) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_a_server_stays_below_25_mib_in_a_walk_of_many_files_and_directories(place: Place) -> None:  # noqa: F811
     need(None if kernel_version() >= (6, 18) else "needs a kernel that can be asked to forget (FUSE_NOTIFY_PRUNE)")
     layers = [place.base / f"layer{number}" for number in range(3)]

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,11 +18,10 @@ import pytest
 from plugengine.kernel.mount import MNT_DETACH, mount, umount2
 from plugengine.kernel.mountinfo import read_mountinfo
 from tests.conftest import need, need_tool
+from tests.waiting import PATIENCE_S, eventually
 
 PROGRAM = os.path.join(os.path.dirname(sys.executable), "pe-fuse-union")
 NAME = "pe-fuse-union"
-DEADLINE_S = 10.0
-PAUSE_S = 0.01
 INCORRECT_USE = 1
 MOUNT_FAILED = 32
 
@@ -43,7 +41,7 @@ class Place:
     def mount(self, *words: str, options: str | None = None, **kwargs: Any) -> subprocess.CompletedProcess[str]:
         """Run the program; it has a deadline, and so has whoever waits for the end of its output."""
         argv = [PROGRAM, *words, str(self.target), "-o", self.options if options is None else options]
-        return subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE_S, check=False, **kwargs)
+        return subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE_S, check=False, **kwargs)
 
     def mounted(self) -> list[tuple[str, str]]:
         """Return type and source of what is mounted on the target."""
@@ -62,14 +60,6 @@ class Place:
         return found
 
 
-def wait_for(what: object, until: Any) -> None:
-    """Wait until a condition holds."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not until():
-        assert time.monotonic() < deadline, what
-        time.sleep(PAUSE_S)
-
-
 @pytest.fixture
 def place() -> Iterator[Place]:
     need(None if os.access(PROGRAM, os.X_OK) else f"needs {PROGRAM}, which installing the package makes")
@@ -77,7 +67,7 @@ def place() -> Iterator[Place]:
     yield found
     while found.mounted():
         umount2(str(found.target), MNT_DETACH)
-    wait_for("the server's end", lambda: not found.servers())
+    eventually(lambda: not found.servers())
     shutil.rmtree(found.base)
 
 
@@ -96,7 +86,7 @@ def test_it_returns_when_it_has_mounted_and_leaves_the_callers_streams(place: Pl
 def test_it_ends_when_it_is_unmounted(place: Place) -> None:
     place.mount()
     umount2(str(place.target))
-    wait_for("the end", lambda: not place.servers())
+    eventually(lambda: not place.servers())
 
 
 def test_no_descriptor_of_the_caller_stays_open(place: Place) -> None:
@@ -110,7 +100,7 @@ def test_no_descriptor_of_the_caller_stays_open(place: Place) -> None:
 
 def test_the_directory_of_the_caller_is_not_held_and_paths_are_relative_to_it(place: Place) -> None:
     done = subprocess.run(
-        [PROGRAM, "m", "-o", "lowerdir=l,upperdir=u,workdir=w"], cwd=place.base, timeout=DEADLINE_S, check=False
+        [PROGRAM, "m", "-o", "lowerdir=l,upperdir=u,workdir=w"], cwd=place.base, timeout=PATIENCE_S, check=False
     )
     assert done.returncode == 0
     assert (place.target / "file").exists()
@@ -143,7 +133,7 @@ def test_what_cannot_be_mounted_is_named_and_nothing_is_left(place: Place, optio
 
 def test_root_of_another_user_namespace_is_told_what_it_lacks(place: Place) -> None:
     argv = ["unshare", "--user", "--map-root-user", "--mount", PROGRAM, str(place.target), "-o", place.options]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == MOUNT_FAILED
     assert "initial user namespace" in done.stderr
     assert os.listdir(place.work) == []
@@ -204,7 +194,7 @@ def test_what_is_opened_in_layers_can_be_traced(place: Place) -> None:
     assert place.mount(options=f"{place.options},trace=trace", cwd=place.base).returncode == 0
     (place.target / "file").read_text()
     umount2(str(place.target))
-    wait_for("the end", lambda: not place.servers())
+    eventually(lambda: not place.servers())
     (line,) = (place.base / "trace").read_text().splitlines()
     assert "file" in line
 
@@ -213,10 +203,10 @@ def test_what_is_opened_in_layers_can_be_traced(place: Place) -> None:
 def test_in_the_foreground_it_stays_and_unmounts_on_a_signal(place: Place, number: signal.Signals) -> None:
     argv = [PROGRAM, "-f", str(place.target), "-o", place.options]
     with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
-        wait_for("the mount", lambda: place.mounted() or process.poll() is not None)
+        eventually(lambda: place.mounted() or process.poll() is not None)
         assert (place.target / "file").exists()  # answered only once it serves
         process.send_signal(number)
-        assert process.wait(DEADLINE_S) == 0
+        assert process.wait(PATIENCE_S) == 0
         assert process.stderr is not None
         assert process.stderr.read() == ""
     assert place.mounted() == []
@@ -227,7 +217,7 @@ def test_a_work_directory_in_use_is_refused(place: Place) -> None:
     other = place.base / "other"
     other.mkdir()
     done = subprocess.run(
-        [PROGRAM, str(other), "-o", place.options], capture_output=True, text=True, timeout=DEADLINE_S, check=False
+        [PROGRAM, str(other), "-o", place.options], capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert done.returncode == MOUNT_FAILED
     assert "in use" in done.stderr
@@ -268,7 +258,7 @@ def test_it_can_cover_the_python_that_it_runs_by(place: Place) -> None:
         umount --lazy {python}
     """
     done = subprocess.run(
-        ["unshare", "--mount", "bash", "-c", script], capture_output=True, text=True, timeout=DEADLINE_S, check=False
+        ["unshare", "--mount", "bash", "-c", script], capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "well\nnew\n", "")
     assert not os.path.exists(f"{python}/pe-new")
@@ -285,15 +275,15 @@ def test_mount_finds_it_by_its_type(place: Place) -> None:
         (place.base / "a,b" / "below").touch()
         options = rf"lowerdir={place.layer}:{place.base}/a\,b,upperdir={place.upper},workdir={place.work},noatime"
         argv = ["mount", "-t", f"fuse.{NAME}", "overlay", str(place.target), "-o", options]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         assert (done.returncode, done.stderr) == (0, "")
         assert place.mounted() == [("fuse.pe-fuse-union", "overlay")]
         assert sorted(os.listdir(place.target)) == ["below", "file"]
         assert os.statvfs(place.target).f_flag & os.ST_NOATIME
         (place.target / "new").touch()
-        subprocess.run(["umount", str(place.target)], check=True, timeout=DEADLINE_S)
+        subprocess.run(["umount", str(place.target)], check=True, timeout=PATIENCE_S)
         argv[-1] = "lowerdir=/nothing/there"
-        assert subprocess.run(argv, capture_output=True, timeout=DEADLINE_S, check=False).returncode != 0
+        assert subprocess.run(argv, capture_output=True, timeout=PATIENCE_S, check=False).returncode != 0
         assert place.mounted() == []
     finally:
         umount2("/usr/local/sbin", MNT_DETACH)
@@ -312,14 +302,14 @@ raise ValueError("the end")
     devices = place.base / "dev"
     devices.mkdir()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
-        log.settimeout(DEADLINE_S)
+        log.settimeout(PATIENCE_S)
         log.bind(str(devices / "log"))
         subprocess.run(["touch", str(devices / "null"), str(devices / "urandom")], check=True)
         enter = (
             f"cd {devices} && for each in null urandom; do mount --bind /dev/$each $each; done && mount --rbind . /dev"
         )
         argv = ["unshare", "--mount", "bash", "-c", f'{enter} && exec "$@"', "-", sys.executable, "-c", script]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         assert (done.stdout, done.stderr) == ("", "")
         lines = [log.recv(1024).decode().partition("]: ")[2]]
         while not lines[-1].startswith("ValueError"):
@@ -330,7 +320,7 @@ raise ValueError("the end")
 
 def test_it_tells_how_it_is_used() -> None:
     for words, expected in ((["--help"], "usage: pe-fuse-union"), (["--version"], "pe-fuse-union ")):
-        done = subprocess.run([PROGRAM, *words], capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+        done = subprocess.run([PROGRAM, *words], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith(expected)
 

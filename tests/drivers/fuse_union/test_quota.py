@@ -6,7 +6,6 @@ import errno
 import mmap
 import os
 import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from plugengine.errors import UsageError
 from plugengine.kernel.files import fallocate
 from plugengine.model import Capability, HostPath
 from plugengine.trees.upper import usage
+from tests import waiting
 from tests.drivers.fuse_union.conftest import MakeWorld, as_user
 from tests.drivers.fuse_union.test_differential import act_at_random
 from tests.drivers.fuse_union.test_differential import fill as fill_layers
@@ -54,10 +54,8 @@ def counted(world: World) -> int:
 
 def settled(world: World) -> bool:
     """Tell whether what is counted is what is there, as soon as the kernel has forgotten what was removed."""
-    deadline = time.monotonic() + 3
-    while counted(world) != used(world) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return counted(world) == used(world)
+    counts = waiting.settled(lambda: (counted(world), used(world)), lambda counts: counts[0] == counts[1])
+    return counts[0] == counts[1]
 
 
 def refuses(act: Callable[[], object]) -> bool:
@@ -148,6 +146,8 @@ def test_replacing_truncating_and_punching_make_room(small: World) -> None:
     with open(small.root / "b", "wb"):
         pass
     (small.root / "d").write_bytes(b"x" * (3 * MIB - 2 * BLOCK))
+    assert used(small) <= SIZE
+    assert fill(small.root / "rest") <= 2 * BLOCK
 
 
 def test_the_last_bytes_of_a_block_can_be_written_and_data_overwritten_at_the_limit(small: World) -> None:

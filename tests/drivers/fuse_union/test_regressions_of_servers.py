@@ -27,6 +27,7 @@ from tests.drivers.fuse_union.conftest import MakeWorld
 from tests.drivers.fuse_union.test_copy_up import OPTIONS
 from tests.drivers.fuse_union.test_server import MIB, has_ended, resident
 from tests.drivers.fuse_union.world import World
+from tests.waiting import PATIENCE_S, processor_time
 
 OPAQUE = "trusted.overlay.opaque"
 # version 2; user::rwx, user:7:rwx, group::r-x, mask::rwx, other::---
@@ -122,10 +123,10 @@ def test_who_waits_for_a_server_that_is_killed_gets_an_error_and_the_next_mount_
     os.kill(world.pid, signal.SIGSTOP)  # the request below is under way when the server dies
     with subprocess.Popen(["stat", world.root / "nothing"], stderr=subprocess.PIPE, text=True) as waiting:
         os.kill(world.pid, signal.SIGKILL)
-        assert waiting.wait(10) == 1
+        assert waiting.wait(PATIENCE_S) == 1
         assert waiting.stderr is not None
         assert "not connected" in (said := waiting.stderr.read()) or "connection abort" in said
-    assert has_ended(world.server.pidfd, 5)
+    assert has_ended(world.server.pidfd, PATIENCE_S)
     umount2(str(world.root), MNT_DETACH)
     world.server.reap()
     world.server = None
@@ -176,12 +177,6 @@ def test_work_in_a_directory_grows_with_its_entries_not_with_their_square(make_w
     assert spent[many] < 3 * (many / few) * max(spent[few], 0.03)
 
 
-def processor_time(pid: int) -> float:
-    """Return the seconds a process has computed for."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
-
-
 def test_changes_are_told_without_reading_a_directory_of_a_layer(world: World) -> None:
     """Class 13: a difference that was found by walking all layers."""
     with tmpfs(world.layers[0]):  # which records access times
@@ -230,7 +225,7 @@ def test_a_fifo_without_a_writer_a_socket_and_a_lock_hold_up_nobody_else(world: 
     assert os.listdir(world.root / "dir")
     assert (world.root / "new").write_text("x") == 1
     (world.root / "fifo").write_bytes(b"through")
-    reader.join(10)
+    reader.join(PATIENCE_S)
     assert got == [b"through"]
     with socket.socket(socket.AF_UNIX) as client, pytest.raises(ConnectionRefusedError):
         client.connect(str(world.root / "socket"))
@@ -281,7 +276,7 @@ def test_a_mount_over_its_own_upper_directory_does_not_wait_for_itself(world: Wo
         assert sorted(os.listdir(world.upper)) == ["file", "link", "moved"]
         assert (world.upper / "file").read_text() == "changed"
         umount2(str(world.upper))
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE_S) == 0
     assert sorted(os.listdir(world.upper)) == ["dir", "file", "moved"]
 
 

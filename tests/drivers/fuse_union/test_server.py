@@ -25,6 +25,7 @@ from plugengine.kernel.mount import MNT_DETACH, umount2
 from plugengine.kernel.mountinfo import read_mountinfo
 from tests.drivers.fuse_union.conftest import MakeWorld
 from tests.drivers.fuse_union.world import World
+from tests.waiting import PATIENCE_S, eventually
 
 MIB = 1 << 20
 
@@ -53,7 +54,7 @@ def test_unmounting_ends_the_server(world: World) -> None:
     world.mount()
     assert world.server is not None
     umount2(str(world.root))
-    assert has_ended(world.server.pidfd, 5)
+    assert has_ended(world.server.pidfd, PATIENCE_S)
     assert world.server.reap() == "exited with 0"
 
 
@@ -62,7 +63,7 @@ def test_a_termination_signal_unmounts_and_ends_the_server_even_in_use(world: Wo
     assert world.server is not None
     with open(world.root / "file") as stream:
         os.kill(world.pid, signal.SIGTERM)
-        assert has_ended(world.server.pidfd, 10)
+        assert has_ended(world.server.pidfd, PATIENCE_S)
         with pytest.raises(OSError) as caught:
             os.fsync(stream.fileno())
         assert caught.value.errno in {errno.ENOTCONN, errno.ECONNABORTED}
@@ -77,7 +78,7 @@ def test_a_killed_server_leaves_errors_not_hangs_and_nothing_written_is_lost(wor
         stream.write("FILE")
         stream.flush()
         os.kill(world.pid, signal.SIGKILL)
-        assert has_ended(world.server.pidfd, 5)
+        assert has_ended(world.server.pidfd, PATIENCE_S)
         for act in (
             lambda: os.stat(world.root / "x"),
             lambda: os.listdir(world.root),
@@ -105,9 +106,9 @@ def test_a_server_killed_in_the_middle_of_copying_leaves_the_file_whole(make_wor
     writer.start()
     time.sleep(0.01 * moment)
     os.kill(world.pid, signal.SIGKILL)
-    writer.join(10)
+    writer.join(PATIENCE_S)
     assert not writer.is_alive()
-    assert has_ended(world.server.pidfd, 5)
+    assert has_ended(world.server.pidfd, PATIENCE_S)
     umount2(str(world.root), MNT_DETACH)
     world.server.reap()
     world.server = None
@@ -181,11 +182,7 @@ def test_no_descriptor_is_left_after_thousands_of_opens(make_world: MakeWorld, p
             fresh.touch()
             fresh.unlink()
     os.sync()
-    deadline = time.monotonic() + 5
-    while len(os.listdir(f"/proc/{world.pid}/fd")) > before and time.monotonic() < deadline:
-        os.statvfs(world.root)
-        time.sleep(0.05)
-    assert len(os.listdir(f"/proc/{world.pid}/fd")) <= before
+    eventually(lambda: os.statvfs(world.root) and len(os.listdir(f"/proc/{world.pid}/fd")) <= before)
 
 
 def test_memory_stays_bounded_in_a_walk_over_many_files(make_world: MakeWorld) -> None:
@@ -216,7 +213,7 @@ def test_a_server_started_afresh_is_small(tmp_path: Path) -> None:
         assert process.stdout.read(1) == b"+"
         assert resident(process.pid, "VmRSS") < 25 * MIB
         umount2(str(tmp_path / "m"))
-        assert process.wait(5) == 0
+        assert process.wait(PATIENCE_S) == 0
 
 
 def test_a_mount_that_fails_says_why(make_world: MakeWorld) -> None:
@@ -250,5 +247,5 @@ for i in range(150):
     os.unlink(path + "r")
 """
     children = [subprocess.Popen([sys.executable, "-c", script, name], cwd=world.root) for name in "wxyz"]
-    assert [child.wait(60) for child in children] == [0] * 4
+    assert [child.wait(PATIENCE_S) for child in children] == [0] * 4
     assert sorted(os.listdir(world.root / "dir")) == ["a", "sub"]

@@ -20,6 +20,7 @@ from tests.drivers.fuse_union.conftest import MakeWorld
 from tests.drivers.fuse_union.test_copy_up import OPTIONS
 from tests.drivers.fuse_union.test_server import MIB, resident
 from tests.drivers.fuse_union.world import World
+from tests.waiting import PATIENCE_S
 
 STORM = """
 import os, random, sys
@@ -83,7 +84,7 @@ def storm(directory: Path, seeds: range) -> None:
     """Let a process for every seed make, move and remove the same names."""
     line = [sys.executable, "-c", STORM]
     children = [subprocess.Popen([*line, str(seed), "400"], cwd=directory) for seed in seeds]
-    assert [child.wait(60) for child in children] == [0] * len(children)
+    assert [child.wait(PATIENCE_S) for child in children] == [0] * len(children)
 
 
 def listing(root: Path) -> dict[str, tuple[int, int, int]]:
@@ -229,7 +230,6 @@ def overwhelm(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(200)
 def test_a_thousand_mounts_and_unmounts_leave_no_descriptor_mount_process_or_memory(world: World) -> None:
     def now() -> tuple[int, int, int]:
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
@@ -270,7 +270,7 @@ def test_the_stressors_of_stress_ng_find_nothing_wrong_and_leave_nothing(
     line = [need_tool("stress-ng"), "--timeout=2", "--verify", f"--temp-path={world.root}/dir", "--mmap-file"]
     line += [f"--{name}=1" for name in STRESSORS[kind]]
     line += [f"--{size}=16m" for size in STRESS_SIZES]
-    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=100)
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "skipping" not in done.stdout + done.stderr
     assert world.pid == server
@@ -293,6 +293,6 @@ def test_what_fio_wrote_at_random_is_read_back_unchanged(
     line += [f"--directory={world.root}", "--numjobs=2", "--fsync=64", "--fallocate=none", "--thread"]
     line += ["--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0", "--output-format=terse"]
     for more in ("--do_verify=1", "--verify_only"):
-        done = subprocess.run([*line, more], capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run([*line, more], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
         assert (done.returncode, done.stderr) == (0, "")
         world.remount()

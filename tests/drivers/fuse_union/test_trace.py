@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,9 @@ from plugengine.errors import DriverError, UsageError
 from plugengine.kernel.mount import MNT_DETACH, mount, umount2
 from tests.drivers.fuse_union.conftest import MakeWorld
 from tests.drivers.fuse_union.world import World
+from tests.waiting import eventually
 
 PAGE = 4096
-DELAY_S = 5  # for what takes half a second
 
 
 def traced(make_world: MakeWorld, path: Path, **kwargs: Any) -> World:
@@ -71,9 +70,7 @@ def test_lines_arrive_while_the_container_runs_and_a_second_run_adds_to_them(
     trace = tmp_path / "trace"
     world = traced(make_world, trace)
     (world.root / "top").read_text()
-    deadline = time.monotonic() + DELAY_S
-    while not trace.stat().st_size and time.monotonic() < deadline:
-        time.sleep(0.05)
+    eventually(lambda: trace.stat().st_size)
     assert seen(trace) == [("open", "/top", 1)]
     world.remount()
     (world.root / "top").read_text()

@@ -43,7 +43,7 @@ def test_whoever_is_killed_while_attaching_leaves_what_gc_finds(world: World) ->
         elif number % 4:
             guest.close()
     bridge.pe_network_gc(HOST, (NETWORK,), frozenset())
-    settled(world, ["lo", "pe0"])
+    assert settled(world, ["lo", "pe0"])
     bridge.pe_network_gc(HOST, (), frozenset())
     assert world.links() == NOTHING
     assert world.ruleset() == ""
@@ -70,16 +70,13 @@ def test_fifty_processes_attach_and_detach_at_once(world: World) -> None:
                 os._exit(code)
         pids.append(pid)
     os.close(go[1])
-    start = time.perf_counter()
     os.close(ready[1])
     assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * count
-    spent = time.perf_counter() - start
     os.close(ready[0])
     os.close(go[0])
     assert len(world.links()) == count + 2
     rules = world.ruleset()
     assert all(f"tcp . {9000 + number} " in rules for number in range(count))
-    assert spent < 20
     with closing(guests[7].listen(80)) as server:
         talk(world.host.connect("127.0.0.1", 9007), server)
     for guest in guests:

@@ -34,7 +34,7 @@ def test_a_tcp_port_published_everywhere_is_reached(world: World, bridge_netfilt
     guest = world.attached(port(8080, 80))
     client, address = place(world)
     with closing(guest.listen(80)) as server:
-        talk(client.connect(address, 8080), server)
+        assert talk(client.connect(address, 8080), server)
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
@@ -44,7 +44,7 @@ def test_a_strict_reverse_path_filter_is_no_obstacle(world: World, place: Place)
     guest = world.attached(port(8080, 80))
     client, address = place(world)
     with closing(guest.listen(80)) as server:
-        talk(client.connect(address, 8080), server)
+        assert talk(client.connect(address, 8080), server)
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
@@ -268,7 +268,7 @@ def test_a_withdrawn_port_can_be_published_by_another(world: World) -> None:
     first.detach()  # once more: it must not take away what is another's now
     bridge.pe_network_detach(first.request(netns=-1), None)
     with closing(second.listen(80)) as server:
-        talk(world.host.connect("127.0.0.1", 8080), server)
+        assert talk(world.host.connect("127.0.0.1", 8080), server)
 
 
 def test_sctp_is_published_too(world: World) -> None:

@@ -76,7 +76,7 @@ def test_a_published_port_is_reached_from_another_network(world: World) -> None:
     guest = world.attached(port(8080, 80))
     other = world.attached(network=OTHER)
     with closing(guest.listen(80)) as server:
-        talk(other.connect(str(OTHER.gateway), 8080), server)
+        assert talk(other.connect(str(OTHER.gateway), 8080), server)
 
 
 def test_an_internal_network_has_no_way_out_and_no_way_in(world: World) -> None:
@@ -145,3 +145,4 @@ def test_interfaces_a_guest_makes_later_have_ipv6_as_ever(world: World) -> None:
     guest = world.attached()
     guest.run("ip", "link", "add", "own0", "type", "veth", "peer", "name", "own1")
     guest.run("ip", "-6", "address", "add", "2001:db8::1/64", "dev", "own0", "nodad")
+    assert "2001:db8::1/64" in guest.run("ip", "-6", "-oneline", "address")

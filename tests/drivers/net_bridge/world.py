@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from contextlib import ExitStack, closing
 from typing import Any
 
@@ -18,6 +17,8 @@ from plugengine.testing.network.net_namespace import IMPATIENCE_S as IMPATIENCE_
 from plugengine.testing.network.net_namespace import PATIENCE_S as PATIENCE_S
 from plugengine.testing.network.net_namespace import Place
 from plugengine.testing.network.net_namespace import talk as talk
+from tests import waiting
+from tests.waiting import eventually
 
 HOST_OUTSIDE = "203.0.113.1"  # RFC 5737
 NEIGHBOUR = "203.0.113.2"
@@ -31,12 +32,12 @@ NOTHING = ["lo"]  # the links of a host without networks
 def await_carrier(name: str) -> None:
     """Wait until frames pass through a link."""
     with NetlinkSocket(NETLINK_ROUTE) as route:
-        for _ in range(600):
+
+        def has_carrier() -> bool:
             (answer,) = route.execute(rtnl.get_link(name))
-            if rtnl.Link(answer.replies[0][1]).operstate == rtnl.IF_OPER_UP:
-                return
-            time.sleep(0.005)
-    raise AssertionError(f"{name} has no carrier")
+            return rtnl.Link(answer.replies[0][1]).operstate == rtnl.IF_OPER_UP
+
+        eventually(has_carrier)
 
 
 class Guest(Namespace):
@@ -145,11 +146,7 @@ def port(host_port: int, guest_port: int, *, on: str = "", protocol: str = "tcp"
 
 def settled(world: World, links: list[str]) -> bool:
     """Wait for the kernel to remove the links of namespaces that ended."""
-    for _ in range(200):
-        if world.links() == links:
-            return True
-        time.sleep(0.01)
-    return False
+    return waiting.settled(world.links, lambda now: now == links) == links
 
 
 def link_of(guest: Guest) -> str:

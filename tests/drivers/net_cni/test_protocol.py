@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import msgspec
@@ -18,6 +17,7 @@ from plugengine.hookspecs import NetworkSpec
 from plugengine.model import Interface, Network, NetworkStats, Port
 from tests.drivers.net_bridge.world import HOST
 from tests.drivers.net_cni.world import World
+from tests.waiting import PATIENCE_S, eventually
 
 ONE, TWO = {"type": "one"}, {"type": "two"}
 PORT = {"type": "publish", "capabilities": {"portMappings": True}}
@@ -131,23 +131,16 @@ def test_a_plugin_that_fails_is_shown_and_everything_is_taken_back(world: World,
 
 def test_a_plugin_that_hangs_is_killed_with_its_children(world: World) -> None:
     guest = world.guest(world.network(world.conflist({**ONE, "behave": {"ADD": "hang"}}), timeout="1"))
-    began = time.monotonic()
     with pytest.raises(DriverError, match="did not end within 1 s; killed") as caught:
         guest.attach()
-    assert time.monotonic() - began < 5
     assert "one was asked to ADD" in str(caught.value.hint)
     child = Path("/proc", (world.bin / "child").read_text(), "stat")
-    for _ in range(200):
-        if not child.exists() or child.read_text().rsplit(")", 1)[1].split()[0] == "Z":
-            break
-        time.sleep(0.01)
-    else:
-        pytest.fail("its child lives on")
+    eventually(lambda: not child.exists() or child.read_text().rsplit(")", 1)[1].split()[0] == "Z")
     assert world.order() == ["ADD one", "DEL one"]
 
 
 def test_a_plugin_that_talks_much_does_not_block(world: World) -> None:
-    guest = world.guest(world.network(world.conflist({**ONE, "behave": {"ADD": "flood"}}), timeout="5"))
+    guest = world.guest(world.network(world.conflist({**ONE, "behave": {"ADD": "flood"}}), timeout=f"{PATIENCE_S:g}"))
     assert guest.attach().interfaces
 
 

@@ -18,6 +18,7 @@ from plugengine.model import Network, Port
 from tests.conftest import need, need_tool
 from tests.drivers.net_bridge.world import talk
 from tests.drivers.net_cni.world import Guest, World
+from tests.waiting import PATIENCE_S
 
 PATH = "/opt/cni/bin:/usr/lib/cni"
 SUBNET = "10.22.0.0/24"
@@ -54,7 +55,7 @@ def address(guest: Guest) -> str:
 
 def reach(client: Guest, server: Guest) -> bool:
     with closing(server.listen(80)) as listening:
-        talk(client.connect(address(server), 80, timeout=3.0), listening)
+        talk(client.connect(address(server), 80, timeout=PATIENCE_S), listening)
     return True
 
 
@@ -120,7 +121,7 @@ def test_portmap_firewall_and_tuning_are_chained(world: World) -> None:
     with closing(guest.listen(80)) as listening:
         import socket
 
-        talk(socket.create_connection(("127.0.0.1", 8130), timeout=3), listening)
+        talk(socket.create_connection(("127.0.0.1", 8130), timeout=PATIENCE_S), listening)
     before = rules()
     subprocess.run(["nft", "flush", "ruleset"], check=True)
     assert cni.pe_network_ports(guest.request(ports=attachment.ports), attachment) == attachment

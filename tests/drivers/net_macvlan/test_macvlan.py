@@ -21,6 +21,7 @@ from plugengine.kernel.netlink import NETLINK_ROUTE, NetlinkSocket
 from plugengine.model import Attachment, Network, NetworkRequest, NetworkStats, Port
 from tests.conftest import need_root
 from tests.drivers.net_bridge.world import HOST, IMPATIENCE_S, Namespace, await_carrier, talk
+from tests.waiting import PATIENCE_S
 
 NEIGHBOUR, HOSTS_OWN = "203.0.113.1", "203.0.113.254"  # RFC 5737
 PARENT = "up0"
@@ -123,7 +124,7 @@ def world() -> Iterator[World]:
 def reach(client: Namespace, server: Namespace, address: str) -> bool:
     with closing(server.listen(80)) as listening:
         try:
-            connection = client.connect(address, 80, timeout=2.0)
+            connection = client.connect(address, 80, timeout=PATIENCE_S)
         except OSError:
             return False
         talk(connection, listening)
@@ -249,9 +250,11 @@ def test_attach_and_detach_twice_are_once(world: World) -> None:
 
 
 def test_detach_is_fine_when_the_namespace_is_gone(world: World) -> None:
-    guest = world.attached()
+    guest, other = world.attached(), world.attached()
     guest.close()
     guest.detach()
+    again = world.attached()
+    assert reach(again, other, other.address)
 
 
 def test_detach_does_not_touch_anothers_interface(world: World) -> None:

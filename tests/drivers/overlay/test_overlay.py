@@ -364,9 +364,9 @@ def test_probing_a_usual_root_is_quick(tmp_path: Path) -> None:
 
 
 def _seconds(call: object) -> float:
-    began = time.perf_counter()
+    began = time.process_time()
     call()  # type: ignore[operator]
-    return time.perf_counter() - began
+    return time.process_time() - began
 
 
 @pytest.mark.parametrize("kind", ["ramfs", "overlay"])

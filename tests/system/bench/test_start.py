@@ -15,6 +15,7 @@ from tests.system.conftest import eventually
 from tests.system.packages import Package
 from tests.system.test_bad_drivers import plug
 from tests.system.test_bad_input import ENGINE, assert_refused
+from tests.waiting import PATIENCE_S
 
 USAGE = 2
 SMALL = ("bench", "start", "--network", "none", "--rounds", "1", "--warmup", "0")
@@ -96,10 +97,10 @@ def test_an_interrupt_writes_what_there_is_and_marks_it_and_leaves_nothing(pe: P
         stderr=subprocess.PIPE,
     )
     try:
-        eventually(lambda: list(work.glob("pe-*/output.0")), seconds=60)  # a command was timed
-        eventually(lambda: len(list(work.glob("pe-*/disk/root/containers/*"))) >= 2, seconds=60)
+        eventually(lambda: list(work.glob("pe-*/output.0")), seconds=PATIENCE_S)  # a command was timed
+        eventually(lambda: len(list(work.glob("pe-*/disk/root/containers/*"))) >= 2, seconds=PATIENCE_S)
         process.send_signal(signal.SIGINT)
-        text, errors = process.communicate(timeout=60)
+        text, errors = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
         process.wait()
@@ -121,11 +122,11 @@ def test_a_run_whose_caller_is_killed_ends_with_it(pe: Pe, work: Path) -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        eventually(lambda: list(work.glob("pe-*/disk/root/containers/*")), seconds=60)
+        eventually(lambda: list(work.glob("pe-*/disk/root/containers/*")), seconds=PATIENCE_S)
     finally:
         process.kill()
         process.wait()
-    eventually(lambda: not _processes_below(work), seconds=20)
+    eventually(lambda: not _processes_below(work), seconds=PATIENCE_S)
     for path in work.glob("pe-*"):
         subprocess.run(["rm", "-rf", str(path)], check=True)
 

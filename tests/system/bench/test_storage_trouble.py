@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from plugengine.bench.results import Run, from_json
 from tests.conftest import Pe, need_root
 from tests.system.packages import Package, install
+from tests.waiting import PATIENCE_S, eventually, processor_time
 
 FAST = ("--quick", "--rounds", "1", "--warmup", "0")
 
@@ -128,7 +128,7 @@ def bench(pe: Pe, directory: Path, *words: str, path: Path | None = None) -> sub
     """Run `pe bench storage` there."""
     environ = {**pe.environ, "PLUGENGINE_WARM": "0", **({"PYTHONPATH": str(path)} if path else {})}
     command = pe.command("bench", "storage", "--directory", str(directory), *words)
-    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
 
 
 def results(path: Path) -> Run:
@@ -210,12 +210,10 @@ def test_an_interrupt_keeps_what_there_is_and_leaves_nothing(pe: Pe, tmp_path: P
     command = pe.command("bench", "storage", "--directory", str(work), *words, "--json", str(found))
     environ = {**pe.environ, "PLUGENGINE_WARM": "0"}
     process = subprocess.Popen(command, env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
-    while not list(work.glob("*/disk/root/containers/*")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(3)
+    eventually(lambda: list(work.glob("*/disk/root/containers/*")))
+    eventually(lambda: processor_time(process.pid) > 3.0)
     os.kill(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, said
     run = results(found)
     assert run.partial

@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import stat
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +25,7 @@ from plugengine.runtime import child, guest
 from plugengine.runtime.accounts import read_accounts
 from plugengine.runtime.child.report import ERROR, PROCESS, TERMINAL, WARNING
 from plugengine.spec import ContainerSpec, ExecSpec, ImageConfig
+from tests.waiting import eventually
 
 T = TypeVar("T")
 
@@ -223,16 +223,9 @@ def _wait(pidfd: int) -> int:
     return result.si_status if result.si_code == os.CLD_EXITED else 128 + result.si_status
 
 
-def wait_until_gone(pid: int) -> None:
+def assert_goes(pid: int) -> None:
     """Wait until there is no such process; somebody else reaps it."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"process {pid} is still there")
+    eventually(lambda: not os.path.exists(f"/proc/{pid}"))
 
 
 def _content(fd: int) -> bytes:

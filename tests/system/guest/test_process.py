@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import struct
 import subprocess
-import time
 
 import pytest
 
@@ -17,7 +16,8 @@ from plugengine.runtime.guest.rlimits import may_raise_limits
 from plugengine.security import capabilities
 from plugengine.spec import Device, ImageConfig, Rlimit
 from tests.conftest import need, need_tool
-from tests.system.guest.conftest import Container, Monitor, Rootfs, wait_until_gone
+from tests.system.guest.conftest import Container, Monitor, Rootfs, assert_goes
+from tests.waiting import eventually
 
 # A classic BPF program: load the number of the call, refuse one of them, allow the others; see seccomp(2).
 _LOAD_NUMBER = struct.pack("HBBI", 0x20, 0, 0, 0)
@@ -250,7 +250,7 @@ def test_the_command_goes_when_the_monitor_is_killed(monitor: Monitor) -> None:
             os.write(writer, b"%d" % container.pid)
             os._exit(0)
         os.waitpid(monitoring, 0)
-        wait_until_gone(int(os.read(reader, 20)))
+        assert_goes(int(os.read(reader, 20)))
 
     monitor(run)
 
@@ -271,8 +271,7 @@ def test_an_init_of_machine_code_takes_a_few_pages(monitor: Monitor) -> None:
     def run() -> int:
         container = Container(monitor.rootfs.request("/bin/sh", "-c", "echo ready; exec sleep 100", init=True))
         container.start()
-        while "ready" not in container.output():
-            time.sleep(0.01)
+        eventually(lambda: "ready" in container.output())
         with open(f"/proc/{container.pid}/smaps_rollup") as stream:
             pss_kib = next(int(line.split()[1]) for line in stream if line.startswith("Pss:"))
         container.kill()

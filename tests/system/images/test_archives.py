@@ -35,7 +35,7 @@ def load(store: ImageStore, parts: dict[str, bytes]) -> Any:
     return store.load(io.BytesIO(a.pack(parts)))
 
 
-def refuse(store: ImageStore, match: str, parts: dict[str, bytes] | bytes) -> None:
+def assert_refused(store: ImageStore, match: str, parts: dict[str, bytes] | bytes) -> None:
     """The archive is refused, and the store is as empty as before."""
     data = parts if isinstance(parts, bytes) else a.pack(parts)
     with pytest.raises(ImageError, match=match):
@@ -239,7 +239,7 @@ def test_an_image_of_more_layers_than_overlayfs_takes_is_refused(store: ImageSto
     body = a.encoded(a.config(*[make_tar([])] * 100_000))
     manifest = [{"Config": "c.json", "RepoTags": ["x"], "Layers": ["0/layer.tar"] * 100_000}]
     begin = time.process_time()
-    refuse(
+    assert_refused(
         store, "has 100000 layers, more than the 500", {**parts, "c.json": body, "manifest.json": a.encoded(manifest)}
     )
     assert time.process_time() - begin < 10
@@ -247,17 +247,17 @@ def test_an_image_of_more_layers_than_overlayfs_takes_is_refused(store: ImageSto
 
 def test_an_archive_that_names_more_images_than_any_real_one_is_refused(store: ImageStore) -> None:
     entry = {"Config": "manifest.json", "Layers": []}
-    refuse(store, "names 1001 images", {"manifest.json": a.encoded([entry] * 1001)})
+    assert_refused(store, "names 1001 images", {"manifest.json": a.encoded([entry] * 1001)})
     parts = a.oci_parts(a.LOW)
     [manifest] = json.loads(parts["index.json"])["manifests"]
     names = [{**manifest, "annotations": {"org.opencontainers.image.ref.name": f"x:{n}"}} for n in range(1001)]
-    refuse(store, "names 1001 images", {**parts, "index.json": a.index(*names)})
+    assert_refused(store, "names 1001 images", {**parts, "index.json": a.index(*names)})
 
 
 def test_one_large_config_that_is_read_again_and_again_is_refused(store: ImageStore) -> None:
     body = a.encoded({**a.config(a.LOW), "padding": "x" * (7 << 20)})
     manifest = [{"Config": "c.json", "RepoTags": [f"x:{n}"], "Layers": ["0/layer.tar"]} for n in range(20)]
-    refuse(
+    assert_refused(
         store,
         "more than 67108864 bytes of manifests and configs",
         {**a.docker_parts(a.LOW), "c.json": body, "manifest.json": a.encoded(manifest)},
@@ -281,7 +281,7 @@ EVIL = make_tar([member("etc/evil", content=b"x" * 700)])
 def test_an_oci_layer_with_the_wrong_digest_is_refused(store: ImageStore, compression: str) -> None:
     pack = a.PACK[compression]
     parts = replaced(a.oci_parts(a.LOW, compression=compression), pack(a.LOW), pack(EVIL))
-    refuse(store, "digest|bytes, not", parts)
+    assert_refused(store, "digest|bytes, not", parts)
 
 
 def test_a_layer_packed_anew_is_refused_though_its_content_is_right(store: ImageStore) -> None:
@@ -293,22 +293,22 @@ def test_a_layer_packed_anew_is_refused_though_its_content_is_right(store: Image
     manifest = {"layers": [{**a.descriptor(stored, f"{a.OCI}.layer.v1.tar+gzip"), "size": len(other)}]}
     parts = a.oci_parts(a.LOW, compression="+gzip", manifest=manifest)
     parts[f"blobs/sha256/{a.digest(stored)[7:]}"] = other
-    refuse(store, "layer .*: its digest is", parts)
+    assert_refused(store, "layer .*: its digest is", parts)
 
 
 def test_a_docker_layer_that_is_not_the_one_the_config_names_is_refused(store: ImageStore) -> None:
-    refuse(store, f"its digest is {a.digest(EVIL)}", {**a.docker_parts(a.LOW), "0/layer.tar": EVIL})
+    assert_refused(store, f"its digest is {a.digest(EVIL)}", {**a.docker_parts(a.LOW), "0/layer.tar": EVIL})
 
 
 def test_a_config_or_manifest_with_the_wrong_digest_is_refused(store: ImageStore) -> None:
     body = a.encoded(a.config(a.LOW))
     same_size = body.replace(b"/bin/sh", b"/bin/ev")
     parts = a.docker_parts(a.LOW)
-    refuse(store, "config .*: its digest is", {**parts, f"{a.digest(body)[7:]}.json": same_size})
-    refuse(store, "its digest is", replaced(a.oci_parts(a.LOW), body, same_size))
-    refuse(store, "bytes, not", replaced(a.oci_parts(a.LOW), body, body + b" "))
+    assert_refused(store, "config .*: its digest is", {**parts, f"{a.digest(body)[7:]}.json": same_size})
+    assert_refused(store, "its digest is", replaced(a.oci_parts(a.LOW), body, same_size))
+    assert_refused(store, "bytes, not", replaced(a.oci_parts(a.LOW), body, body + b" "))
     manifest = next(part for part in a.oci_parts(a.LOW).values() if b'"layers"' in part and b"config.v1" in part)
-    refuse(store, "its digest is", replaced(a.oci_parts(a.LOW), manifest, manifest.replace(b"tar", b"rat")))
+    assert_refused(store, "its digest is", replaced(a.oci_parts(a.LOW), manifest, manifest.replace(b"tar", b"rat")))
 
 
 @pytest.mark.parametrize("part", ["0/layer.tar", "config", "manifest.json"])
@@ -316,7 +316,7 @@ def test_a_missing_part_of_a_docker_archive_is_named(store: ImageStore, part: st
     parts = a.docker_parts(a.LOW)
     name = next(one for one in parts if part in (one, "config") and (part != "config" or one.endswith(".json")))
     del parts[name]
-    refuse(store, "no image archive" if part == "manifest.json" else f"{name} is missing", parts)
+    assert_refused(store, "no image archive" if part == "manifest.json" else f"{name} is missing", parts)
 
 
 @pytest.mark.parametrize("part", ["config", "manifest", "layer"])
@@ -325,7 +325,7 @@ def test_a_missing_blob_of_an_oci_archive_is_named(store: ImageStore, part: str)
     marks = {"config": b"diff_ids", "manifest": b"config.v1", "layer": b"motd"}
     name = next(one for one, content in parts.items() if one.startswith("blobs") and marks[part] in content)
     del parts[name]
-    refuse(store, f"{name} is missing", parts)
+    assert_refused(store, f"{name} is missing", parts)
 
 
 @pytest.mark.parametrize("form", ["docker", "oci"])
@@ -333,8 +333,8 @@ def test_every_truncation_of_an_archive_is_refused(store: ImageStore, form: str)
     data = a.pack((a.docker_parts if form == "docker" else a.oci_parts)(a.LOW, a.HIGH))
     packed = gzip.compress(data)
     for length in range(0, len(data.rstrip(b"\0")), 1777):
-        refuse(store, "truncated|missing|no image archive", data[:length])
-        refuse(store, "truncated|no image archive", packed[: len(packed) * length // len(data)])
+        assert_refused(store, "truncated|missing|no image archive", data[:length])
+        assert_refused(store, "truncated|no image archive", packed[: len(packed) * length // len(data)])
 
 
 @pytest.mark.parametrize(
@@ -356,7 +356,7 @@ def test_every_truncation_of_an_archive_is_refused(store: ImageStore, form: str)
 def test_a_table_of_contents_that_makes_no_sense_is_refused(
     store: ImageStore, changes: dict[str, bytes], match: str
 ) -> None:
-    refuse(store, match, {**a.docker_parts(a.LOW), **changes})
+    assert_refused(store, match, {**a.docker_parts(a.LOW), **changes})
 
 
 @pytest.mark.parametrize(
@@ -372,7 +372,7 @@ def test_a_table_of_contents_that_makes_no_sense_is_refused(
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
 def test_a_manifest_that_misleads_is_refused(store: ImageStore, manifest: dict[str, Any], match: str) -> None:
-    refuse(store, match, a.oci_parts(a.LOW, manifest=manifest))
+    assert_refused(store, match, a.oci_parts(a.LOW, manifest=manifest))
 
 
 def test_an_index_that_leads_to_itself_is_refused(store: ImageStore) -> None:
@@ -382,7 +382,7 @@ def test_an_index_that_leads_to_itself_is_refused(store: ImageStore) -> None:
     for _ in range(8):
         inner = a.index(a.descriptor(inner, a.INDEX_TYPE))
         blobs.update([a.blob(inner)])
-    refuse(store, "nested too deep", {**a.oci_parts(a.LOW), "index.json": inner, **blobs})
+    assert_refused(store, "nested too deep", {**a.oci_parts(a.LOW), "index.json": inner, **blobs})
 
 
 def test_a_malformed_name_in_an_archive_is_refused_before_anything_is_kept(store: ImageStore) -> None:
@@ -398,18 +398,18 @@ def test_when_one_of_two_images_is_damaged_none_is_loaded(store: ImageStore) -> 
     good, bad = a.docker_parts(a.LOW, tags=["good:1"]), a.docker_parts(a.HIGH, tags=["bad:1"])
     both = json.loads(good["manifest.json"]) + json.loads(bad["manifest.json"])
     both[1]["Layers"] = ["evil.tar"]
-    refuse(store, "its digest is", {**bad, **good, "evil.tar": EVIL, "manifest.json": a.encoded(both)})
+    assert_refused(store, "its digest is", {**bad, **good, "evil.tar": EVIL, "manifest.json": a.encoded(both)})
 
 
 def test_a_hostile_layer_inside_an_archive_is_refused_like_any_other(store: ImageStore) -> None:
-    refuse(store, "leads out of the layer", a.docker_parts(make_tar([member("../../evil", content=b"x")])))
+    assert_refused(store, "leads out of the layer", a.docker_parts(make_tar([member("../../evil", content=b"x")])))
 
 
 @pytest.mark.parametrize(
     "data", [b"", b"hello", b"\x1f\x8b", b"\0" * 10240], ids=["empty", "text", "gzip magic", "zeros"]
 )
 def test_what_is_no_archive_is_refused(store: ImageStore, data: bytes) -> None:
-    refuse(store, "truncated|not a tar archive|damaged|no image archive", data)
+    assert_refused(store, "truncated|not a tar archive|damaged|no image archive", data)
 
 
 def test_a_root_filesystem_is_refused_with_the_right_command(store: ImageStore) -> None:

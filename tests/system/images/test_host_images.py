@@ -22,6 +22,7 @@ from plugengine.images.store import ImageStore
 from plugengine.spec import Image
 from tests.conftest import need, need_tool
 from tests.system.images.conftest import describe, open_store
+from tests.waiting import PATIENCE_S
 
 
 def run(image: Image, *command: str, user: str = "0:0") -> str:
@@ -36,7 +37,7 @@ def run(image: Image, *command: str, user: str = "0:0") -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, f"{command}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -198,7 +199,7 @@ def test_a_library_that_only_the_hosts_cache_knows_is_found_in_the_image(shared:
         program = tmp_path / f"bin/{name}"
         link: list[Any] = [gcc, "-o", program, tmp_path / "main.c", f"-L{tmp_path}/own", f"-lanswer-{name}", flags]
         subprocess.run(link, check=True)
-        run(shared.resolve(f"host:{program}"), str(program))
+        assert run(shared.resolve(f"host:{program}"), str(program)) == ""
 
 
 @pytest.mark.parametrize(
@@ -261,9 +262,9 @@ def test_a_second_use_makes_nothing_and_is_quick(shared: ImageStore) -> None:
         before = os.stat(shared.files.layers).st_mtime_ns
         times = []
         for _ in range(9):
-            begin = time.perf_counter()
+            begin = time.process_time()
             assert shared.resolve(name) == image
-            times.append(time.perf_counter() - begin)
+            times.append(time.process_time() - begin)
         assert os.stat(shared.files.layers).st_mtime_ns == before
         assert min(times) < budget_s, f"{name}: {min(times) * 1000:.2f} ms"
 

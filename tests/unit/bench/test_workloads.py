@@ -102,7 +102,9 @@ def test_files_of_the_image_are_the_same_each_time(tmp_path: Path, write: object
 
 def test_sources_are_python(tmp_path: Path) -> None:
     write_sources(HostPath(str(tmp_path)), 3)
-    for path in tmp_path.rglob("*.py"):
+    sources = list(tmp_path.rglob("*.py"))
+    assert len(sources) >= 3
+    for path in sources:
         compile(path.read_text(), str(path), "exec")
 
 

@@ -47,9 +47,10 @@ def test_a_value_is_understood_or_refused(option: str, value: str) -> None:
     try:
         given_values = dict(run.make_context("run", [f"{option}={value}", "image"]).params)
         image, *rest = given_values.pop("words")
-        container_spec(image, tuple(rest), given_values, AROUND)
+        found = container_spec(image, tuple(rest), given_values, AROUND)
     except (UsageError, click.UsageError):
-        pass
+        return
+    assert found.image == "image"
 
 
 @pytest.mark.parametrize("address", ["::\0", "\0", "1.2.3.4\0", "9" * 5000, "1.2.3." + "9" * 5000, ""])

@@ -17,13 +17,14 @@ from plugengine.cli.catalog import COMMANDS
 from plugengine.cli.lazy import Entry, LazyGroup, load_command
 from plugengine.cli.program import root
 from plugengine.errors import DriverLoadError
+from tests.waiting import PATIENCE_S
 
 PE = [sys.executable, "-m", "plugengine"]
 
 
 def pe(*words: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*PE, *words], capture_output=True, text=True, check=False, timeout=60, env={**os.environ, **environ}
+        [*PE, *words], capture_output=True, text=True, check=False, timeout=PATIENCE_S, env={**os.environ, **environ}
     )
 
 

@@ -121,7 +121,8 @@ def test_members_nobody_knows_are_left_alone() -> None:
     deep: Any = {}
     for _ in range(300):
         deep = {"x\0": [deep]}
-    parse_config(encoded({"rootfs": {"diff_ids": []}, "config": {"New": deep, "Volumes": {"/v": deep}}}), "c")
+    found = parse_config(encoded({"rootfs": {"diff_ids": []}, "config": {"New": deep, "Volumes": {"/v": deep}}}), "c")
+    assert list(found["config"]["Volumes"]) == ["/v"]
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff\xfe{\0}\0", b"[" * 100_000, b"\xef\xbb\xbf{}", b"nan"])

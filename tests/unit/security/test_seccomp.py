@@ -187,14 +187,14 @@ def test_the_cached_program_is_the_compiled_one_and_is_found_quickly(tmp_path: P
     assert first == compiled()
     assert seccomp.program("default", capabilities.DEFAULT, cache) == first
     best = min(timed(lambda: seccomp.program("default", capabilities.DEFAULT, cache)) for _ in range(20))
-    assert best < 0.0003
+    assert best < min(timed(compiled) for _ in range(3)) / 20
     assert os.stat(cache).st_mode & 0o777 == 0o700
 
 
 def timed(act: Callable[[], object]) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     act()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def test_each_set_of_capabilities_and_each_profile_has_its_own_program(tmp_path: Path) -> None:

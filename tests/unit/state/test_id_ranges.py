@@ -70,7 +70,7 @@ def test_an_entry_of_ours_is_used_and_its_end_respected(state: State, tmp_path: 
 def test_user_and_group_ids_of_an_entry_are_used_where_they_agree(state: State, tmp_path: Path) -> None:
     found = files(tmp_path, "plugengine:200000:100000\n", "plugengine:210000:70000\n")
     assert start(id_ranges.allot(state, "c1", subordinate=found)) == 210_000
-    with pytest.raises(ConflictError):
+    with pytest.raises(ConflictError, match="no 65536 of the ranges of /etc/subuid"):
         id_ranges.allot(state, "c2", subordinate=found)
 
 
@@ -91,8 +91,9 @@ def test_a_size_that_is_not_positive_is_refused(state: State, size: int) -> None
 
 
 def test_more_than_there_is_is_refused(state: State) -> None:
-    with pytest.raises(ConflictError):
+    with pytest.raises(ConflictError, match=f"^user ids: no {1 << 31} of the default range are free$"):
         id_ranges.allot(state, "c1", 1 << 31, subordinate=NO_FILES)
+    assert start(id_ranges.allot(state, "c1", subordinate=NO_FILES)) == 0x1000_0000, "nothing was taken"
 
 
 def test_ranges_of_containers_that_do_not_exist_are_collected(state: State) -> None:
@@ -123,4 +124,5 @@ def test_ids_only_looked_at_stay_free(state: State) -> None:
     id_ranges.claim(state, "c1", uid=200_000, gid=200_000, size=10, imagine=True)
     id_ranges.claim(state, "c2", uid=200_000, gid=200_000, size=10)
     id_ranges.release(state, "c2")
-    id_ranges.claim(state, "c3", uid=200_005, gid=200_005, size=10)
+    given = id_ranges.claim(state, "c3", uid=200_005, gid=200_005, size=10)
+    assert given.uids[0].host == 200_005
