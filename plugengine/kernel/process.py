@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import contextmanager
 from ctypes import (
     Structure,
     addressof,
@@ -26,7 +25,6 @@ from plugengine.kernel.libc import MACHINE, declare, declare_syscall, os_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Self
 
 # include/uapi/linux/sched.h
@@ -100,27 +98,30 @@ class CloneArgs(Structure):
     )
 
 
-_bare_children = False
+_bare_blocks = 0
 
 
-@contextmanager
-def bare_children() -> Iterator[None]:
+class bare_children:  # noqa: N801 - used as a statement; contextlib costs more to import than all of this file
     """Let forks in this block make children that use nothing of this process but its memory and system calls.
 
     What is guarded against forks (an open database) is then left as it is, which saves closing and opening it again;
     a child that uses it nevertheless gets an error. See `children_are_bare`.
     """
-    global _bare_children
-    before, _bare_children = _bare_children, True
-    try:
-        yield
-    finally:
-        _bare_children = before
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+        global _bare_blocks
+        _bare_blocks += 1
+
+    def __exit__(self, *_exc: object) -> None:
+        """End it."""
+        global _bare_blocks
+        _bare_blocks -= 1
 
 
 def children_are_bare() -> bool:
     """Tell whether this is within `bare_children`; for what is registered with `os.register_at_fork`."""
-    return _bare_children
+    return _bare_blocks > 0
 
 
 # The flags of clone3 alone, and the byte in which clone(2) has the exit signal.
