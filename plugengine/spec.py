@@ -79,6 +79,8 @@ class DriverChoice(Struct, frozen=True, kw_only=True):
     namespace: str
     storage_options: Mapping[str, str] = field(default_factory=dict)
     network_options: Mapping[str, str] = field(default_factory=dict)
+    cgroup_options: Mapping[str, str] = field(default_factory=dict)
+    namespace_options: Mapping[str, str] = field(default_factory=dict)
     network_name: str = ""  # of a network somebody made; empty: the driver's own, which is named like it
 
     @property
@@ -138,6 +140,8 @@ class ContainerSpec(Struct, frozen=True, kw_only=True):
     storage_options: Mapping[str, str] = field(default_factory=dict)
     network: str | None = None  # a network's name, or a driver's
     network_options: Mapping[str, str] = field(default_factory=dict)
+    cgroup_options: Mapping[str, str] = field(default_factory=dict)
+    namespace_options: Mapping[str, str] = field(default_factory=dict)
     cgroup: str | None = None
     cgroup_parent: str = "plugengine"
     namespace: str | None = None

@@ -88,6 +88,7 @@ def limit_options() -> tuple[click.Option, ...]:
         option("--oom-score-adj", metavar="NUMBER", help="Out-of-memory preference, -1000 to 1000."),
         options("--ulimit", metavar="NAME=SOFT[:HARD]", help="Limit of getrlimit(2), such as nofile=1024:2048."),
         option("--cgroup", metavar="DRIVER", help="Cgroup driver."),
+        options("--cgroup-opt", metavar="NAME=VALUE", help="Option of the cgroup driver."),
         option("--cgroup-parent", metavar="PATH", help="Parent group  [plugengine]"),
     )
 
@@ -108,6 +109,7 @@ def isolation_options() -> tuple[click.Option, ...]:
         option("--uts", metavar="MODE", help="Host name: private, host or container:NAME."),
         option("--cgroupns", metavar="MODE", help="View of control groups: private or host."),
         option("--namespace", metavar="DRIVER", help="Namespace driver."),
+        options("--namespace-opt", metavar="NAME=VALUE", help="Option of the namespace driver."),
     )
 
 

@@ -218,7 +218,9 @@ def _isolation(values: Values) -> dict[str, Any]:
         "oom_score_adj": _int(values, "--oom-score-adj", -_OOM_SCORE, _OOM_SCORE),
         "userns": parse_userns("--userns", values["userns"]) if values["userns"] else "",
         "cgroup": values["cgroup"],
+        "cgroup_options": parse_pairs("--cgroup-opt", values["cgroup_opt"], example="name=value"),
         "namespace": values["namespace"],
+        "namespace_options": parse_pairs("--namespace-opt", values["namespace_opt"], example="time_offset=3600"),
         **_given(cgroup_parent=_maybe(values["cgroup_parent"], _check_parent)),
     }
 

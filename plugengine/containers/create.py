@@ -106,6 +106,8 @@ def check_spec(drivers: DriverSet, chosen: DriverChoice, spec: ContainerSpec) ->
     for driver, given in (
         (drivers.storage, chosen.storage_options),
         (drivers.network, chosen.network_options),
+        (drivers.cgroup, chosen.cgroup_options),
+        (drivers.namespace, chosen.namespace_options),
     ):
         check_options(driver, given)
     joined = spec.modes.get("net", "").startswith("container:")

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from plugengine.containers.create import PlacedMount
-from plugengine.containers.requests import storage_request
+from plugengine.containers.requests import cgroup_request, storage_request
 from plugengine.containers.steps import (
     CgroupStep,
     CloneStep,
@@ -28,7 +28,6 @@ from plugengine.images.ports import expand
 from plugengine.kernel import machine
 from plugengine.model import (
     Capability,
-    CgroupRequest,
     GuestPath,
     HostPath,
     Limits,
@@ -98,9 +97,14 @@ class _Planner:
     def plan(self) -> StartPlan:
         """Return the steps."""
         namespaces = self._drivers.namespace.plan(
-            NamespaceRequest(container_id=self._row.id, modes=self._modes, user_map=self._user_map)
+            NamespaceRequest(
+                container_id=self._row.id,
+                modes=self._modes,
+                user_map=self._user_map,
+                options=self._row.choice.namespace_options,
+            )
         )
-        request = CgroupRequest(container_id=self._row.id, parent=self._spec.cgroup_parent, owner=self._site.host.root)
+        request = cgroup_request(self._site, self._row)
         limits = self._limits()
         settings = self._drivers.cgroup.settings(limits, request)
         launch = self._launch(namespaces)

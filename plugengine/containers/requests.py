@@ -36,4 +36,9 @@ def storage_request(
 
 def cgroup_request(site: Site, row: ContainerRow) -> CgroupRequest:
     """Return the request every verb of a container's control group gets."""
-    return CgroupRequest(container_id=row.id, parent=row.spec.cgroup_parent, owner=site.host.root)
+    return CgroupRequest(
+        container_id=row.id,
+        parent=row.spec.cgroup_parent,
+        owner=site.host.root,
+        options=row.choice.cgroup_options,
+    )

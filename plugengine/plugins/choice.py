@@ -104,6 +104,8 @@ def choose(
         namespace=names["namespace"],
         storage_options=spec.storage_options,
         network_options=spec.network_options,
+        cgroup_options=spec.cgroup_options,
+        namespace_options=spec.namespace_options,
     )
 
 

@@ -33,6 +33,22 @@ def test_every_namespace_is_the_containers_own_by_default(pe: Pe, start: Start) 
     assert namespace(pe, one, "user") == os.readlink("/proc/self/ns/user"), "only with --userns"
 
 
+def test_the_clock_since_boot_is_moved_by_an_option_of_the_namespace_driver(pe: Pe) -> None:
+    with open("/proc/uptime") as stream:
+        outside = float(stream.read().split()[0])
+    moved = ("--namespace-opt", "time_offset=boottime=1000000")
+    inside = float(pe(*RUN, *moved, "host:base", "cat", "/proc/uptime", check=True).stdout.split()[0])
+    assert 1_000_000 <= inside - outside < 1_000_600
+
+
+@pytest.mark.parametrize("kind", ["cgroup", "namespace"])
+def test_an_option_the_driver_does_not_have_is_refused_by_name(pe: Pe, kind: str) -> None:
+    done = pe(*RUN, f"--{kind}-opt", "colour=red", "host:base", "true")
+    assert done.returncode == 125
+    assert f"pe: {kind} driver " in done.stderr
+    assert "no option colour" in done.stderr
+
+
 @pytest.mark.parametrize("kind", ["pid", "ipc", "uts", "net"])
 def test_a_namespace_of_the_host_can_be_kept(pe: Pe, kind: str) -> None:
     flags = () if kind == "net" else NONE

@@ -8,11 +8,13 @@ import inspect
 import re
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 import plugengine
+import plugengine.kernel
 from plugengine import hookspecs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -179,6 +181,56 @@ def test_every_hook_is_documented_and_typed(spec: str, hook: str) -> None:
         for name, parameter in signature.parameters.items()
         if name != "self"
     )
+
+
+@cache
+def words_of_tests() -> set[str]:
+    """Return every name in the tests, and every hook named in a text of theirs."""
+    found: set[str] = set()
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute):
+                found.add(node.attr)
+            elif isinstance(node, ast.Name):
+                found.add(node.id)
+            elif isinstance(node, ast.FunctionDef):
+                found.add(node.name)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found |= set(re.findall(r"\bpe_[a-z_]+\b", node.value))
+    return found
+
+
+@cache
+def verbs_called() -> set[tuple[str, str]]:
+    """Return (kind, verb) of every hook the typed wrappers call, and ("hooks", name) of those called by name."""
+    called: set[tuple[str, str]] = set()
+    for path in core_files():
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "value", None)
+            if isinstance(name, str) and name.startswith("pe_"):
+                called.add(("hooks", name))
+    tree = ast.parse((CORE / "plugins" / "drivers.py").read_text())
+    for kind in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+        groups = [each.value.value for each in kind.body
+                  if isinstance(each, ast.Assign) and isinstance(each.value, ast.Constant)]  # fmt: skip
+        for node in ast.walk(kind):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+                first = node.args[0]
+                if node.func.attr in ("_ask", "_do", "_record", "_try") and isinstance(first, ast.Constant):
+                    called |= {(str(group), str(first.value)) for group in groups or [""]}
+    return called
+
+
+@pytest.mark.parametrize("hook", [name for _spec, name in hooks()])
+def test_every_hook_is_called_by_the_core_and_named_in_a_test(hook: str) -> None:
+    _pe, kind, verb = [*hook.split("_", 2), ""][:3]
+    called = verbs_called()
+    assert {("hooks", hook), (kind, verb), ("", verb)} & called, "no one calls it"
+    assert hook in words_of_tests(), "no test names it"
+
+
+def test_the_kernel_door_names_every_room_behind_it() -> None:
+    assert plugengine.kernel.__all__ == sorted(path.stem for path in (CORE / "kernel").glob("[a-z]*.py"))
 
 
 def test_the_contract_fits_in_one_file_of_three_hundred_lines() -> None:

@@ -19,7 +19,7 @@ from plugengine.cgroups.filesystem import Hierarchy
 from plugengine.errors import DriverError, UsageError
 from plugengine.kernel.mount import MS_PRIVATE, MS_REC, mount
 from plugengine.kernel.process import CLONE_NEWCGROUP, CLONE_NEWNS, unshare
-from plugengine.model import CgroupRequest, DeviceRate, Host, HostPath, Limits, Record
+from plugengine.model import Capability, CgroupRequest, DeviceRate, Host, HostPath, Limits, Record
 from tests.drivers.control_groups import PARENT, Group
 from tests.waiting import PATIENCE_S
 
@@ -38,6 +38,10 @@ def test_a_group_is_made_in_every_hierarchy_and_removed_with_its_parents(host: H
     driver.pe_cgroup_remove(group.request, group.record)
     assert not any(os.path.exists(os.path.dirname(directory)) for directory in directories)
     driver.pe_cgroup_remove(group.request, group.record)
+
+
+def test_the_claims_are_freezing_and_devices() -> None:
+    assert driver.pe_cgroup_info().capabilities == {Capability.FREEZE, Capability.DEVICES}
 
 
 def test_making_a_group_twice_is_making_it_once(group: Group) -> None:

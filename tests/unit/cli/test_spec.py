@@ -104,6 +104,12 @@ def container_fields(**fields: Any) -> dict[str, Any]:
             id="storage",
         ),
         pytest.param("--net-opt mtu=1400", container_fields(network_options={"mtu": "1400"}), id="--net-opt"),
+        pytest.param("--cgroup-opt a=b", container_fields(cgroup_options={"a": "b"}), id="--cgroup-opt"),
+        pytest.param(
+            "--namespace-opt time_offset=60",
+            container_fields(namespace_options={"time_offset": "60"}),
+            id="--namespace-opt",
+        ),
         pytest.param(
             "--cgroup v1 --namespace linux --cgroup-parent /tenants/a/",
             container_fields(cgroup="v1", namespace="linux", cgroup_parent="tenants/a"),
