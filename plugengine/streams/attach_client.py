@@ -330,13 +330,13 @@ class _Signals:
         self._old_wakeup = -1
 
     def open(self, *, proxy: bool) -> None:
-        """Take the signals over."""
+        """Take the signals over, but for those the caller ignores: `nohup`, and what a shell has in the background."""
         self._old_wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         wanted = {signal.SIGWINCH}
         if proxy:
             wanted |= {number for number in signal.valid_signals() if isinstance(number, signal.Signals)} - _NOT_PROXIED
         for number in wanted:
-            if number < signal.SIGRTMIN:
+            if number < signal.SIGRTMIN and signal.getsignal(number) != signal.SIG_IGN:
                 self._old[number] = signal.signal(number, lambda _number, _frame: None)
 
     def take(self) -> bytes:
