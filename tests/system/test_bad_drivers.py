@@ -56,7 +56,7 @@ def pe_network_probe(host):
     return ()
 
 @hookimpl
-def pe_network_detach(network, container_id, attachment):
+def pe_network_detach(request, attachment):
     pass
 """
 PREPARE = """

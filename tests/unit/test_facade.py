@@ -26,7 +26,7 @@ COLLECTIONS = {
 # What Python and its library bring along.
 PLAIN = {
     *("None", "int", "str", "bool", "bytes", "float", "dict", "tuple", "list", "builtins", "Any"),
-    *("Iterable", "Iterator", "Mapping", "Callable", "Sequence", "BinaryIO", "Log"),
+    *("Iterable", "Iterator", "Mapping", "Callable", "Sequence", "BinaryIO", "Log", "Progress"),
 }
 
 
