@@ -9,6 +9,7 @@ TYPE_CHECKING = False  # typing costs as much as the interpreter's own start
 if TYPE_CHECKING:
     from typing import Any
 
+    from plugengine.bundle import Rlimit
     from plugengine.engine import Engine
     from plugengine.errors import (
         CommandError,
@@ -79,7 +80,7 @@ if TYPE_CHECKING:
     from plugengine.operations.inspect import ProcessLine
     from plugengine.operations.recovery import Finding
     from plugengine.plugins.probing import DriverStatus
-    from plugengine.spec import ContainerSpec, Device, ExecSpec, Image, ImageConfig, Rlimit, VolumeMount
+    from plugengine.spec import ContainerSpec, Device, ExecSpec, Image, ImageConfig, VolumeMount
     from plugengine.streams.attach_client import Outcome, Streams
     from plugengine.streams.logs import LogLine
     from plugengine.volumes import Volume
@@ -173,9 +174,9 @@ _HOMES = {
         "ExecSpec",
         "Image",
         "ImageConfig",
-        "Rlimit",
         "VolumeMount",
     ),
+    "plugengine.bundle": ("Rlimit",),
     "plugengine.engine": ("Engine",),
     "plugengine.images.store": ("ImageStore",),
     "plugengine.hookspecs": ("API_VERSION", "hookimpl", "hookspec"),

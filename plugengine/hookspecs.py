@@ -13,7 +13,8 @@ Rules that hold for every driver
       that calls it, the seconds it may take (60 if not said), and whether the container runs meanwhile (None: either).
     * Hooks run as root, and must not change the process: no chdir, umask, setns, signal handler or stray descriptor
       survives a call. In the caller's process there may be other threads, and calls for other containers in them.
-    * `*_info`, `*_probe`, `pe_cgroup_settings`, `pe_namespace_plan` and `pe_storage_mounts` change nothing.
+    * `*_info`, `*_probe`, `pe_cgroup_settings`, `pe_cgroup_mounts`, `pe_namespace_plan` and `pe_storage_mounts` change
+      nothing: a run is planned from their answers before anything of it is made.
 """
 
 from __future__ import annotations
@@ -51,7 +52,18 @@ from plugengine.model import (
 
 API_VERSION: Final = (1, 0)
 # What a driver may import besides the names of `plugengine` itself; all else changes without notice.
-PUBLIC_MODULES: Final = ("hookspecs", "model", "errors", "kernel", "trees", "cgroups", "mounts", "testing")
+PUBLIC_MODULES: Final = (
+    "bundle",
+    "cgroups",
+    "errors",
+    "hookspecs",
+    "kernel",
+    "model",
+    "mounts",
+    "namespaces",
+    "testing",
+    "trees",
+)
 
 hookspec: Final[pluggy.HookspecMarker] = pluggy.HookspecMarker(PROJECT)
 hookimpl: Final[pluggy.HookimplMarker] = pluggy.HookimplMarker(PROJECT)
@@ -80,12 +92,13 @@ class StorageSpec(Protocol):
         Undone by: `pe_storage_remove`.
         """
 
-    @hook(runs=EITHER, within_s=QUICK_S)
+    @hook(runs=CALLER, within_s=QUICK_S)
     def pe_storage_mounts(self, request: StorageRequest, record: Record) -> Rootfs:
-        """Return how the root filesystem comes to be at `request.target`; called before each start; pure.
+        """Return how the root filesystem comes to be at `request.target`; called to plan each start; pure.
 
         The core performs the mounts in its monitor's private mount namespace and starts the server, and undoes both.
-        The record is what `prepare` returned; empty for a dry run, where nothing was prepared.
+        The record is what `prepare` returned; empty while a run is planned, when nothing is prepared yet: the same
+        mounts and server then, as far as `--dry-run` shows them.
         """
 
     @hook(Capability.NATIVE_DIFF, runs=CALLER, within_s=QUICK_S, running=None)
@@ -190,7 +203,7 @@ class CgroupSpec(Protocol):
     def pe_cgroup_probe(self, host: Host) -> Iterable[str]:
         """Return the reasons why this host cannot run it; none: supported."""
 
-    @hook(runs=EITHER, within_s=QUICK_S)
+    @hook(runs=CALLER, within_s=QUICK_S)
     def pe_cgroup_settings(self, limits: Limits, request: CgroupRequest) -> Settings:
         """Return the writes for these limits on this host, and what it cannot hold; reads the host, writes nothing."""
 
@@ -233,9 +246,12 @@ class CgroupSpec(Protocol):
     def pe_cgroup_kill(self, request: CgroupRequest, record: Record | None) -> None:
         """SIGKILL every process of the group, also a forking or frozen one; returns when none is left."""
 
-    @hook(runs=MONITOR, within_s=QUICK_S)
-    def pe_cgroup_mounts(self, record: Record, target: HostPath) -> tuple[Mount, ...]:
-        """Return the read-only mounts that give the guest its /sys/fs/cgroup, performed inside its cgroup namespace."""
+    @hook(runs=CALLER, within_s=QUICK_S)
+    def pe_cgroup_mounts(self, request: CgroupRequest, target: HostPath) -> tuple[Mount, ...]:
+        """Return the read-only mounts that give the guest its /sys/fs/cgroup; before the group is made; pure.
+
+        They are performed inside the guest's cgroup namespace, whose root is its own group.
+        """
 
     @hook(runs=EITHER)
     def pe_cgroup_remove(self, request: CgroupRequest, record: Record | None) -> None:
@@ -260,7 +276,7 @@ class NamespaceSpec(Protocol):
     def pe_namespace_probe(self, host: Host) -> Iterable[str]:
         """Return the reasons why this host cannot run it; none: supported."""
 
-    @hook(runs=EITHER, within_s=QUICK_S)
+    @hook(runs=CALLER, within_s=QUICK_S)
     def pe_namespace_plan(self, request: NamespaceRequest) -> NamespacePlan:
         """Return clone flags, namespaces to join and maps; pure."""
 

@@ -19,6 +19,7 @@ _ATTRIBUTES: Final = (
     (mount.MS_NOEXEC, mount.MOUNT_ATTR_NOEXEC),
     (mount.MS_NOATIME, mount.MOUNT_ATTR_NOATIME),
     (mount.MS_NODIRATIME, mount.MOUNT_ATTR_NODIRATIME),
+    (mount.MS_STRICTATIME, mount.MOUNT_ATTR_STRICTATIME),
 )
 
 _IN_THE_WAY: Final = (

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct, field
 
+from plugengine.bundle import Rlimit
 from plugengine.errors import UsageError
 from plugengine.model import GuestPath, HostPath, Limits, Port
 
@@ -60,14 +61,6 @@ class Device(Struct, frozen=True, kw_only=True):
     host: HostPath
     guest: GuestPath
     access: str = "rwm"
-
-
-class Rlimit(Struct, frozen=True, kw_only=True):
-    """One `--ulimit`; -1 is unlimited; see getrlimit(2)."""
-
-    name: str  # nofile, nproc, core …
-    soft: int
-    hard: int
 
 
 class DriverChoice(Struct, frozen=True, kw_only=True):

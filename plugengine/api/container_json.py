@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from plugengine.bundle import Rlimit
 from plugengine.model import Attachment, DeviceRate, Port, encode
 from plugengine.objects import Connection, Container, MountPoint
 from plugengine.security import paths
-from plugengine.spec import Device, Rlimit, command_line, variables
+from plugengine.spec import Device, command_line, variables
 
 NEVER: Final = "0001-01-01T00:00:00Z"
 LOCAL: Final = "local"

@@ -10,7 +10,7 @@ from plugengine.build.dockerfile import Instruction, parse
 from plugengine.build.durations import parse_duration
 from plugengine.errors import UsageError
 from plugengine.images.ports import expand
-from plugengine.runtime.guest.process import signal_number
+from plugengine.runtime.signals import signal_number
 
 _SHELL: Final = ("/bin/sh", "-c")
 _NOT_AS_TRIGGER: Final = ("ONBUILD", "FROM", "MAINTAINER")

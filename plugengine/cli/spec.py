@@ -129,7 +129,7 @@ def _process(values: Values, around: Surroundings) -> dict[str, Any]:
 
 
 def _check_signal(text: str) -> str:
-    from plugengine.runtime.guest import signal_number
+    from plugengine.runtime.signals import signal_number
 
     try:
         signal_number(text)

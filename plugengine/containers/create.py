@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 from msgspec import Struct
 
 from plugengine import volumes
+from plugengine.containers.placement import PlacedMount, place_mounts, place_user_map, user_map_of
 from plugengine.containers.remove import remove_half_made
 from plugengine.containers.requests import storage_request
-from plugengine.errors import NotFoundError, PlugengineError, UsageError
+from plugengine.errors import PlugengineError, UsageError
 from plugengine.kernel.process import ProcessId, boot_id
-from plugengine.model import (
-    Capability,
-    GuestPath,
-    HostPath,
-    UserMap,
-    encode,
-)
+from plugengine.model import Capability, HostPath, StorageRequest, UserMap, encode
 from plugengine.networks import networks
 from plugengine.plugins.choice import check_options, explain_missing
 from plugengine.plugins.drivers import Driver, DriverSet
 from plugengine.plugins.observers import Teller
+from plugengine.runtime import describe
 from plugengine.site import Site
-from plugengine.spec import ContainerSpec, DriverChoice, Image, VolumeMount, required_argv
+from plugengine.spec import ContainerSpec, DriverChoice, Image, required_argv
 from plugengine.state import container_rows, id_ranges
 from plugengine.state.container_rows import ContainerRow
-from plugengine.state.names import check_name, new_id
+from plugengine.state.names import new_id
 
 if TYPE_CHECKING:
     from plugengine.images.store import Progress
@@ -38,24 +35,34 @@ if TYPE_CHECKING:
 LEAST_MEMORY: Final = 6 << 20
 
 
-class PlacedMount(Struct, frozen=True, kw_only=True):
-    """One mount of a container with its place on the host settled; kept in the records."""
+class Making:
+    """What the steps of one creation have found out so far: the records of the container."""
 
-    type: str  # bind, volume, tmpfs
-    target: GuestPath
-    source: HostPath = HostPath("")  # empty for tmpfs
-    name: str = ""  # of the volume
-    subpath: str = ""  # in the volume; looked up at each start
-    anonymous: bool = False
-    read_only: bool = False
-    propagation: str = "rprivate"
-    recursive: bool = True
-    fill: bool = False  # an empty volume gets the image's content
-    options: tuple[tuple[str, str | None], ...] = ()
+    def __init__(self, site: Site, drivers: DriverSet, records: Mapping[str, Any]) -> None:
+        self.site = site
+        self.drivers = drivers
+        self.records: dict[str, Any] = dict(records)
 
 
-def create(site: Site, spec: ContainerSpec, *, progress: Progress | None = None) -> ContainerRow:
-    """Make a container and return its row, status "created".
+class CreationStep(Protocol):
+    """One thing that is made for a container; all of them go with it, by `remove_container`."""
+
+    def describe(self) -> str:
+        """Say what `do` does, in one line."""
+
+    def do(self, making: Making) -> None:
+        """Act; what was made of it is found again by the container's id."""
+
+
+class Creation(Struct, frozen=True, kw_only=True):
+    """A container to be made."""
+
+    row: ContainerRow  # not in the database yet; an empty name is one to be invented
+    steps: tuple[CreationStep, ...]
+
+
+def plan_creation(site: Site, spec: ContainerSpec, *, progress: Progress | None = None) -> Creation:
+    """Return what is to be made for a container; an image that is to be pulled is, else nothing is changed.
 
     Args:
         site: Where.
@@ -63,38 +70,80 @@ def create(site: Site, spec: ContainerSpec, *, progress: Progress | None = None)
         progress: Called while its image is made or fetched; see `ImageStore.resolve`.
 
     Raises:
-        PlugengineError: Nothing was made, or all of it was removed again.
+        PlugengineError: Something it asks for is not there, or not to be had.
     """
     image = site.images.resolve(spec.image, pull=spec.pull, progress=progress)
     required_argv(spec, image.config)
     chosen = networks.choose(site, spec)
     drivers = site.drivers(chosen)
     check_spec(drivers, chosen, spec)
-    row = container_rows.insert(
-        site.state,
-        ContainerRow(
-            id=new_id(),
-            name=(spec.name or "").lstrip("/"),
-            status="creating",
-            created_ns=time.time_ns(),
-            image_id=image.id,
-            image_name=spec.image,
-            spec=spec,
-            choice=chosen,
-            owner=ProcessId.of(os.getpid()),
-            boot_id=boot_id(),
-        ),
+    user_map = place_user_map(site, spec.userns)
+    placed = place_mounts(site, spec, image)
+    row = ContainerRow(
+        id=new_id(),
+        name=(spec.name or "").lstrip("/"),
+        status="creating",
+        created_ns=time.time_ns(),
+        image_id=image.id,
+        image_name=spec.image,
+        spec=spec,
+        choice=chosen,
+        records={
+            "platform": f"{image.os}/{image.architecture}",
+            "layers": list(image.layers),
+            "config": encode(image.config),
+            "mounts": encode(placed),
+            "user_map": encode(user_map) if user_map else None,
+        },
+        owner=ProcessId.of(os.getpid()),
+        boot_id=boot_id(),
     )
+    return Creation(row=row, steps=tuple(_steps(site, row, placed, user_map, image)))
+
+
+def _steps(
+    site: Site, row: ContainerRow, placed: tuple[PlacedMount, ...], user_map: UserMap | None, image: Image
+) -> list[CreationStep]:
+    steps: list[CreationStep] = []
+    if user_map is not None:
+        steps.append(IdsStep(row.id, user_map, chosen=row.spec.userns != "auto"))
+    binds = dict.fromkeys(mount.source for mount in placed if mount.type == "bind")
+    steps += [BindSourceStep(source) for source in binds if not os.path.lexists(source)]
+    steps += [VolumeStep(row.id, mount.name, mount.anonymous) for mount in placed if mount.type == "volume"]
+    request = storage_request(site, row, row.records)
+    steps.append(LayerStep(row.choice.storage, request, site.locations.container(row.id), len(image.layers)))
+    return steps
+
+
+def create(site: Site, creation: Creation, *, log: Callable[[str], None] | None = None) -> ContainerRow:
+    """Make a container and return its row, status "created".
+
+    Args:
+        site: Where.
+        creation: The plan, carried out once.
+        log: Takes a line for each step before it is done.
+
+    Raises:
+        PlugengineError: Nothing was made, or all of it was removed again.
+    """
+    drivers = site.drivers(creation.row.choice)
+    row = container_rows.insert(site.state, creation.row)
+    making = Making(site, drivers, row.records)
     try:
-        records = _furnish(site, row, image, drivers)
+        for step in creation.steps:
+            if log is not None:
+                log(step.describe())
+            step.do(making)
         if Capability.HOST_MOUNTS in drivers.storage.info.capabilities:
             site.drop_spare()  # it does not see what was mounted since, unless the host shares its mounts
-        container_rows.update(site.state, row.id, status="created", expect=("creating",), records=records, owner=None)
+        container_rows.update(
+            site.state, row.id, status="created", expect=("creating",), records=making.records, owner=None
+        )
     except BaseException:
         remove_half_made(site, row, drivers.storage)
         raise
-    Teller(drivers.observe, row.id)("create", name=row.name, image=spec.image)
-    return msgspec.structs.replace(row, status="created", records=_as_stored(records), owner=None)
+    Teller(drivers.observe, row.id)("create", name=row.name, image=row.image_name)
+    return msgspec.structs.replace(row, status="created", records=_as_stored(making.records), owner=None)
 
 
 def check_spec(drivers: DriverSet, chosen: DriverChoice, spec: ContainerSpec) -> None:
@@ -126,101 +175,83 @@ def _need(driver: Driver, capability: Capability, flag: str) -> None:
         raise explain_missing(capability, driver.group, driver.name, flag)
 
 
-def _furnish(site: Site, row: ContainerRow, image: Image, drivers: DriverSet) -> dict[str, Any]:
-    """Make what belongs to the container on disk; return the records."""
-    spec = row.spec
-    os.makedirs(site.locations.container(row.id), 0o710, exist_ok=True)
-    os.makedirs(site.locations.storage(row.id, row.choice.storage), 0o700, exist_ok=True)
-    user_map = choose_user_map(site, row.id, spec.userns)
-    placed = place_mounts(site, row.id, spec, image)
-    records: dict[str, Any] = {
-        "platform": f"{image.os}/{image.architecture}",
-        "layers": list(image.layers),
-        "config": encode(image.config),
-        "mounts": encode(placed),
-        "user_map": encode(user_map) if user_map else None,
-    }
-    records["storage"] = dict(drivers.storage.prepare(storage_request(site, row, records)))
-    records["written_by"] = drivers.storage.source
-    return records
-
-
 def _as_stored(records: dict[str, Any]) -> dict[str, Any]:
     """Return records as they come back from the state database, where what a driver gave becomes JSON."""
     found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(records))
     return found
 
 
-def choose_user_map(site: Site, container_id: str, userns: str, *, imagine: bool = False) -> UserMap | None:
-    """Return the ids of a container's user namespace, None for the host's; with `imagine` none are taken."""
-    if userns in ("", "host"):
-        return None
-    if userns == "auto":
-        return id_ranges.expected(site.state) if imagine else id_ranges.allot(site.state, container_id)
-    try:
-        uid, gid, size = (int(part) for part in userns.split(":"))
-    except ValueError:
-        raise UsageError(f"--userns {userns}: not host, auto or <uid>:<gid>:<size>") from None
-    if min(uid, gid, size) <= 0 or max(uid, gid) + size >= 2**32:
-        raise UsageError(f"--userns {userns}: ids and size must be above 0 and end below 4294967295")
-    return id_ranges.claim(site.state, container_id, uid=uid, gid=gid, size=size, imagine=imagine)
+class IdsStep(Struct, frozen=True):
+    """Ids of the host for the container alone."""
+
+    container_id: str
+    user_map: UserMap
+    chosen: bool  # by the caller; else the next that are free
+
+    def describe(self) -> str:
+        """Name the user ids."""
+        return f"allot user ids {describe.user_map(self.user_map)}"
+
+    def do(self, making: Making) -> None:
+        """Take them; where any will do, others if somebody was faster."""
+        state = making.site.state
+        if self.chosen:
+            id_ranges.claim(state, self.container_id, self.user_map)
+        else:
+            making.records["user_map"] = encode(id_ranges.allot(state, self.container_id))
 
 
-def place_mounts(
-    site: Site, container_id: str, spec: ContainerSpec, image: Image, *, imagine: bool = False
-) -> tuple[PlacedMount, ...]:
-    """Settle where a container's mounts are on the host, making volumes; with `imagine` nothing is made."""
-    targets = {os.path.normpath(mount.target) for mount in spec.mounts}
-    if len(targets) != len(spec.mounts):
-        raise UsageError("mounts: two of them have the same target")
-    wanted = list(spec.mounts)
-    wanted += [
-        VolumeMount(type="volume", target=path)
-        for path in image.config.volumes
-        if os.path.normpath(path) not in targets
-    ]
-    return tuple(_place(site, container_id, mount, imagine=imagine) for mount in wanted)
+class BindSourceStep(Struct, frozen=True):
+    """A directory of the host that is to be mounted, and is missing."""
 
+    path: HostPath
 
-def _place(site: Site, container_id: str, mount: VolumeMount, *, imagine: bool) -> PlacedMount:
-    if not mount.target.startswith("/") or os.path.normpath(mount.target) == "/":
-        raise UsageError(f"mount {mount.target or '(empty)'}: the target must be an absolute path other than /")
-    common: dict[str, Any] = {
-        "type": mount.type,
-        "target": GuestPath(os.path.normpath(mount.target)),
-        "read_only": mount.read_only,
-        "propagation": mount.propagation,
-        "recursive": mount.recursive,
-        "options": mount.options,
-    }
-    if mount.type == "tmpfs":
-        return PlacedMount(**common)
-    if mount.type == "bind":
-        return PlacedMount(**common, source=_bind_source(mount, imagine=imagine))
-    if mount.type != "volume":
-        raise UsageError(f"mount type {mount.type}: not bind, volume or tmpfs")
-    subpath = volumes.check_subpath(mount.source, mount.subpath) if mount.subpath else ""
-    placed = PlacedMount(
-        **common, subpath=subpath, anonymous=not mount.source, fill=not mount.no_copy and not mount.subpath
-    )
-    if imagine:
-        name = check_name(mount.source, what="volume") if mount.source else container_id
-    else:
-        name = volumes.create(
-            site.state, site.locations, mount.source or None, anonymous=not mount.source, user=container_id
-        ).name
-    return msgspec.structs.replace(placed, name=name, source=site.locations.volume_data(name))
+    def describe(self) -> str:
+        """Name it."""
+        return f"make directory {self.path} on the host"
 
-
-def _bind_source(mount: VolumeMount, *, imagine: bool) -> HostPath:
-    if not os.path.isabs(mount.source):
-        raise UsageError(f"bind {mount.source}: the source must be an absolute path")
-    if not os.path.lexists(mount.source):
-        if not mount.create_source:
-            raise NotFoundError(f"bind {mount.source}: no such file or directory on the host")
+    def do(self, making: Making) -> None:  # noqa: ARG002
+        """Make it with its parents; it stays, as with docker."""
         try:
-            if not imagine:
-                os.makedirs(mount.source, exist_ok=True)
+            os.makedirs(self.path, exist_ok=True)
         except OSError as exc:
-            raise PlugengineError(f"bind {mount.source}: make directory: {exc.strerror}") from exc
-    return HostPath(mount.source)
+            raise PlugengineError(f"bind {self.path}: make directory: {exc.strerror}") from exc
+
+
+class VolumeStep(Struct, frozen=True):
+    """A volume the container uses, made if there is none of the name."""
+
+    container_id: str
+    name: str
+    anonymous: bool
+
+    def describe(self) -> str:
+        """Name it."""
+        return f"use {'anonymous ' if self.anonymous else ''}volume {self.name}"
+
+    def do(self, making: Making) -> None:
+        """Make it, and note who uses it."""
+        volumes.create(
+            making.site.state, making.site.locations, self.name, anonymous=self.anonymous, user=self.container_id
+        )
+
+
+class LayerStep(Struct, frozen=True):
+    """The container's directory, and its writable layer."""
+
+    driver: str
+    request: StorageRequest
+    directory: HostPath  # of the container
+    layers: int
+
+    def describe(self) -> str:
+        """Name the driver."""
+        return f"prepare a writable layer with storage driver {self.driver} on {self.layers} layers"
+
+    def do(self, making: Making) -> None:
+        """Have the driver make it."""
+        os.makedirs(self.directory, 0o710, exist_ok=True)
+        os.makedirs(self.request.directory, 0o700, exist_ok=True)
+        request = msgspec.structs.replace(self.request, user_map=user_map_of(making.records))
+        making.records["storage"] = dict(making.drivers.storage.prepare(request))
+        making.records["written_by"] = making.drivers.storage.source

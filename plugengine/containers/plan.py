@@ -1,126 +1,139 @@
-"""From a container's description and its drivers' answers to the ordered steps of its start."""
+"""From a container's description and its drivers' answers to the steps of its start; reads, and changes nothing."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import msgspec
 from msgspec import Struct
 
-from plugengine.containers.create import PlacedMount
+from plugengine.containers.network_steps import NetworkStep, WriteFilesStep
+from plugengine.containers.placement import PlacedMount, mounts_of, user_map_of
 from plugengine.containers.requests import cgroup_request, storage_request
-from plugengine.containers.steps import (
-    CgroupStep,
-    CloneStep,
-    CommandStep,
-    JoinCgroupStep,
-    Live,
-    MapUsersStep,
-    NetworkStep,
-    Step,
-    WriteFilesStep,
-)
+from plugengine.containers.steps import CgroupStep, CreateStep, StartStep, Step
 from plugengine.containers.storage_steps import FillVolumesStep, ShiftOwnersStep, rootfs_steps
 from plugengine.errors import ConflictError, UsageError
 from plugengine.images.ports import expand
 from plugengine.kernel import machine
 from plugengine.model import (
     Capability,
+    CgroupRequest,
     GuestPath,
     HostPath,
     Limits,
-    NamespacePlan,
     NamespaceRequest,
-    Network,
     Port,
-    UserMap,
+    Rootfs,
+    StorageRequest,
     short_id,
 )
-from plugengine.networks import etc_files, ipam, networks
+from plugengine.networks import etc_files, ipam
 from plugengine.plugins.drivers import DriverSet
-from plugengine.runtime.guest import GuestRequest, ResolvedMount, may_trace, plan_guest
-from plugengine.runtime.launch import Launch, clone_first
+from plugengine.runtime.inside import plan_inside
+from plugengine.runtime.process import may_trace, plan_process
+from plugengine.runtime.request import InsideRequest, ResolvedMount
 from plugengine.security import devices
 from plugengine.site import Site
-from plugengine.spec import ImageConfig, required_argv
+from plugengine.spec import ImageConfig
 from plugengine.state import container_rows
 from plugengine.state.container_rows import ContainerRow
 
-_NAMESPACES = ("pid", "net", "ipc", "uts", "cgroup", "user", "time")
-
 
 class StartPlan(Struct, frozen=True, kw_only=True):
-    """Everything of one start."""
+    """Everything of one start, as values.
 
-    steps: tuple[Step, ...]
+    What only the start itself can know is not in it, and is filled in by the steps: the network's subnet and address,
+    the ids of the user, pids and descriptors.
+    """
+
+    storage: StorageRequest
+    rootfs: Rootfs
+    server_log: HostPath
+    cgroup: CgroupStep
+    owners: ShiftOwnersStep | None  # where the storage driver cannot show them mapped
+    fills: FillVolumesStep | None
+    create: CreateStep
+    network: NetworkStep | None  # None: another container's
+    files: WriteFilesStep | None  # likewise
+    start: StartStep
+    hostname: str
     warnings: tuple[str, ...]
 
+    def steps(self) -> list[Step]:
+        """Return the steps in order."""
+        # A file server gets ready while the control group is made.
+        mounts, ready = rootfs_steps(self.rootfs, self.server_log)
+        steps: list[Step | None] = [*mounts, self.cgroup, *ready, self.owners, self.fills, self.create]
+        steps += [self.network, self.files, self.start]
+        return [step for step in steps if step is not None]
 
-def make_plan(site: Site, row: ContainerRow, drivers: DriverSet, *, imagine: bool = False) -> StartPlan:
-    """Return the steps that start a container; with `imagine` they can be described, but not taken.
+
+def plan_start(site: Site, row: ContainerRow, drivers: DriverSet) -> StartPlan:
+    """Return the plan that starts a container, also one that is not made yet.
 
     Raises:
         PlugengineError: Something it depends on is not there, or a limit cannot be held.
     """
-    return _Planner(site, row, drivers, imagine=imagine).plan()
+    return _Planner(site, row, drivers).plan()
+
+
+def settle(site: Site, plan: StartPlan, row: ContainerRow, drivers: DriverSet) -> StartPlan:
+    """Return the plan of a container that was planned before it was made, now that its storage driver has its record.
+
+    Where somebody else got the ids it was planned with, it is planned again.
+    """
+    if plan.storage.user_map != user_map_of(row.records):
+        return plan_start(site, row, drivers)
+    return msgspec.structs.replace(plan, rootfs=drivers.storage.mounts(plan.storage, row.records["storage"]))
 
 
 class _Planner:
     """Collects a container's steps."""
 
-    def __init__(self, site: Site, row: ContainerRow, drivers: DriverSet, *, imagine: bool) -> None:
+    def __init__(self, site: Site, row: ContainerRow, drivers: DriverSet) -> None:
         self._site = site
-        self._find_network = networks.imagined if imagine else networks.joined
         self._row = row
         self._spec = row.spec
         self._drivers = drivers
-        self._records: Mapping[str, Any] = row.records
         self._config = msgspec.convert(row.records.get("config") or {}, ImageConfig)
-        user_map = row.records.get("user_map")
-        self._user_map = msgspec.convert(user_map, UserMap) if user_map else None
+        self._user_map = user_map_of(row.records)
         self._net_owner: ContainerRow | None = None
         self._warnings: list[str] = []
-        platform = row.records.get("platform", "")
-        if not machine.runs_here(platform):
+        self._platform = row.records.get("platform", "")
+        if not machine.runs_here(self._platform):
             self._warnings.append(
-                f"image {row.image_name}: is for {platform}, and this machine is {machine.platform()}"
+                f"image {row.image_name}: is for {self._platform}, and this machine is {machine.platform()}"
             )
         self._modes = self._resolve_modes()
-        self._host_net = Capability.HOST_NAMESPACE in drivers.network.info.capabilities
-        if self._host_net and self._modes.get("net", "private") == "private":
+        if (
+            Capability.HOST_NAMESPACE in drivers.network.info.capabilities
+            and self._modes.get("net", "private") == "private"
+        ):
             self._modes["net"] = "host"
         self._hostname = self._pick_hostname()
-        self._mounts = msgspec.convert(row.records.get("mounts") or (), tuple[PlacedMount, ...])
+        self._mounts = mounts_of(row.records)
 
     def plan(self) -> StartPlan:
-        """Return the steps."""
-        namespaces = self._drivers.namespace.plan(
-            NamespaceRequest(
-                container_id=self._row.id,
-                modes=self._modes,
-                user_map=self._user_map,
-                options=self._row.choice.namespace_options,
-            )
+        """Return the plan."""
+        storage = storage_request(self._site, self._row, self._row.records)
+        cgroup = self._cgroup()
+        own_network = not self._modes.get("net", "private").startswith("container:")
+        create = self._create(cgroup.request)
+        return StartPlan(
+            storage=storage,
+            rootfs=self._drivers.storage.mounts(storage, self._row.records.get("storage") or {}),
+            server_log=self._site.locations.server_log(self._row.id),
+            cgroup=cgroup,
+            owners=self._owners(storage),
+            fills=self._fills(storage),
+            create=create,
+            network=self._network() if own_network else None,
+            files=self._files() if self._net_owner is None else None,
+            start=StartStep(self._row.id, create.bundle.process),
+            hostname=self._hostname,
+            warnings=(*cgroup.settings.unsupported, *self._drivers.problems, *self._warnings),
         )
-        request = cgroup_request(self._site, self._row)
-        limits = self._limits()
-        settings = self._drivers.cgroup.settings(limits, request)
-        launch = self._launch(namespaces)
-        # A file server gets ready while the control group is made.
-        mounts, content = self._storage_steps()
-        steps: list[Step] = [*mounts, CgroupStep(request, settings, limits), *content, *self._volume_steps()]
-        steps.append(CloneStep(lambda live: clone_first(launch, live.cgroup), _names(namespaces)))
-        if namespaces.user_map is not None:
-            steps.append(MapUsersStep(namespaces.user_map))
-        steps.append(JoinCgroupStep(self._spec.oom_score_adj))
-        if not self._modes.get("net", "private").startswith("container:"):
-            steps.append(self._network_step())
-        if self._net_owner is None:
-            steps.append(WriteFilesStep(self._write_files))
-        steps.append(CommandStep(plan_guest(launch.guest), required_argv(self._spec, self._config)))
-        return StartPlan(steps=tuple(steps), warnings=(*settings.unsupported, *self._drivers.problems, *self._warnings))
 
     # --- what others answered --------------------------------------------------------------------------------
 
@@ -154,6 +167,13 @@ class _Planner:
             return os.uname().nodename
         return short_id(self._row.id)
 
+    # --- steps -----------------------------------------------------------------------------------------------
+
+    def _cgroup(self) -> CgroupStep:
+        request = cgroup_request(self._site, self._row)
+        limits = self._limits()
+        return CgroupStep(request, self._drivers.cgroup.settings(limits, request), limits)
+
     def _limits(self) -> Limits:
         if self._spec.privileged:
             return self._spec.limits
@@ -163,141 +183,96 @@ class _Planner:
             rules += devices.rules_for(device.host, device.access)
         return msgspec.structs.replace(self._spec.limits, devices=tuple(rules))
 
-    # --- steps -----------------------------------------------------------------------------------------------
-
-    def _storage_steps(self) -> tuple[list[Step], list[Step]]:
-        """Return the steps that mount the root filesystem, and those that wait for it and work on it."""
-        request = storage_request(self._site, self._row, self._records)
-        rootfs = self._drivers.storage.mounts(request, self._records.get("storage") or {})
-        mounts, content = rootfs_steps(rootfs, self._site.locations.server_log(self._row.id))
+    def _owners(self, storage: StorageRequest) -> ShiftOwnersStep | None:
+        """Return the step that gives the files their owners, once in a container's life."""
         shown_mapped = Capability.USER_MAP in self._drivers.storage.info.capabilities
-        if self._user_map is not None and not shown_mapped and not self._row.state.started_ns:
-            content.append(ShiftOwnersStep(request.target, self._user_map))
-        return mounts, content
+        if self._user_map is None or shown_mapped or self._row.state.started_ns:
+            return None
+        return ShiftOwnersStep(storage.target, self._user_map)
 
-    def _volume_steps(self) -> list[Step]:
+    def _fills(self, storage: StorageRequest) -> FillVolumesStep | None:
         fills = tuple((mount.target, mount.source) for mount in self._mounts if mount.fill)
         if not fills or self._row.state.started_ns:
-            return []
-        from plugengine import volumes
+            return None
+        return FillVolumesStep(storage.target, fills, self._user_map)
 
-        def fill(rootfs: str, guest: str, host: str) -> None:
-            volumes.fill(rootfs, guest, host, self._user_map)
-
-        return [FillVolumesStep(self._site.locations.rootfs(self._row.id), fills, fill)]
-
-    def _network_step(self) -> NetworkStep:
-        network = self._find_network(self._site, self._row.choice, self._drivers.network)
+    def _network(self) -> NetworkStep:
+        chosen = self._row.choice
+        if chosen.network_name:
+            ipam.get_network(self._site.state, chosen.network_name)  # it may have been removed
         return NetworkStep(
             container_id=self._row.id,
-            network=network,
-            hold=lambda: networks.in_use(self._site, network),
-            lease=lambda: self._lease(network),
-            release=lambda: self._release(network),
-            retire=lambda: networks.remove_if_idle(self._site, network, self._drivers.network),
-            keep_record=lambda record: networks.keep_record(self._site, network, record),
+            network=chosen.joins,
+            driver=chosen.network,
+            ip=self._spec.ip,
             mac=self._spec.mac_address,
-            ports=self._ports(),
-            lease_ports=self._lease_ports,
-            options=self._row.choice.network_options,
+            ports=tuple(self._ports()),
+            options=chosen.network_options,
         )
 
-    def _lease(self, network: Network) -> str | None:
-        if network.subnet is not None or self._row.choice.network_name:
-            networks.joined(self._site, self._row.choice, self._drivers.network)  # somebody may just have removed it
-        if network.subnet is None:
-            return None
-        return ipam.lease(self._site.state, network, self._row.id, self._spec.ip)
-
-    def _release(self, network: Network) -> None:
-        if network.subnet is not None:
-            ipam.release(self._site.state, self._row.id, network=network.name)
-        if self._ports():
-            from plugengine.networks import ports
-
-            ports.release(self._site.state, self._row.id)
-
-    def _lease_ports(self, avoid: Collection[Port]) -> tuple[Port, ...]:
-        from plugengine.networks import ports
-
-        return ports.lease(self._site.state, self._row.id, self._ports(), avoid)
-
-    def _ports(self) -> tuple[Port, ...]:
+    def _ports(self) -> Iterator[Port]:
+        yield from self._spec.ports
         if not self._spec.publish_all:
-            return self._spec.ports
+            return
         published = {(port.guest_port, port.protocol) for port in self._spec.ports}
-        extra: list[Port] = []
         for text in self._config.exposed_ports:
             try:
                 exposed = expand(text)
             except ValueError as exc:
                 raise UsageError(f"image {self._row.image_name}: exposed port {text!r}: {exc}") from exc
-            extra += [
-                Port(host_ip="", host_port=0, guest_port=number, protocol=protocol)
-                for number, protocol in exposed
-                if (number, protocol) not in published
-            ]
-        return (*self._spec.ports, *extra)
+            for number, protocol in exposed:
+                if (number, protocol) not in published:
+                    yield Port(host_ip="", host_port=0, guest_port=number, protocol=protocol)
 
-    # --- the inside ------------------------------------------------------------------------------------------
-
-    def _launch(self, namespaces: NamespacePlan) -> Launch:
-        own = {name: self._modes.get(name, "private") == "private" for name in _NAMESPACES}
-        ipc = self._modes.get("ipc", "private")
-        shm = None
-        if ipc.startswith("container:"):
-            shm = HostPath(f"/proc/{ipc.partition(':')[2]}/root/dev/shm")
-        elif ipc == "host":
-            shm = HostPath("/dev/shm")  # noqa: S108 - the host's, as asked
-        guest = GuestRequest(
-            rootfs=self._site.locations.rootfs(self._row.id),
+    def _files(self) -> WriteFilesStep:
+        return WriteFilesStep(
+            container_id=self._row.id,
             spec=self._spec,
-            config=self._config,
             hostname=self._hostname,
-            etc_files={
-                # Whoever shares a network shares the names that belong to it, as with docker.
-                GuestPath(f"/etc/{name}"): self._site.locations.etc((self._net_owner or self._row).id, name)
-                for name in etc_files.NAMES
-            },
-            mounts=tuple(_resolved(mount) for mount in self._mounts),
-            devices=self._spec.devices,
-            shm=shm,
-            user_map=namespaces.user_map,
-            platform=self._records.get("platform", ""),
-            own_pid=own["pid"],
-            own_ipc=own["ipc"],
-            own_net=own["net"],
-            own_uts=own["uts"],
-            own_cgroup=own["cgroup"],
-        )
-        return Launch(site=self._site, guest=guest, namespaces=namespaces, drivers=self._drivers)
-
-    def _write_files(self, live: Live) -> None:
-        etc_files.write(
-            self._site.locations,
-            self._row.id,
-            self._spec,
-            hostname=self._hostname,
-            attachment=live.attachment,
             host_network=self._modes.get("net") == "host",
         )
 
+    # --- the inside ------------------------------------------------------------------------------------------
 
-def _names(namespaces: NamespacePlan) -> tuple[str, ...]:
-    from plugengine.kernel import process
+    def _create(self, group: CgroupRequest) -> CreateStep:
+        locations = self._site.locations
+        namespaces = self._drivers.namespace.plan(
+            NamespaceRequest(
+                container_id=self._row.id,
+                modes=self._modes,
+                user_map=self._user_map,
+                options=self._row.choice.namespace_options,
+            )
+        )
+        # Whoever shares a network shares the names that belong to it, as with docker.
+        named = {name: locations.etc((self._net_owner or self._row).id, name) for name in etc_files.NAMES}
+        inside = InsideRequest(
+            container_id=self._row.id,
+            rootfs=locations.rootfs(self._row.id),
+            spec=self._spec,
+            config=self._config,
+            hostname=self._hostname,
+            namespaces=namespaces,
+            etc_files={GuestPath(f"/etc/{name}"): path for name, path in named.items()},
+            mounts=tuple(_resolved(mount) for mount in self._mounts),
+            cgroup_mounts=self._drivers.cgroup.mounts(group, HostPath("/")),
+            devices=self._spec.devices,
+            shm=self._shm(),
+        )
+        process = plan_process(self._spec, self._config, hostname=self._hostname, platform=self._platform)
+        return CreateStep(
+            bundle=plan_inside(inside, process),
+            directory=locations.runtime(self._row.id),
+            shared=locations.shared_by_runtime("native"),
+            files=tuple(named.values()),
+            interactive=self._spec.interactive,
+        )
 
-    flags = namespaces.clone_flags | namespaces.unshare_flags
-    known = {
-        "pid": process.CLONE_NEWPID,
-        "net": process.CLONE_NEWNET,
-        "mnt": process.CLONE_NEWNS,
-        "uts": process.CLONE_NEWUTS,
-        "ipc": process.CLONE_NEWIPC,
-        "cgroup": process.CLONE_NEWCGROUP,
-        "user": process.CLONE_NEWUSER,
-        "time": process.CLONE_NEWTIME,
-    }
-    return tuple(name for name, flag in known.items() if flags & flag)
+    def _shm(self) -> HostPath | None:
+        ipc = self._modes.get("ipc", "private")
+        if ipc.startswith("container:"):
+            return HostPath(f"/proc/{ipc.partition(':')[2]}/root/dev/shm")
+        return HostPath("/dev/shm") if ipc == "host" else None  # noqa: S108 - the host's, as asked
 
 
 def _resolved(mount: PlacedMount) -> ResolvedMount:

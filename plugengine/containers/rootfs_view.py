@@ -149,7 +149,7 @@ def _hold(site: Site, row: ContainerRow, rootfs: Rootfs, target: HostPath, conne
         # Over everybody's run directories, so that mount points made for this purpose are nobody else's.
         mount.mount("tmpfs", site.locations.run_containers, "tmpfs", 0, "mode=0700")
         os.makedirs(target)
-        runner = Runner(Live(site.drivers(row.choice), log=lambda _line: None))
+        runner = Runner(Live(site, site.drivers(row.choice), log=lambda _line: None))
         mounts, ready = rootfs_steps(rootfs, site.locations.server_log(row.id))
         runner.run([*mounts, *ready])
         root = os.open(target, DIRECTORY)

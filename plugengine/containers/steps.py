@@ -1,60 +1,69 @@
-"""The steps of a container's start; each can say itself, do itself and undo itself."""
+"""The steps of a container's start: data, each of which can say itself, do itself and undo itself."""
 
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import msgspec
 from msgspec import Struct
 
-from plugengine import mounts
+from plugengine.bundle import Bundle, Process, RuntimeRequest
 from plugengine.containers import file_server
-from plugengine.errors import ConflictError, DriverError, PlugengineError
-from plugengine.model import (
-    Attachment,
-    CgroupRequest,
-    Limits,
-    Network,
-    NetworkRequest,
-    Port,
-    Record,
-    Settings,
-    UserMap,
-)
+from plugengine.errors import PlugengineError
+from plugengine.model import Attachment, CgroupRequest, HostPath, Limits, NetworkRequest, Record, Settings
 from plugengine.plugins.drivers import DriverSet
 from plugengine.plugins.observers import Teller
-from plugengine.runtime.launch import Child, join_cgroup
-
-if TYPE_CHECKING:
-    from plugengine.runtime.guest import GuestPlan
-
-_PORT_TRIES: Final = 16
+from plugengine.runtime import describe
+from plugengine.runtime.handle import Handle
+from plugengine.runtime.native import launch
+from plugengine.runtime.process import identify
+from plugengine.site import Site
+from plugengine.streams.stdio import Pipes
 
 
 class Live:
-    """What the steps of one start have made so far; lives in the monitor."""
+    """What the steps of one start have made so far; lives in the monitor.
 
-    def __init__(self, drivers: DriverSet, *, log: Callable[[str], None], tell: Teller | None = None) -> None:
+    Args:
+        site: Where.
+        drivers: Those of the container.
+        log: Takes the line or lines of each step before it is done.
+        tell: Tells the observers.
+    """
+
+    def __init__(
+        self, site: Site, drivers: DriverSet, *, log: Callable[[str], None], tell: Teller | None = None
+    ) -> None:
+        self.site = site
         self.drivers = drivers
         self.log = log
         self.tell = tell or Teller(None, "")
-        self.server: file_server.ServerProcess | None = None
+        self.server: file_server.ServerProcess | None = None  # where the storage driver has one
         self.cgroup: Record | None = None
-        self.child: Child | None = None
-        self.connection: NetworkRequest | None = None
+        self.connection: NetworkRequest | None = None  # where there is a network of its own
         self.attachment: Attachment | None = None
         self.afterwards: list[Callable[[], None]] = []  # what nobody need wait for, once all is undone
+        self._first: Handle | None = None
+
+    @property
+    def first(self) -> Handle:
+        """The first process, which a `CreateStep` has made."""
+        if self._first is None:
+            raise LookupError("the first process is not made yet")
+        return self._first
+
+    @first.setter
+    def first(self, made: Handle) -> None:
+        self._first = made
 
 
 class Step(Protocol):
     """One action on the host."""
 
     def describe(self) -> str:
-        """Say what `do` does, in one line."""
+        """Say what `do` does; the first line alone names it, those after it are indented."""
 
     def do(self, live: Live) -> None:
         """Act.
@@ -64,7 +73,7 @@ class Step(Protocol):
         """
 
     def undo(self, live: Live) -> None:
-        """Take it back; what is gone already is fine."""
+        """Take it back; only of a step that was done. What is gone already is fine."""
 
 
 class Runner:
@@ -115,7 +124,7 @@ class CgroupStep(Struct, frozen=True):
     limits: Limits
 
     def describe(self) -> str:
-        """Say it."""
+        """Name the group and what is written."""
         writes = ", ".join(f"{write.file}={write.value.strip()}" for write in self.settings.writes)
         return f"make cgroup {self.request.parent}/{self.request.container_id}" + (f" with {writes}" if writes else "")
 
@@ -136,200 +145,66 @@ class CgroupStep(Struct, frozen=True):
             live.drivers.cgroup.remove(self.request, live.cgroup)
 
 
-class CloneStep(Struct, frozen=True):
-    """The first process, held at its gate inside its new namespaces."""
+class CreateStep(Struct, frozen=True, kw_only=True):
+    """The first process, held at its gate: in its namespaces and its cgroup, with the ids of its user."""
 
-    clone: Callable[[Live], Child]
-    names: tuple[str, ...]
+    bundle: Bundle
+    directory: HostPath  # see `RuntimeRequest`
+    shared: HostPath
+    files: tuple[HostPath, ...]  # the engine's own that are mounted inside, written later
+    interactive: bool  # somebody will write to its standard input
 
     def describe(self) -> str:
-        """Say it."""
-        return f"clone the first process with new namespaces: {' '.join(self.names) or 'none'}"
+        """Name the namespaces, then the inside line by line."""
+        user_map = self.bundle.namespaces.user_map
+        mapped = f", mapping user ids {describe.user_map(user_map)}" if user_map is not None else ""
+        first = f"create the first process {describe.namespaces(self.bundle.namespaces)}{mapped}"
+        return "\n  inside: ".join([first, *describe.inside(self.bundle)])
 
     def do(self, live: Live) -> None:
-        """Clone."""
-        live.child = self.clone(live)
+        """Look its user up, and have the runtime make it."""
+        for path in self.files:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+        planned = self.bundle.process
+        bundle = msgspec.structs.replace(
+            self.bundle, process=identify(planned, self.bundle.root, self.bundle.namespaces.user_map)
+        )
+        entry = None if live.cgroup is None else live.drivers.cgroup.entry(live.cgroup)
+        pipes = Pipes(tty=planned.terminal, interactive=self.interactive)
+        try:
+            made = launch.create(
+                RuntimeRequest(
+                    bundle=bundle, stdio=pipes.guest, cgroup=entry, directory=self.directory, shared=self.shared
+                )
+            )
+        except BaseException:
+            pipes.close()
+            raise
+        pipes.close_guest_ends()
+        live.first = Handle(made, pipes)
+        if live.cgroup is not None and entry is None:
+            live.drivers.cgroup.join(live.cgroup, made.pid)
 
     def undo(self, live: Live) -> None:
         """Kill and reap it, unless the monitor has seen it end."""
-        if live.child is not None:
-            live.child.end()
+        live.first.end()
+        launch.delete(self.bundle.container_id)
 
 
-class MapUsersStep(Struct, frozen=True):
-    """The id maps of the user namespace."""
-
-    user_map: UserMap
-
-    def describe(self) -> str:
-        """Say it."""
-        ranges = ", ".join(f"{each.guest}:{each.host}:{each.size}" for each in self.user_map.uids)
-        return f"map user ids {ranges}"
-
-    def do(self, live: Live) -> None:
-        """Write the maps."""
-        assert live.child is not None  # noqa: S101 - CloneStep comes before
-        mounts.write_maps(live.child.pid, self.user_map)
-
-    def undo(self, live: Live) -> None:
-        """Nothing: the maps go with the namespace."""
-
-
-class JoinCgroupStep(Struct, frozen=True):
-    """Move the first process into its group, and set how the out-of-memory killer sees it."""
-
-    oom_score_adj: int | None
-
-    def describe(self) -> str:
-        """Say it."""
-        return "move the first process into its cgroup"
-
-    def do(self, live: Live) -> None:
-        """Join."""
-        assert live.child is not None  # noqa: S101 - CloneStep comes before
-        join_cgroup(live.drivers, live.cgroup, live.child.pid)
-        if self.oom_score_adj is not None:
-            with open(f"/proc/{live.child.pid}/oom_score_adj", "w", encoding="ascii") as stream:
-                stream.write(str(self.oom_score_adj))
-
-    def undo(self, live: Live) -> None:
-        """Nothing: it leaves when it ends."""
-
-
-def _port_in_words(port: Port) -> str:
-    last = f"-{port.host_port_last}" if port.host_port_last else ""
-    return f"{port.host_port}{last}->{port.guest_port}/{port.protocol}"
-
-
-def _no_ports(avoid: Collection[Port]) -> tuple[Port, ...]:
-    del avoid
-    return ()
-
-
-class NetworkStep(Struct, frozen=True):
-    """The connection to a network."""
+class StartStep(Struct, frozen=True):
+    """Open the gate: the first process becomes the command."""
 
     container_id: str
-    network: Network
-    hold: Callable[[], AbstractContextManager[None]]  # against removal by others
-    lease: Callable[[], str | None]
-    release: Callable[[], None]
-    retire: Callable[[], None]  # removes the host's side if nobody uses it any more
-    keep_record: Callable[[Record], None]
-    mac: str | None = None
-    ports: tuple[Port, ...] = ()  # as asked for
-    lease_ports: Callable[[Collection[Port]], tuple[Port, ...]] = _no_ports  # given those not to choose
-    options: Mapping[str, str] = {}
+    process: Process
 
     def describe(self) -> str:
-        """Say it."""
-        ports = ", ".join(map(_port_in_words, self.ports))
-        return f"connect to network {self.network.name} ({self.network.driver})" + (
-            f", publish {ports}" if ports else ""
-        )
-
-    def do(self, live: Live) -> None:
-        """Lease an address, make the network, attach."""
-        assert live.child is not None  # noqa: S101 - CloneStep comes before
-        try:
-            with self.hold():
-                self._connect(live, live.child.pid)
-        except BaseException:
-            self._give_back(live)
-            raise
-
-    def _connect(self, live: Live, pid: int) -> None:
-        address = self.lease()
-        record = live.drivers.network.create(self.network)
-        self.keep_record(record)
-        request = NetworkRequest(
-            container_id=self.container_id,
-            network=self.network,
-            network_record=record,
-            address=address,
-            mac=self.mac,
-            options=self.options,
-        )
-        try:
-            netns = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError as exc:
-            raise DriverError(
-                f"container {self.container_id}: its first process was killed before it could be connected",
-                hint="if it has a memory limit, it may be too low to start anything",
-            ) from exc
-        try:
-            request = msgspec.structs.replace(request, netns=netns)
-            live.attachment = self._attach(live, request) if self.ports else live.drivers.network.attach(request)
-        finally:
-            os.close(netns)
-        live.connection = msgspec.structs.replace(request, netns=-1, ports=live.attachment.ports)
-
-    def _attach(self, live: Live, request: NetworkRequest) -> Attachment:
-        """Attach with ports; where another would do, another is tried: who has one may be unknown to the core.
-
-        Raises:
-            ConflictError: A port that was asked for is taken.
-        """
-        from plugengine.networks.ports import is_flexible
-
-        avoid: list[Port] = []
-        for _ in range(_PORT_TRIES):
-            leased = self.lease_ports(avoid)
-            try:
-                return live.drivers.network.attach(msgspec.structs.replace(request, ports=leased))
-            except ConflictError:
-                others = [port for asked, port in zip(self.ports, leased, strict=True) if is_flexible(asked)]
-                if not others:
-                    raise
-                avoid += others
-        return live.drivers.network.attach(msgspec.structs.replace(request, ports=self.lease_ports(avoid)))
-
-    def undo(self, live: Live) -> None:
-        """Detach, give the address back; remove the network when this was the last one."""
-        if live.connection is not None:
-            live.drivers.network.detach(live.connection, live.attachment)
-        self._give_back(live)
-
-    def _give_back(self, live: Live) -> None:
-        """Release the lease now; removing a bridge takes the kernel 60 ms, so that comes after the goodbyes."""
-        self.release()
-        live.afterwards.append(self.retire)
-
-
-class WriteFilesStep(Struct, frozen=True):
-    """/etc/hosts, /etc/hostname and /etc/resolv.conf of the guest."""
-
-    write: Callable[[Live], None]
-
-    def describe(self) -> str:
-        """Say it."""
-        return "write /etc/hosts, /etc/hostname and /etc/resolv.conf"
-
-    def do(self, live: Live) -> None:
-        """Write them."""
-        self.write(live)
-
-    def undo(self, live: Live) -> None:
-        """Keep them: they belong to the container's directory."""
-
-
-class CommandStep(Struct, frozen=True):
-    """Open the gate: the first process sets up its inside and becomes the command."""
-
-    guest: GuestPlan | Any
-    argv: tuple[str, ...]
-
-    def describe(self) -> str:
-        """Say it."""
-        inside = "".join(f"\n  inside: {step.describe()}" for step in self.guest.steps)
-        return f"run {' '.join(self.argv)}{inside}"
+        """Say the command, then with what rights and limits it runs."""
+        return "\n  ".join(describe.process(self.process))
 
     def do(self, live: Live) -> None:
         """Let it go and wait until exec has happened or failed."""
-        assert live.child is not None  # noqa: S101 - CloneStep comes before
-        live.child.release()
+        live.first.started(launch.start(self.container_id))
 
     def undo(self, live: Live) -> None:
         """End it, if it has not ended."""
-        if live.child is not None:
-            live.child.signal(signal.SIGKILL)
+        live.first.kill()

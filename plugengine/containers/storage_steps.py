@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 
 from msgspec import Struct
 
@@ -11,7 +10,7 @@ from plugengine import mounts as mounting
 from plugengine.containers import file_server
 from plugengine.containers.steps import Live, Step
 from plugengine.kernel.mount import MNT_DETACH, umount2
-from plugengine.model import HostPath, Mount, Rootfs, Server, UserMap
+from plugengine.model import GuestPath, HostPath, Mount, Rootfs, Server, UserMap
 
 
 def rootfs_steps(rootfs: Rootfs, server_log: HostPath) -> tuple[list[Step], list[Step]]:
@@ -30,7 +29,7 @@ class MountStep(Struct, frozen=True):
     mount: Mount
 
     def describe(self) -> str:
-        """Say it."""
+        """Name the filesystem and the mount point."""
         return f"mount {self.mount.fstype} {self.mount.source} on {self.mount.target}"
 
     def do(self, live: Live) -> None:  # noqa: ARG002
@@ -53,7 +52,7 @@ class ServerStep(Struct, frozen=True):
     log: HostPath
 
     def describe(self) -> str:
-        """Say it."""
+        """Name the server and its mount point."""
         return f"start server {self.server.entry} on {self.server.config['target']}"
 
     def do(self, live: Live) -> None:
@@ -73,7 +72,7 @@ class ServerReadyStep(Struct, frozen=True):
     target: str
 
     def describe(self) -> str:
-        """Say it."""
+        """Name the mount point."""
         return f"wait until the server has mounted {self.target}"
 
     def do(self, live: Live) -> None:
@@ -92,7 +91,7 @@ class ShiftOwnersStep(Struct, frozen=True):
     user_map: UserMap
 
     def describe(self) -> str:
-        """Say it."""
+        """Name the tree."""
         return f"change the owners of all files below {self.rootfs} to those of the user namespace"
 
     def do(self, live: Live) -> None:  # noqa: ARG002
@@ -109,17 +108,19 @@ class FillVolumesStep(Struct, frozen=True):
     """Copy the image's content into new, empty volumes."""
 
     rootfs: HostPath
-    fills: tuple[tuple[str, str], ...]  # guest path, host directory
-    fill: Callable[[str, str, str], None]
+    fills: tuple[tuple[GuestPath, HostPath], ...]  # where it is mounted, the volume's directory
+    user_map: UserMap | None  # the root filesystem shows owners outside of it
 
     def describe(self) -> str:
-        """Say it."""
+        """Name the mount points."""
         return "fill volumes of " + ", ".join(guest for guest, _host in self.fills)
 
     def do(self, live: Live) -> None:  # noqa: ARG002
         """Copy each."""
+        from plugengine import volumes
+
         for guest, host in self.fills:
-            self.fill(self.rootfs, guest, host)
+            volumes.fill(self.rootfs, guest, host, self.user_map)
 
     def undo(self, live: Live) -> None:
         """Keep them: a volume outlives its container."""

@@ -51,9 +51,9 @@ class Containers:
 
     def create(self, spec: ContainerSpec, *, progress: Progress | None = None) -> Container:
         """Make a container without starting it; `progress` is called while its image is made or fetched."""
-        from plugengine.containers.create import create
+        from plugengine.containers.create import create, plan_creation
 
-        return self._shown(create(self._site, spec, progress=progress))
+        return self._shown(create(self._site, plan_creation(self._site, spec, progress=progress)))
 
     def start(
         self,
@@ -148,14 +148,14 @@ class Containers:
 
     def describe_run(self, spec: ContainerSpec) -> builtins.list[str]:
         """Return the steps `run` would take, one line each, without taking any."""
-        from plugengine.containers.dry_run import describe
+        from plugengine.operations.run import plan_run
 
-        return describe(self._site, spec)
+        return plan_run(self._site, spec).describe()
 
     def stop(self, reference: str, *, timeout_s: int | None = None, signal: str | None = None) -> None:
         """Ask a container to end, then make it; one that does not run is fine."""
         from plugengine.operations import lifecycle
-        from plugengine.runtime.guest import signal_number
+        from plugengine.runtime.signals import signal_number
 
         number = None if signal is None else signal_number(signal)
         lifecycle.stop(self._site, self._row(reference), timeout_s=timeout_s, number=number)
@@ -163,14 +163,14 @@ class Containers:
     def kill(self, reference: str, *, signal: str = "KILL") -> None:
         """Send a signal to a running container's first process."""
         from plugengine.operations import lifecycle
-        from plugengine.runtime.guest import signal_number
+        from plugengine.runtime.signals import signal_number
 
         lifecycle.kill(self._site, self._row(reference), signal_number(signal))
 
     def restart(self, reference: str, *, timeout_s: int | None = None, signal: str | None = None) -> None:
         """Stop and start."""
         from plugengine.operations import lifecycle
-        from plugengine.runtime.guest import signal_number
+        from plugengine.runtime.signals import signal_number
 
         number = None if signal is None else signal_number(signal)
         lifecycle.restart(self._site, self._row(reference), timeout_s=timeout_s, number=number)

@@ -46,7 +46,7 @@ class Images:
             ImageError: The tar is damaged or hostile.
         """
         from plugengine.build.config import parse_changes
-        from plugengine.runtime.guest.environment import DEFAULT_PATH
+        from plugengine.runtime.environment import DEFAULT_PATH
 
         config = parse_changes(tuple(changes), {"Env": [f"PATH={DEFAULT_PATH}"]})
         return self._site.images.import_rootfs(source, name, config=config, progress=progress)

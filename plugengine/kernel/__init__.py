@@ -28,6 +28,7 @@ __all__ = [
     "pagecache",
     "ports",
     "process",
+    "rlimits",
     "rtnetlink",
     "sysctl",
     "threads",

@@ -49,6 +49,18 @@ CLONE_NEWTIME = 0x00000080
 CLONE_CLEAR_SIGHAND = 0x100000000
 CLONE_INTO_CGROUP = 0x200000000
 
+# By the name of the link below /proc/PID/ns; see namespaces(7)
+NAMESPACE_FLAGS = {
+    "pid": CLONE_NEWPID,
+    "net": CLONE_NEWNET,
+    "mnt": CLONE_NEWNS,
+    "uts": CLONE_NEWUTS,
+    "ipc": CLONE_NEWIPC,
+    "cgroup": CLONE_NEWCGROUP,
+    "user": CLONE_NEWUSER,
+    "time": CLONE_NEWTIME,
+}
+
 # include/uapi/linux/pidfd.h
 PIDFD_NONBLOCK = os.O_NONBLOCK
 

@@ -14,8 +14,7 @@ import traceback
 from collections.abc import Callable
 from typing import Final, NoReturn
 
-import msgspec
-
+from plugengine.containers.failed_start import not_loaded
 from plugengine.errors import ConflictError, PlugengineError
 from plugengine.kernel import credentials, files, mount, process
 from plugengine.kernel.process import ProcessId
@@ -130,13 +129,10 @@ def supervise(site: Site, task: Task, connection: socket.socket) -> NoReturn:
 
 def _supervisor(site: Site, task: Task, connection: socket.socket) -> Supervisor:
     """Return who is to run the container; where its drivers cannot be loaded, the row is as it was before."""
-    row = task.row
     try:
-        return Supervisor(site, row, connection, attach=task.attach, debug=task.debug)
+        return Supervisor(site, task, connection)
     except PlugengineError as exc:
-        state = msgspec.structs.replace(row.state, error=exc.message)
-        status = "exited" if row.state.started_ns else "created"
-        container_rows.update(site.state, row.id, status=status, container_state=state, owner=None)
+        not_loaded(site, task.row, exc)
         raise
 
 

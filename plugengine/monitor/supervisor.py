@@ -14,8 +14,10 @@ from typing import Any, Final
 import msgspec
 
 from plugengine.containers import cgroup_parents
-from plugengine.containers.plan import StartPlan, make_plan
-from plugengine.containers.remove import mark_dead, remove_container, remove_half_made
+from plugengine.containers.exec import run_exec
+from plugengine.containers.failed_start import not_started
+from plugengine.containers.plan import StartPlan
+from plugengine.containers.remove import mark_dead, remove_container
 from plugengine.containers.requests import cgroup_request
 from plugengine.containers.steps import Live, Runner
 from plugengine.errors import PlugengineError, UsageError
@@ -23,13 +25,13 @@ from plugengine.kernel.process import ProcessId
 from plugengine.model import encode
 from plugengine.monitor.guest_process import Client, GuestProcess
 from plugengine.monitor.loop import READ, Loop
+from plugengine.monitor.task import Task
 from plugengine.objects import ContainerState
 from plugengine.plugins.observers import Teller
-from plugengine.runtime.launch import Child, start_exec
+from plugengine.runtime.handle import Handle
 from plugengine.site import Site
-from plugengine.spec import ExecSpec
+from plugengine.spec import ExecSpec, ImageConfig
 from plugengine.state import container_rows
-from plugengine.state.container_rows import ContainerRow
 from plugengine.streams import wire
 from plugengine.streams.logs import LogWriter
 
@@ -39,16 +41,18 @@ _FAREWELL_S: Final = 5.0  # how long clients get to take the last output
 class Supervisor:
     """Owns one run of one container, from the first step to the last undo."""
 
-    def __init__(self, site: Site, row: ContainerRow, connection: socket.socket, *, attach: bool, debug: bool) -> None:
+    def __init__(self, site: Site, task: Task, connection: socket.socket) -> None:
+        row = task.row
         self._site = site
         self._row = row
+        self._plan = task.plan
         self._connection = connection
-        self._attach = attach
-        self._debug = debug
+        self._attach = task.attach
+        self._debug = task.debug
         self._loop = Loop()
         self._drivers = site.drivers(row.choice)
         self._tell = Teller(self._drivers.observe, row.id, complain=sys.stderr.write)
-        self._live = Live(self._drivers, log=self._log, tell=self._tell)
+        self._live = Live(site, self._drivers, log=self._log, tell=self._tell)
         self._runner = Runner(self._live)
         self._main: GuestProcess | None = None
         self._first: Client | None = None
@@ -104,21 +108,19 @@ class Supervisor:
     # --- start ---------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        plan = make_plan(self._site, self._row, self._drivers)
         os.makedirs(self._site.locations.run(self._row.id), 0o700, exist_ok=True)
         cgroup_parents.remember(self._site, self._row.spec.cgroup_parent)
         self._server = wire.bind(*os.path.split(self._site.locations.monitor_socket(self._row.id)))
-        self._runner.run(plan.steps)
+        self._runner.run(self._plan.steps())
         self._started_ns = time.time_ns()
         try:
-            self._record_running(plan)
+            self._record_running(self._plan)
         except BaseException:
             self._runner.unwind()
             raise
 
     def _record_running(self, plan: StartPlan) -> None:
-        child, server = self._live.child, self._live.server
-        assert child is not None  # noqa: S101 - the steps ran
+        child, server = self._live.first, self._live.server
         found = ProcessId.of(child.pid)
         of_server = ProcessId.of(server.pid) if server else None
         me = ProcessId.of(os.getpid())
@@ -153,23 +155,14 @@ class Supervisor:
         """Say in the row why it did not start; one to be removed automatically is removed."""
         if self._server is not None:
             self._server.close()
-        if self._row.spec.auto_remove:
-            remove_half_made(self._site, self._row, self._drivers.storage)
-            return
-        state = msgspec.structs.replace(
-            self._row.state, exit_code=error.exit_code, error=error.message, pid=0, finished_ns=time.time_ns()
-        )
-        status = "exited" if self._row.state.started_ns else "created"
-        container_rows.update(self._site.state, self._row.id, status=status, container_state=state, owner=None)
+        not_started(self._site, self._row, self._drivers.storage, error)
 
     # --- serve ---------------------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        child = self._live.child
-        assert child is not None  # noqa: S101 - the steps ran
         assert self._server is not None  # noqa: S101
         log = LogWriter(self._site.locations.log(self._row.id))
-        self._main = self._adopt(child, log=log, ended=self._main_ended)
+        self._main = self._adopt(self._live.first, log=log, ended=self._main_ended)
         self._first = self._add_client(self._connection)
         if self._attach:
             self._main.attach(self._first, owns_stdin=True)
@@ -180,7 +173,7 @@ class Supervisor:
         if self._live.server is not None:
             self._loop.watch(self._live.server.pidfd, READ, self._server_ended)
 
-    def _adopt(self, child: Child, *, log: LogWriter | None, ended: Callable[[GuestProcess], None]) -> GuestProcess:
+    def _adopt(self, child: Handle, *, log: LogWriter | None, ended: Callable[[GuestProcess], None]) -> GuestProcess:
         stdio = child.take_stdio()
         return GuestProcess(
             self._loop,
@@ -256,7 +249,8 @@ class Supervisor:
         spec = msgspec.convert(request["spec"], ExecSpec)
         name = container_rows.get(self._site.state, self._row.id).name  # it may have another one by now
         self._row = msgspec.structs.replace(self._row, name=name)
-        child = start_exec(self._site, self._row, self._drivers, self._live.cgroup, spec)
+        config = msgspec.convert(self._row.records.get("config") or {}, ImageConfig)
+        child = run_exec(self._live, self._plan, self._row.spec, config, spec)
         process = self._adopt(child, log=None, ended=self._exec_ended)
         process.exec_id = os.urandom(32).hex()
         self._execs[process.exec_id] = process

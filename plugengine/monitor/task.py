@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from plugengine.containers.plan import StartPlan
 from plugengine.kernel.process import ProcessId
 from plugengine.state.container_rows import ContainerRow
 
@@ -18,6 +19,7 @@ class Task(Struct, frozen=True, kw_only=True):
     """One start of one container, by the caller who owns it until the monitor takes it over."""
 
     row: ContainerRow  # status "starting"
+    plan: StartPlan
     owner: ProcessId  # the caller
     attach: bool  # connect the caller's socket to the container's streams from the first byte on
     debug: bool  # send a "log" event for each step

@@ -43,22 +43,13 @@ def choose(site: Site, spec: ContainerSpec) -> DriverChoice:
     return msgspec.structs.replace(chosen, network_name=name)
 
 
-def joined(site: Site, chosen: DriverChoice, driver: NetworkDriver) -> Network:
-    """Return the network a container is to be connected to.
+def joined(site: Site, name: str, driver: NetworkDriver) -> Network:
+    """Return the network a container is to be connected to; the driver's own is made if it is not there.
 
     Raises:
         NotFoundError: It was removed.
     """
-    if chosen.network_name:
-        return ipam.get_network(site.state, chosen.network_name).network
-    return default_network(site, driver)
-
-
-def imagined(site: Site, chosen: DriverChoice, driver: NetworkDriver) -> Network:
-    """Return the network a container would be connected to, without making it: one that is not there has no subnet."""
-    name = chosen.joins
-    found = next((each for each in list_all(site, driver.name) if each.name == name), None)
-    return found or Network(name=name, driver=driver.name, subnet=None, gateway=None, owner=site.host.root)
+    return default_network(site, driver) if name == driver.name else ipam.get_network(site.state, name).network
 
 
 def create(
@@ -159,7 +150,7 @@ def _mend(site: Site, row: ContainerRow) -> None:
     request = msgspec.convert(stored["request"], NetworkRequest)
     attachment = msgspec.convert(stored["attachment"], Attachment)
     driver = site.drivers(row.choice).network
-    with in_use(site, request.network):
+    with in_use(site, request.network.name):
         driver.create(request.network)
         if attachment.ports:
             attachment = driver.ports(msgspec.structs.replace(request, ports=attachment.ports), attachment)
@@ -197,9 +188,9 @@ def keep_record(site: Site, network: Network, record: Record) -> None:
 
 
 @contextmanager
-def in_use(site: Site, network: Network) -> Iterator[None]:
+def in_use(site: Site, name: str) -> Iterator[None]:
     """Hold a network while connecting to it: shared by all who connect, against its removal."""
-    fd = _lock_file(site, network)
+    fd = _lock_file(site, name)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH)
         yield
@@ -227,7 +218,7 @@ def remove_if_idle(site: Site, network: Network, driver: NetworkDriver) -> None:
 @contextmanager
 def _alone_with(site: Site, network: Network) -> Iterator[bool]:
     """Keep others from connecting to a network; False: somebody is at it just now."""
-    fd = _lock_file(site, network)
+    fd = _lock_file(site, network.name)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -243,6 +234,6 @@ def _leased(site: Site, network: Network) -> bool:
     return bool(site.state.query("SELECT 1 FROM leases WHERE network = ? LIMIT 1", (network.name,)))
 
 
-def _lock_file(site: Site, network: Network) -> int:
-    path = os.path.join(site.locations.run_root, f"network-{network.name}.lock")
+def _lock_file(site: Site, name: str) -> int:
+    path = os.path.join(site.locations.run_root, f"network-{name}.lock")
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -11,7 +11,7 @@ from typing import cast
 import msgspec
 from msgspec import Struct
 
-from plugengine.containers.create import PlacedMount
+from plugengine.containers.placement import PlacedMount
 from plugengine.containers.requests import storage_request
 from plugengine.errors import ConflictError, NotFoundError, PlugengineError
 from plugengine.model import Attachment, CgroupStats, Change, NetworkStats, Port, Usage, UserMap

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
+from plugengine.containers.failed_start import not_loaded, not_started, put_back
+from plugengine.containers.plan import StartPlan, plan_start
 from plugengine.errors import ConflictError, NotFoundError, PlugengineError, StateError
 from plugengine.kernel.process import ProcessId, boot_id, open_pidfd
 from plugengine.plugins.observers import Teller
@@ -37,11 +39,12 @@ def start(
     row: ContainerRow,
     *,
     streams: Streams | None,
+    plan: StartPlan | None = None,
     debug: bool = False,
     log: Log | None = None,
     warn: Log | None = None,
 ) -> Outcome | None:
-    """Start a container; with streams, stay connected until it ends.
+    """Start a container, by a plan made just now or by a new one; with streams, stay connected until it ends.
 
     Returns:
         How it ended, or None when not connected.
@@ -66,7 +69,8 @@ def start(
     container_rows.update(
         site.state, row.id, status="starting", expect=STARTABLE, owner=ProcessId.of(os.getpid()), boot_id=boot_id()
     )
-    connection = _spawn(site, row, attach=streams is not None, debug=debug)
+    row = msgspec.structs.replace(row, status="starting")
+    connection = _spawn(site, row, plan or _plan(site, row), attach=streams is not None, debug=debug)
     try:
         if streams is None:
             event = attach_client.read_event(connection, log=log)
@@ -95,7 +99,24 @@ def _with_culprit(site: Site, row: ContainerRow, error: StateError) -> StateErro
     return StateError(f"container {row.name}: its monitor ended during {hook}", hint=error.hint)
 
 
-def _spawn(site: Site, row: ContainerRow, *, attach: bool, debug: bool) -> socket.socket:
+def _plan(site: Site, row: ContainerRow) -> StartPlan:
+    """Plan the start of a container that is ours; where that fails, its row says why."""
+    try:
+        drivers = site.drivers(row.choice)
+    except PlugengineError as exc:
+        not_loaded(site, row, exc)
+        raise
+    try:
+        return plan_start(site, row, drivers)
+    except PlugengineError as exc:
+        not_started(site, row, drivers.storage, exc)
+        raise
+    except BaseException:
+        put_back(site, row)
+        raise
+
+
+def _spawn(site: Site, row: ContainerRow, plan: StartPlan, *, attach: bool, debug: bool) -> socket.socket:
     from plugengine.monitor.main import spawn
     from plugengine.monitor.task import Task
 
@@ -104,11 +125,10 @@ def _spawn(site: Site, row: ContainerRow, *, attach: bool, debug: bool) -> socke
 
     owner = ProcessId.of(os.getpid())
     assert owner is not None  # noqa: S101 - we are alive
-    starting = msgspec.structs.replace(row, status="starting")
     try:
-        return spawn(site, Task(row=starting, owner=owner, attach=attach, debug=debug), prepare=prepare)
+        return spawn(site, Task(row=row, plan=plan, owner=owner, attach=attach, debug=debug), prepare=prepare)
     except BaseException:
-        container_rows.update(site.state, row.id, status=row.status, expect=("starting",), owner=None)
+        put_back(site, row)
         raise
 
 
@@ -284,7 +304,7 @@ def restart(site: Site, row: ContainerRow, *, timeout_s: int | None = None, numb
 
 def stop_signal(row: ContainerRow) -> int:
     """Return the number of the signal that asks a container to end."""
-    from plugengine.runtime.guest import signal_number
+    from plugengine.runtime.signals import signal_number
 
     text = row.spec.stop_signal or str((row.records.get("config") or {}).get("stop_signal") or "SIGTERM")
     return signal_number(text)

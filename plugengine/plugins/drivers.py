@@ -301,9 +301,9 @@ class CgroupDriver(Driver):
         """Kill every process of the group."""
         self._do("kill", request=request, record=record)
 
-    def mounts(self, record: Record, target: HostPath) -> tuple[Mount, ...]:
+    def mounts(self, request: CgroupRequest, target: HostPath) -> tuple[Mount, ...]:
         """Return the mounts for the guest's /sys/fs/cgroup."""
-        return self._ask("mounts", tuple, record=record, target=target)
+        return self._ask("mounts", tuple, request=request, target=target)
 
     def remove(self, request: CgroupRequest, record: Record | None) -> None:
         """Remove the group."""

@@ -31,8 +31,8 @@ class Accounts(Struct, frozen=True, kw_only=True):
     group: bytes = b""
 
 
-class Identity(Struct, frozen=True, kw_only=True):
-    """Who a process is."""
+class Account(Struct, frozen=True, kw_only=True):
+    """One user as the image has it."""
 
     uid: int
     gid: int
@@ -70,7 +70,7 @@ def read_accounts(rootfs: HostPath) -> Accounts:
         os.close(root_fd)
 
 
-def resolve(user: str, accounts: Accounts, *, add_groups: Iterable[str] = ()) -> Identity:
+def resolve(user: str, accounts: Accounts, *, add_groups: Iterable[str] = ()) -> Account:
     """Return who `user` is, as docker does.
 
     Args:
@@ -91,7 +91,7 @@ def resolve(user: str, accounts: Accounts, *, add_groups: Iterable[str] = ()) ->
     else:
         groups = [gid, *(_memberships(found.name, accounts.group) if found else ())]
     groups += [_find_group(each, accounts.group) for each in add_groups]
-    return Identity(uid=uid, gid=gid, groups=tuple(dict.fromkeys(groups)), home=(found and found.home) or _NO_HOME)
+    return Account(uid=uid, gid=gid, groups=tuple(dict.fromkeys(groups)), home=(found and found.home) or _NO_HOME)
 
 
 def _find_user(name: str, passwd: bytes) -> tuple[_User | None, int]:

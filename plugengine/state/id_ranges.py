@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from plugengine.errors import ConflictError, UsageError
@@ -19,6 +19,10 @@ _FILES: Final = ("/etc/subuid", "/etc/subgid")
 _USERS: Final = ("plugengine", "root")  # the first one with an entry in both files is used
 # Without an entry: high ids that no login and no usual subordinate range uses, aligned as systemd does, so that the
 # upper half of an id names the container; the end is below 2^31, which some programs take for negative.
+_OF_OTHERS: Final = (
+    "SELECT start, size, coalesce(containers.name, container_id) AS owner FROM id_ranges "
+    "LEFT JOIN containers ON containers.id = container_id WHERE container_id <> ? ORDER BY start"
+)
 _DEFAULT_POOL: Final = range(0x1000_0000, 0x7000_0000)
 
 
@@ -51,50 +55,52 @@ def allot(
     return _user_map(start, size)
 
 
-def expected(state: State, size: int = DEFAULT_SIZE, *, subordinate: tuple[str, str] = _FILES) -> UserMap:
-    """Return what `allot` would give a new container, which may be another's a moment later. Raises as `allot`."""
+def next_free(state: State, size: int = DEFAULT_SIZE, *, subordinate: tuple[str, str] = _FILES) -> UserMap:
+    """Return what `allot` gives a new container, unless another is faster. Raises as `allot`."""
     entries = [_entries(path) for path in subordinate]
     with state.transaction() as cursor:
         return _user_map(_free_start(cursor, entries, size), size)
 
 
-def claim(state: State, container_id: str, *, uid: int, gid: int, size: int, imagine: bool = False) -> UserMap:
-    """Enter ids that were asked for by number, as user and as group ids, so that no other container gets them.
-
-    Args:
-        state: The state database.
-        container_id: Whose ids they are.
-        uid: The first user id on the host.
-        gid: The first group id on the host.
-        size: How many of each.
-        imagine: Only look whether they are free.
+def check_free(state: State, wanted: UserMap, container_id: str = "") -> None:
+    """Look whether ids that were asked for by number are nobody else's.
 
     Raises:
         ConflictError: Another container has some of them, as user or as group ids.
     """
-    wanted = [range(start, start + size) for start in dict.fromkeys((uid, gid))]
+    _refuse_overlap(wanted, state.query(_OF_OTHERS, (container_id,)))
+
+
+def claim(state: State, container_id: str, wanted: UserMap) -> None:
+    """Enter ids that were asked for by number, as user and as group ids, so that no other container gets them.
+
+    Raises:
+        ConflictError: Another container has some of them, as user or as group ids.
+    """
     with state.transaction() as cursor:
-        rows = cursor.execute(
-            "SELECT start, size, coalesce(containers.name, container_id) AS owner FROM id_ranges "
-            "LEFT JOIN containers ON containers.id = container_id WHERE container_id <> ? ORDER BY start",
-            (container_id,),
-        ).fetchall()
-        for ids in wanted:
-            for row in rows:
-                if ids.start < row["start"] + row["size"] and row["start"] < ids.stop:
-                    raise ConflictError(
-                        f"ids {ids.start} to {ids.stop - 1}: container {row['owner']} has {row['start']} to"
-                        f" {row['start'] + row['size'] - 1}",
-                        hint="two containers with the same ids are not kept apart; choose others, or --userns auto",
-                    )
-        if not imagine:
-            cursor.executemany(
-                "INSERT OR IGNORE INTO id_ranges VALUES (?, ?, ?)", [(ids.start, size, container_id) for ids in wanted]
-            )
-    return UserMap(
-        uids=(IdRange(guest=0, host=uid, size=size),),
-        gids=(IdRange(guest=0, host=gid, size=size),),
-    )
+        _refuse_overlap(wanted, cursor.execute(_OF_OTHERS, (container_id,)))
+        cursor.executemany(
+            "INSERT OR IGNORE INTO id_ranges VALUES (?, ?, ?)",
+            [(ids.start, len(ids), container_id) for ids in _ranges(wanted)],
+        )
+
+
+def _ranges(wanted: UserMap) -> list[range]:
+    """Return the ranges of the host, those that are both user and group ids once."""
+    found = dict.fromkeys((one.host, one.size) for one in (*wanted.uids, *wanted.gids))
+    return [range(start, start + size) for start, size in found]
+
+
+def _refuse_overlap(wanted: UserMap, rows: Iterable[sqlite3.Row]) -> None:
+    taken = list(rows)
+    for ids in _ranges(wanted):
+        for row in taken:
+            if ids.start < row["start"] + row["size"] and row["start"] < ids.stop:
+                raise ConflictError(
+                    f"ids {ids.start} to {ids.stop - 1}: container {row['owner']} has {row['start']} to"
+                    f" {row['start'] + row['size'] - 1}",
+                    hint="two containers with the same ids are not kept apart; choose others, or --userns auto",
+                )
 
 
 def release(state: State, container_id: str) -> None:

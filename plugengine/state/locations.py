@@ -139,6 +139,10 @@ class Locations(Struct, frozen=True):
         """What a container sees of a volume."""
         return HostPath(f"{self.root}/volumes/{name}/_data")
 
+    def shared_by_runtime(self, driver: str) -> HostPath:
+        """The directory a runtime has to itself for all containers; made by the driver."""
+        return HostPath(f"{self.root}/runtime/{driver}")
+
     # --- the run root ---
 
     @property
@@ -172,6 +176,10 @@ class Locations(Struct, frozen=True):
     def monitor_socket(self, container_id: str) -> HostPath:
         """Where a container's monitor listens."""
         return HostPath(f"{self.run(container_id)}/s")
+
+    def runtime(self, container_id: str) -> HostPath:
+        """The directory a runtime has to itself for one container; made by the driver."""
+        return HostPath(f"{self.run(container_id)}/runtime")
 
     def rootfs(self, container_id: str) -> HostPath:
         """Where a container's root filesystem is mounted, in the mount namespace of its monitor."""

@@ -93,8 +93,8 @@ def enters_only_some(record: Record) -> CgroupEntry:
     return replace(found, tasks=tuple(path for path in found.tasks if "memory" not in path))
 
 
-def shows_it_writable(record: Record, target: HostPath) -> tuple[Mount, ...]:
-    return tuple(replace(each, flags=each.flags & ~MS_RDONLY) for each in v1.pe_cgroup_mounts(record, target))
+def shows_it_writable(request: CgroupRequest, target: HostPath) -> tuple[Mount, ...]:
+    return tuple(replace(each, flags=each.flags & ~MS_RDONLY) for each in v1.pe_cgroup_mounts(request, target))
 
 
 def leaves_one_hierarchy(request: CgroupRequest, record: Record) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sqlite3
@@ -58,20 +59,54 @@ def test_the_steps_shown_are_the_steps_taken(pe: Pe, flags: tuple[str, ...]) -> 
     assert shown.stderr == ""
     taken = pe("--debug", *words, check=True).stderr
     pe("volume", "rm", "new-volume")
-    first, *steps = [INVENTED.sub("X", line) for line in shown.stdout.splitlines()]
-    assert first.startswith("prepare a writable layer with storage driver")
+    steps = [INVENTED.sub("X", line) for line in shown.stdout.splitlines()]
+    assert any(line.startswith("prepare a writable layer with storage driver") for line in steps)
+    assert any(line.startswith("run true as user") for line in steps)
     assert steps == [INVENTED.sub("X", line) for line in taken.splitlines() if not line.startswith("undo: ")]
 
 
-def test_every_step_that_was_taken_is_taken_back(pe: Pe) -> None:
+def of_the_start(text: str) -> tuple[list[str], list[str]]:
+    """Return the steps of a start that were taken, and those taken back; what is made before it stays."""
+    lines = [line for line in text.splitlines() if not line.startswith("  ")]
+    made = next(number for number, line in enumerate(lines) if line.startswith("prepare a writable layer"))
+    started = lines[made + 1 :]
+    taken = [line for line in started if not line.startswith("undo: ")]
+    return taken, [line.removeprefix("undo: ") for line in started if line.startswith("undo: ")]
+
+
+def test_every_step_of_a_start_is_taken_back(pe: Pe) -> None:
     done = pe("--debug", "run", "--rm", "--userns", "auto", "host:base", "true", check=True)
-    lines = [line for line in done.stderr.splitlines() if not line.startswith("  ")]
-    taken = [line for line in lines if not line.startswith("undo: ")]
-    assert [line.removeprefix("undo: ") for line in lines if line.startswith("undo: ")] == taken[::-1]
+    taken, undone = of_the_start(done.stderr)
+    assert undone == taken[::-1]
     failed = pe("--debug", "run", "--rm", "host:base", "no-such-command")
-    lines = [line for line in failed.stderr.split("Traceback")[0].splitlines() if not line.startswith("  ")]
-    taken = [line for line in lines if not line.startswith("undo: ")]
-    assert [line.removeprefix("undo: ") for line in lines if line.startswith("undo: ")] == taken[-2::-1]
+    taken, undone = of_the_start(failed.stderr.split("Traceback")[0])
+    assert taken[-1].startswith("run no-such-command")
+    assert undone == taken[-2::-1]
+
+
+def test_what_cannot_be_is_refused_before_anything_is_made(pe: Pe) -> None:
+    before = files(pe)
+    for words in (
+        ("--sysctl", "kernel.core_pattern=x", "host:base", "true"),
+        ("--device", "/dev/nonesuch", "host:base", "true"),
+        ("-v", "fresh:/proc/sys", "host:base", "true"),
+        ("--ulimit", "nofile=5:4", "host:base", "true"),
+        ("--tmpfs", "/t:colour=red", "-v", "fresh:/data", "host:base", "true"),
+    ):
+        refused = pe("run", "--name", "refused", *words)
+        assert refused.returncode in (2, 125)
+        assert pe("ps", "-aq", check=True).stdout == ""
+    assert pe("volume", "ls", "-q", check=True).stdout == ""
+    assert files(pe) == before
+
+
+def test_a_start_that_cannot_be_planned_says_so_in_the_container(pe: Pe) -> None:
+    pe("create", "--name", "later", "--net", "container:nobody", "host:base", "true", check=True)
+    failed = pe("start", "later")
+    assert failed.returncode == 1
+    state = json.loads(pe("inspect", "later", check=True).stdout)[0]["State"]
+    assert (state["Status"], state["Error"]) == ("created", "container nobody: no such container")
+    pe("rm", "later", check=True)
 
 
 def test_a_dry_run_of_what_cannot_be_is_refused_as_the_run_is(pe: Pe) -> None:

@@ -54,7 +54,7 @@ def test_a_whole_life_is_told_in_order(watched: Plugged) -> None:
     assert begun == ended
     up = [step for step, undo in begun if undo == "false"]
     assert [step for step, undo in begun if undo == "true"] == up[::-1]
-    assert {"cgroup", "mount", "clone"} <= set(up)
+    assert {"cgroup", "mount", "create"} <= set(up)
     assert events.index({"action": "start"}) > max(events.index(event) for event in steps if event["undo"] == "false")
 
 

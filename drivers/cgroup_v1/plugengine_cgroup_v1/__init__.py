@@ -100,9 +100,9 @@ def pe_cgroup_kill(request: CgroupRequest, record: Record | None) -> None:
 
 
 @hookimpl
-def pe_cgroup_mounts(record: Record, target: HostPath) -> tuple[Mount, ...]:
+def pe_cgroup_mounts(request: CgroupRequest, target: HostPath) -> tuple[Mount, ...]:
     """Return the mounts for the guest's /sys/fs/cgroup."""
-    return mounting.mounts(record, target)
+    return mounting.mounts(ControllerSet.of_this_host(), target)
 
 
 @hookimpl

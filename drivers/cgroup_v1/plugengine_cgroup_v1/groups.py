@@ -1,7 +1,6 @@
 """Make, limit, enter and remove a container's group in every hierarchy.
 
-A record is {"groups": {controller: directory}, "hierarchies": [[controller, …], …]}; controllers that are mounted
-together share a directory.
+A record is {"groups": {controller: directory}}; controllers that are mounted together share a directory.
 """
 
 from __future__ import annotations
@@ -25,9 +24,8 @@ def create(request: CgroupRequest, controllers: ControllerSet) -> Record:
     """Make the group everywhere, or nowhere."""
     path = filesystem.relative_path(request.parent, request.container_id)
     groups: dict[str, str] = {}
-    used = controllers.in_use()
     try:
-        for names, base in used:
+        for names, base in controllers.in_use():
             prepare = _inherit_cpuset if "cpuset" in names else _nothing
             directory = filesystem.make(base, path, request.owner, prepare)
             groups.update(dict.fromkeys(names, directory))
@@ -36,7 +34,7 @@ def create(request: CgroupRequest, controllers: ControllerSet) -> Record:
         if isinstance(exc, OSError):
             raise DriverError(f"make cgroup {exc.filename or path}: {exc.strerror}") from exc
         raise
-    return {"groups": groups, "hierarchies": [list(names) for names, _ in used]}
+    return {"groups": groups}
 
 
 def expected(request: CgroupRequest, controllers: ControllerSet) -> Record:

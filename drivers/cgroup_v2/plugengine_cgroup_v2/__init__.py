@@ -100,7 +100,7 @@ def pe_cgroup_kill(request: CgroupRequest, record: Record | None) -> None:
 
 
 @hookimpl
-def pe_cgroup_mounts(record: Record, target: HostPath) -> tuple[Mount, ...]:
+def pe_cgroup_mounts(request: CgroupRequest, target: HostPath) -> tuple[Mount, ...]:
     """Return the mount for the guest's /sys/fs/cgroup; its root is the container's own group."""
     flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
     return (Mount(fstype="cgroup2", source="cgroup", target=target, flags=flags),)

@@ -7,10 +7,11 @@ import stat
 from collections.abc import Callable
 from typing import Final
 
+from plugengine.bundle import Rlimit
 from plugengine.cli.parse.errors import FlagError
 from plugengine.cli.parse.quantities import parse_int, parse_size
 from plugengine.model import DeviceRate, GuestPath, HostPath
-from plugengine.spec import Device, Rlimit
+from plugengine.spec import Device
 
 _ACCESS: Final = frozenset("rwm")
 _MOST_OPERATIONS: Final = 2**32 - 1  # block/blk-throttle.c: iops limits are 32 bits wide

@@ -304,7 +304,7 @@ def the_guest_sees_its_own_group_only(subject: Subject) -> None:
 
 def _mount_all(subject: Subject, group: Group, target: str) -> None:
     mount(None, "/", None, MS_REC | MS_PRIVATE, None)
-    for each in subject.driver.mounts(group.record, HostPath(target)):
+    for each in subject.driver.mounts(group.request, HostPath(target)):
         expect(each.target == target or each.target.startswith(f"{target}/"), f"{each.target} is not below {target}")
         # The engine, too, makes a mount point in a directory before it makes that read-only.
         flags = each.flags & ~MS_RDONLY if each.fstype == "tmpfs" else each.flags

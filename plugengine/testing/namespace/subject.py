@@ -12,8 +12,8 @@ from plugengine.kernel.mount import MS_PRIVATE, MS_REC, mount
 from plugengine.kernel.process import CLONE_NEWNS, clone3, unshare
 from plugengine.model import Capability, Host, HostPath, IdRange, NamespacePlan, NamespaceRequest, UserMap
 from plugengine.mounts import write_maps
+from plugengine.namespaces import joined
 from plugengine.plugins.drivers import NamespaceDriver
-from plugengine.runtime.enter_namespaces import joined
 from plugengine.testing.children import Child
 
 KINDS: Final = ("pid", "net", "mnt", "uts", "ipc", "cgroup", "user", "time")

@@ -14,6 +14,7 @@ from plugengine.containers.storage_steps import ShiftOwnersStep, rootfs_steps
 from plugengine.images.layers.diff import diff_layer
 from plugengine.model import Capability, Change, HostPath, StorageRequest, Usage, UserMap
 from plugengine.plugins.drivers import DriverSet, StorageDriver
+from plugengine.site import Site
 from plugengine.state.locations import Locations
 from plugengine.testing.cases import fail
 from plugengine.testing.storage.snapshot import Entry, snapshot
@@ -99,8 +100,8 @@ class Container:
         shows_mapped = Capability.USER_MAP in self.driver.info.capabilities
         if self.request.user_map is not None and not shows_mapped and not self._started:
             ready.append(ShiftOwnersStep(self.request.target, self.request.user_map))
-        # These steps need no driver besides.
-        self._live = Live(cast("DriverSet", None), log=lambda _line: None)
+        # These steps need nothing else of the engine.
+        self._live = Live(cast("Site", None), cast("DriverSet", None), log=lambda _line: None)
         self._runner = Runner(self._live)
         self._runner.run(mounts)
         if meanwhile is not None:

@@ -291,7 +291,7 @@ def test_the_guest_sees_its_own_groups_read_only(group: Group, tmp_path: Path) -
     def look() -> int:
         unshare(CLONE_NEWCGROUP | CLONE_NEWNS)
         mount(None, "/", None, MS_REC | MS_PRIVATE, None)
-        for each in driver.pe_cgroup_mounts(group.record, HostPath(str(target))):
+        for each in driver.pe_cgroup_mounts(group.request, HostPath(str(target))):
             os.makedirs(each.target, exist_ok=True)
             flags = each.flags & ~1 if each.fstype == "tmpfs" else each.flags
             data = ",".join(key if value is None else f"{key}={value}" for key, value in each.options)

@@ -193,7 +193,7 @@ def test_an_engine_in_a_container_makes_room_in_its_own_group(host: Host) -> Non
 
 def test_the_guest_sees_its_limits(group: Group, tmp_path: Path) -> None:
     group.limit(Limits(memory_bytes=48 * MIB))
-    (only,) = driver.pe_cgroup_mounts(group.record, HostPath(str(tmp_path)))
+    (only,) = driver.pe_cgroup_mounts(group.request, HostPath(str(tmp_path)))
 
     def look() -> int:
         unshare(CLONE_NEWCGROUP | CLONE_NEWNS)

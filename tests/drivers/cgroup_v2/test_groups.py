@@ -192,7 +192,7 @@ def test_collecting_takes_only_this_engines_groups_of_no_container(host: Host, n
 
 
 def test_the_guest_sees_its_own_group_read_only(group: Group, tmp_path: Path) -> None:
-    (only,) = driver.pe_cgroup_mounts(group.record, HostPath(str(tmp_path)))
+    (only,) = driver.pe_cgroup_mounts(group.request, HostPath(str(tmp_path)))
 
     def look() -> int:
         unshare(CLONE_NEWCGROUP | CLONE_NEWNS)

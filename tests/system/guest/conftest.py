@@ -6,24 +6,24 @@ import os
 import pickle
 import shutil
 import signal
-import socket
 import stat
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 import pytest
 
-from plugengine import mounts as mounting
+from plugengine.bundle import ExecRequest, Process, RuntimeRequest
 from plugengine.errors import PlugengineError
 from plugengine.kernel import mount
 from plugengine.kernel import process as kernel
-from plugengine.model import GuestPath, HostPath, IdRange, UserMap
-from plugengine.runtime import child, guest
-from plugengine.runtime.accounts import read_accounts
-from plugengine.runtime.child.report import ERROR, PROCESS, TERMINAL, WARNING
+from plugengine.model import GuestPath, HostPath, IdRange, NamespacePlan, Record, UserMap
+from plugengine.runtime.inside import plan_inside
+from plugengine.runtime.native import launch
+from plugengine.runtime.process import identify, plan_exec, plan_process
+from plugengine.runtime.request import InsideRequest, ResolvedMount
 from plugengine.spec import ContainerSpec, ExecSpec, ImageConfig
 from tests.waiting import eventually
 
@@ -70,70 +70,72 @@ class Outcome(msgspec.Struct, frozen=True):
 class Container:
     """A container started by the monitor in miniature; everything runs in that monitor's process."""
 
-    def __init__(self, request: guest.GuestRequest, seccomp: bytes | None = None) -> None:
+    def __init__(self, request: InsideRequest) -> None:
         self.request = request
-        self.seccomp = seccomp
-        self.reports: list[child.Report] = []
+        self.id = os.urandom(16).hex()
         self.pid = self.pidfd = self.master = -1
         self.stdout = self.stderr = -1
-        self.stdin: int | None = None
-        self.plan = guest.plan_guest(request)
-        self.process = self._plan_process()
+        self.record: Record = {}
+        self.warnings: list[str] = []
+        self.error: PlugengineError | None = None
+        self.process = plan_process(request.spec, request.config, hostname=request.hostname)
+        self.bundle = msgspec.structs.replace(plan_inside(request, self.process), container_id=self.id)
+        self._identify(self.process)  # what cannot be is said before anything starts
 
-    def start(
-        self, *, stdin: int | None = None, flags: int = ALL_NAMESPACES, before_go: Callable[[int], None] | None = None
-    ) -> None:
-        """Clone the child, map its users, let it go and read what it reports."""
-        user_map = self.request.user_map
-        sources = guest.open_sources(self.plan)
-        with sources, _Channel(stdin) as channel:
-            if user_map is not None:
-                flags |= kernel.CLONE_NEWUSER
-            self.pid, self.pidfd = kernel.clone3(flags)
-            if self.pid == 0:
-                child.become_init(
-                    self.plan,
-                    self.process,
-                    sources=sources,
-                    go_fd=channel.go_read,
-                    report_fd=channel.theirs,
-                    stdio=None if self.process.tty else channel.stdio,
-                    unshare_flags=kernel.CLONE_NEWCGROUP,
+    def start(self, *, stdin: int | None = None, before_go: Callable[[int], None] | None = None) -> None:
+        """Have the first process made, let it go, and remember what came of it."""
+        process = self._identify(self.process)
+        for path in self.request.etc_files.values():
+            Path(path).touch()
+        with _Streams(stdin, terminal=process.terminal) as streams:
+            self.stdout, self.stderr = streams.stdout, streams.stderr
+            made = launch.create(
+                RuntimeRequest(
+                    bundle=msgspec.structs.replace(self.bundle, process=process),
+                    stdio=streams.lent,
+                    directory=self._scratch("runtime"),
+                    shared=self._scratch("shared"),
                 )
-            sources.close()
-            if user_map is not None:
-                mounting.write_maps(self.pid, user_map)
-            guest.raise_rlimits(self.pid, self.process.rlimits)
-            if before_go is not None:
-                before_go(self.pid)
-            self._collect(channel)
+            )
+        self.pid, self.record = made.pid, made.record
+        self.pidfd = os.pidfd_open(made.pid)
+        if before_go is not None:
+            before_go(self.pid)
+        try:
+            started = launch.start(self.id)
+        except PlugengineError as exc:
+            self.error = exc
+            return
+        self.warnings += started.warnings
+        if started.terminal is not None:
+            self.master = started.terminal
 
     def exec(self, command: tuple[str, ...], *, stdin: int | None = None, **options: Any) -> Outcome:
         """Run one more process inside and wait for it."""
-        process = guest.plan_exec(self._process_request(), ExecSpec(command=command, **options))
-        namespaces = child.namespaces_of(self.pid)
-        with _Channel(stdin) as channel:
-            intermediate = os.fork()
-            if intermediate == 0:
-                child.become_exec(
-                    process,
-                    pidfd=self.pidfd,
-                    namespaces=namespaces,
-                    go_fd=channel.go_read,
-                    report_fd=channel.theirs,
-                    stdio=None if process.tty else channel.stdio,
-                )
-            reports = channel.release()
-            _pid, status = os.waitpid(intermediate, 0)
-            code = os.waitstatus_to_exitcode(status)
-            output = b""
-            for report in reports:
-                if report.kind == TERMINAL:
-                    output = _read_terminal(report.fd)
-                if report.kind == PROCESS:
-                    code = _wait(report.fd)
-                    os.close(report.fd)
-            return _outcome(code, reports, process, None, output or _content(channel.stdout), _content(channel.stderr))
+        planned = plan_exec(
+            self.request.spec,
+            self.request.config,
+            ExecSpec(command=command, **options),
+            hostname=self.request.hostname,
+        )
+        process = self._identify(planned)
+        with _Streams(stdin, terminal=process.terminal, keep=False) as streams:
+            request = ExecRequest(
+                container_id=self.id,
+                process=process,
+                stdio=streams.lent,
+                directory=self._scratch("runtime"),
+                shared=self._scratch("shared"),
+            )
+            try:
+                made = launch.run(request, self.record)
+            except PlugengineError as exc:
+                return _outcome(exc.exit_code, exc, (), _content(streams.stdout), _content(streams.stderr))
+            output = b"" if made.terminal is None else _read_terminal(made.terminal)
+            pidfd = os.pidfd_open(made.pid)
+            code = _wait(pidfd)
+            os.close(pidfd)
+            return _outcome(code, None, made.warnings, output or _content(streams.stdout), _content(streams.stderr))
 
     def finish(self) -> Outcome:
         """Wait for the end and return what came of it."""
@@ -141,13 +143,12 @@ class Container:
         if self.master >= 0:
             output = _read_terminal(self.master)
         code = _wait(self.pidfd)
-        return _outcome(
-            code, self.reports, self.process, self.plan, output or _content(self.stdout), _content(self.stderr)
-        )
+        launch.delete(self.id)
+        return _outcome(code, self.error, self.warnings, output or _content(self.stdout), _content(self.stderr))
 
     def kill(self) -> None:
         """End it with SIGKILL."""
-        signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        launch.kill(self.record, signal.SIGKILL)
 
     def close(self) -> None:
         """Close what is still open of it."""
@@ -158,63 +159,31 @@ class Container:
         """Return what it has written to standard output so far."""
         return os.pread(self.stdout, 1 << 20, 0).decode()
 
-    def _collect(self, channel: _Channel) -> None:
-        self.reports = channel.release()
-        self.stdout, self.stderr = channel.keep_output()
-        for report in self.reports:
-            if report.kind == TERMINAL:
-                self.master = report.fd
+    def _identify(self, process: Process) -> Process:
+        return identify(process, self.request.rootfs, self.request.namespaces.user_map)
 
-    def _process_request(self) -> guest.ProcessRequest:
-        return guest.ProcessRequest(
-            spec=self.request.spec,
-            config=self.request.config,
-            hostname=self.request.hostname,
-            accounts=read_accounts(self.request.rootfs),
-            seccomp=self.seccomp,
-            user_map=self.request.user_map,
-        )
-
-    def _plan_process(self) -> guest.ProcessPlan:
-        return guest.plan_process(self._process_request())
+    def _scratch(self, name: str) -> HostPath:
+        return HostPath(f"{self.request.rootfs}.{name}")
 
 
-class _Channel:
-    """The pipes of one start."""
+class _Streams:
+    """The standard streams of one process: what it writes goes to memory files."""
 
-    def __init__(self, stdin: int | None) -> None:
-        self.go_read, self._go_write = os.pipe()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._ours, self.theirs = ours.detach(), theirs.detach()
+    def __init__(self, stdin: int | None, *, terminal: bool, keep: bool = True) -> None:
         self._stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) if stdin is None else os.dup(stdin)
+        self._keep = keep
         self.stdout = os.memfd_create("stdout", os.MFD_CLOEXEC)
         self.stderr = os.memfd_create("stderr", os.MFD_CLOEXEC)
-        self.stdio = (self._stdin, self.stdout, self.stderr)
-        self._open = [self.go_read, self._go_write, self._ours, self.theirs, *self.stdio]
+        self.lent = None if terminal else (self._stdin, self.stdout, self.stderr)
 
-    def release(self) -> list[child.Report]:
-        self._close(self.theirs)
-        self._close(self.go_read)
-        os.write(self._go_write, b"\1")
-        reports = []
-        while (report := child.read_report(self._ours)) is not None:
-            reports.append(report)
-        return reports
-
-    def keep_output(self) -> tuple[int, int]:
-        self._open = [fd for fd in self._open if fd not in {self.stdout, self.stderr}]
-        return self.stdout, self.stderr
-
-    def _close(self, fd: int) -> None:
-        self._open.remove(fd)
-        os.close(fd)
-
-    def __enter__(self) -> _Channel:
+    def __enter__(self) -> _Streams:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        while self._open:
-            os.close(self._open.pop())
+        os.close(self._stdin)
+        if not self._keep:
+            os.close(self.stdout)
+            os.close(self.stderr)
 
 
 def _wait(pidfd: int) -> int:
@@ -244,20 +213,8 @@ def _read_terminal(master: int) -> bytes:
 
 
 def _outcome(
-    code: int,
-    reports: list[child.Report],
-    process: guest.ProcessPlan,
-    plan: guest.GuestPlan | None,
-    stdout: bytes,
-    stderr: bytes,
+    code: int, error: PlugengineError | None, warnings: Sequence[str], stdout: bytes, stderr: bytes
 ) -> Outcome:
-    error: PlugengineError | None = None
-    warnings = []
-    for report in reports:
-        if report.kind == ERROR:
-            error = child.explain(report, process, plan)
-        if report.kind == WARNING:
-            warnings.append(str(child.explain(report, process, plan)))
     return Outcome(
         code,
         stdout.decode(errors="replace"),
@@ -305,22 +262,24 @@ class Rootfs:
     def request(
         self,
         *command: str,
-        mounts: tuple[guest.ResolvedMount, ...] = (),
+        mounts: tuple[ResolvedMount, ...] = (),
         user_map: UserMap | None = None,
         config: ImageConfig | None = None,
         hostname: str = "box",
         etc_files: dict[GuestPath, HostPath] | None = None,
-        own_net: bool = True,
-        own_ipc: bool = True,
+        namespaces: int = ALL_NAMESPACES,
         cgroup_mounts: tuple[Any, ...] = (),
         masked: tuple[GuestPath, ...] | None = None,
         toolbox: bool = True,
+        seccomp: str = "unconfined",
         **spec: Any,
-    ) -> guest.GuestRequest:
+    ) -> InsideRequest:
         """Describe a container of this image."""
-        tools = guest.ResolvedMount(target=GuestPath("/usr"), source=HostPath("/usr"), read_only=True)
-        described = ContainerSpec(image="box", command=command, **spec)
-        return guest.GuestRequest(
+        tools = ResolvedMount(target=GuestPath("/usr"), source=HostPath("/usr"), read_only=True)
+        described = ContainerSpec(image="box", command=command, seccomp=seccomp, **spec)
+        user = 0 if user_map is None else kernel.CLONE_NEWUSER
+        return InsideRequest(
+            container_id="",
             rootfs=HostPath(str(self.path)),
             spec=described,
             config=config or self.config,
@@ -330,9 +289,9 @@ class Rootfs:
             devices=described.devices,
             cgroup_mounts=cgroup_mounts,
             masked=masked,
-            user_map=user_map,
-            own_net=own_net,
-            own_ipc=own_ipc,
+            namespaces=NamespacePlan(
+                clone_flags=namespaces | user, unshare_flags=kernel.CLONE_NEWCGROUP, user_map=user_map
+            ),
         )
 
 
@@ -359,16 +318,15 @@ class Monitor:
             pytest.fail(result)
         return result  # type: ignore[no-any-return]
 
-    def run(self, *command: str, seccomp: bytes | None = None, stdin: int | None = None, **options: Any) -> Outcome:
+    def run(self, *command: str, stdin: int | None = None, **options: Any) -> Outcome:
         """Start a container, wait for it."""
         request = self.rootfs.request(*command, **options)
-        if request.user_map is not None:
-            self.rootfs.owned_by(request.user_map)
+        if request.namespaces.user_map is not None:
+            self.rootfs.owned_by(request.namespaces.user_map)
 
         def start() -> Outcome:
-            container = Container(request, seccomp)
-            flags = ALL_NAMESPACES if request.own_net else ALL_NAMESPACES & ~kernel.CLONE_NEWNET
-            container.start(stdin=stdin, flags=flags)
+            container = Container(request)
+            container.start(stdin=stdin)
             return container.finish()
 
         return self(start)
@@ -382,7 +340,6 @@ class Monitor:
         use: Callable[[Container], T],
         *,
         user_map: UserMap | None = None,
-        seccomp: bytes | None = None,
         **options: Any,
     ) -> T:
         """Run `use` with a container that sleeps, and return what it returns."""
@@ -391,7 +348,7 @@ class Monitor:
             self.rootfs.owned_by(user_map)
 
         def run() -> T:
-            container = Container(request, seccomp)
+            container = Container(request)
             container.start()
             try:
                 return use(container)

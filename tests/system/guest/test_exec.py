@@ -110,7 +110,7 @@ def test_the_process_is_the_monitors_child_and_has_no_stray_descriptor(monitor: 
 
 
 def test_the_seccomp_filter_of_the_container_is_in_force(monitor: Monitor) -> None:
-    allow_all = bytes.fromhex("060000000000ff7f")
+    allow_all = '{"defaultAction": "SCMP_ACT_ALLOW"}'
     done = monitor.beside(lambda container: container.exec(("cat", "/proc/self/status")), seccomp=allow_all)
     assert "Seccomp:\t2" in done.lines
 
@@ -141,8 +141,8 @@ def test_many_at_once_all_come_back(monitor: Monitor) -> None:
 
 def test_a_time_namespace_is_joined_too(monitor: Monitor) -> None:
     def run() -> tuple[str, str, str]:
-        container = Container(monitor.rootfs.request("sleep", "100"))
-        container.start(flags=ALL_NAMESPACES | CLONE_NEWTIME)
+        container = Container(monitor.rootfs.request("sleep", "100", namespaces=ALL_NAMESPACES | CLONE_NEWTIME))
+        container.start()
         theirs = os.readlink(f"/proc/{container.pid}/ns/time")
         done = container.exec(("readlink", "/proc/self/ns/time"))
         container.kill()

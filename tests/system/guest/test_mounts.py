@@ -9,7 +9,7 @@ import pytest
 
 from plugengine.kernel import mount
 from plugengine.model import GuestPath, HostPath, Mount
-from plugengine.runtime.guest import ResolvedMount
+from plugengine.runtime.request import InsideRequest, ResolvedMount
 from plugengine.spec import ImageConfig
 from tests.system.guest.conftest import Monitor, Rootfs
 
@@ -308,11 +308,9 @@ def test_shm_of_another_container_can_be_shared(monitor: Monitor) -> None:
     assert monitor(run) == "mine\n"
 
 
-def _run(request: object) -> str:
-    from plugengine.runtime.guest import GuestRequest
+def _run(request: InsideRequest) -> str:
     from tests.system.guest.conftest import Container
 
-    assert isinstance(request, GuestRequest)
     container = Container(request)
     container.start()
     done = container.finish()

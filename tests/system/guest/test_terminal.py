@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from plugengine.model import GuestPath, HostPath
-from plugengine.runtime.guest import ResolvedMount
+from plugengine.runtime.request import ResolvedMount
 from tests.system.guest.conftest import Container, Monitor
 
 

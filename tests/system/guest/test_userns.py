@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from plugengine.errors import UsageError
+from plugengine.kernel.process import CLONE_NEWNET
 from plugengine.model import GuestPath, HostPath, IdRange, UserMap
-from plugengine.runtime.guest import ResolvedMount
+from plugengine.runtime.request import ResolvedMount
 from plugengine.spec import Device, ImageConfig
-from tests.system.guest.conftest import USER_MAP, Container, Monitor, Rootfs
+from tests.system.guest.conftest import ALL_NAMESPACES, USER_MAP, Container, Monitor, Rootfs
 
 FIRST = USER_MAP.uids[0].host
 
@@ -74,7 +75,8 @@ def test_a_user_that_is_not_mapped_is_refused_before_anything_starts(monitor: Mo
 
 
 def test_the_hosts_network_is_shared_with_its_sysfs_bound(monitor: Monitor) -> None:
-    done = monitor.sh("ls /sys/class/net; cat /proc/self/mountinfo; touch /sys/x", user_map=USER_MAP, own_net=False)
+    script = "ls /sys/class/net; cat /proc/self/mountinfo; touch /sys/x"
+    done = monitor.sh(script, user_map=USER_MAP, namespaces=ALL_NAMESPACES & ~CLONE_NEWNET)
     assert done.error == ""
     assert set(os.listdir("/sys/class/net")) <= set(done.stdout.split())
     assert any(" /sys ro," in line for line in done.lines)

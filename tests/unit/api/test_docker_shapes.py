@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from plugengine.api import container_json, object_json
+from plugengine.bundle import Rlimit
 from plugengine.model import Attachment, DeviceRate, GuestPath, HostPath, Interface, Limits, Network, Port
 from plugengine.objects import Connection, Container, ContainerState, MountPoint, NetworkDetails
-from plugengine.spec import ContainerSpec, Device, DriverChoice, Image, ImageConfig, Rlimit
+from plugengine.spec import ContainerSpec, Device, DriverChoice, Image, ImageConfig
 from plugengine.volumes import Volume
 
 DOCKER: dict[str, dict[str, list[str]]] = json.loads((Path(__file__).parent / "docker_types.json").read_text())

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
+from plugengine.bundle import Rlimit
 from plugengine.cli.parse.devices import parse_device, parse_device_rule, parse_rate, parse_ulimit
 from plugengine.cli.parse.errors import FlagError
 from plugengine.model import DeviceRate, GuestPath, HostPath
-from plugengine.spec import Device, Rlimit
+from plugengine.spec import Device
 
 
 def device(host: str, guest: str, access: str = "rwm") -> Device:

@@ -8,12 +8,13 @@ import click
 import msgspec
 import pytest
 
+from plugengine.bundle import Rlimit
 from plugengine.cli.commands.exec import exec_
 from plugengine.cli.commands.run import create, run
 from plugengine.cli.parse.errors import CommandLineError, FlagError
 from plugengine.cli.spec import Surroundings, container_spec, exec_spec
 from plugengine.model import GuestPath, Limits, Port
-from plugengine.spec import ContainerSpec, ExecSpec, Rlimit, VolumeMount
+from plugengine.spec import ContainerSpec, ExecSpec, VolumeMount
 
 AROUND = Surroundings(environ={"HOME": "/root"}, directory="/here", processors=2)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from plugengine.errors import ConflictError, UsageError
-from plugengine.model import HostPath, UserMap
+from plugengine.model import HostPath, IdRange, UserMap
 from plugengine.state import id_ranges
 from plugengine.state.state import State
 
@@ -102,27 +102,33 @@ def test_ranges_of_containers_that_do_not_exist_are_collected(state: State) -> N
     assert id_ranges.gc(state) == []
 
 
+def chosen(uid: int, gid: int, size: int) -> UserMap:
+    return UserMap(uids=(IdRange(guest=0, host=uid, size=size),), gids=(IdRange(guest=0, host=gid, size=size),))
+
+
 def test_ids_asked_for_by_number_are_nobody_else_s(state: State) -> None:
-    id_ranges.claim(state, "c1", uid=200_000, gid=400_000, size=1000)
+    id_ranges.claim(state, "c1", chosen(200_000, 400_000, 1000))
     for uid, gid in ((200_999, 600_000), (600_000, 399_001), (400_500, 600_000), (200_000, 400_000)):
-        with pytest.raises(ConflictError, match=f"container c1 has {200_000 if uid < 300_000 else 400_000} to"):
-            id_ranges.claim(state, "c2", uid=uid, gid=gid, size=1000)
-    given = id_ranges.claim(state, "c2", uid=201_000, gid=401_000, size=1000)
-    assert (given.uids[0].host, given.gids[0].host) == (201_000, 401_000)
-    assert id_ranges.claim(state, "c2", uid=201_000, gid=401_000, size=1000) == given
+        said = f"container c1 has {200_000 if uid < 300_000 else 400_000} to"
+        with pytest.raises(ConflictError, match=said):
+            id_ranges.claim(state, "c2", chosen(uid, gid, 1000))
+        with pytest.raises(ConflictError, match=said):
+            id_ranges.check_free(state, chosen(uid, gid, 1000))
+    id_ranges.claim(state, "c2", chosen(201_000, 401_000, 1000))
+    id_ranges.claim(state, "c2", chosen(201_000, 401_000, 1000))
 
 
 def test_what_is_allotted_and_what_is_asked_for_keep_apart(state: State) -> None:
     first = start(id_ranges.allot(state, "c1", subordinate=NO_FILES))
     with pytest.raises(ConflictError, match="container c1 has"):
-        id_ranges.claim(state, "c2", uid=first + 65535, gid=first + (9 << 16), size=10)
-    id_ranges.claim(state, "c2", uid=first + (1 << 16), gid=first + (2 << 16), size=10)
+        id_ranges.claim(state, "c2", chosen(first + 65535, first + (9 << 16), 10))
+    id_ranges.claim(state, "c2", chosen(first + (1 << 16), first + (2 << 16), 10))
     assert start(id_ranges.allot(state, "c3", subordinate=NO_FILES)) == first + (3 << 16)
 
 
 def test_ids_only_looked_at_stay_free(state: State) -> None:
-    id_ranges.claim(state, "c1", uid=200_000, gid=200_000, size=10, imagine=True)
-    id_ranges.claim(state, "c2", uid=200_000, gid=200_000, size=10)
+    id_ranges.check_free(state, chosen(200_000, 200_000, 10))
+    id_ranges.claim(state, "c2", chosen(200_000, 200_000, 10))
     id_ranges.release(state, "c2")
-    given = id_ranges.claim(state, "c3", uid=200_005, gid=200_005, size=10)
-    assert given.uids[0].host == 200_005
+    id_ranges.claim(state, "c3", chosen(200_005, 200_005, 10))
+    assert id_ranges.next_free(state, subordinate=NO_FILES) == id_ranges.next_free(state, subordinate=NO_FILES)

@@ -1,0 +1,43 @@
+"""Run one more process in a running container, from its monitor."""
+
+from __future__ import annotations
+
+from plugengine.bundle import ExecRequest
+from plugengine.containers.plan import StartPlan
+from plugengine.containers.steps import Live
+from plugengine.runtime.handle import Handle
+from plugengine.runtime.native import launch
+from plugengine.runtime.process import identify, plan_exec
+from plugengine.spec import ContainerSpec, ExecSpec, ImageConfig
+from plugengine.streams.stdio import Pipes
+
+
+def run_exec(live: Live, plan: StartPlan, spec: ContainerSpec, config: ImageConfig, asked: ExecSpec) -> Handle:
+    """Run a command and return it.
+
+    Raises:
+        CommandNotFoundError, NotExecutableError, PlugengineError: It does not run.
+    """
+    bundle = plan.create.bundle
+    planned = plan_exec(spec, config, asked, hostname=plan.hostname, platform=bundle.process.platform)
+    process = identify(planned, bundle.root, bundle.namespaces.user_map)
+    entry = None if live.cgroup is None else live.drivers.cgroup.entry(live.cgroup)
+    pipes = Pipes(tty=process.terminal, interactive=asked.interactive)
+    try:
+        request = ExecRequest(
+            container_id=bundle.container_id,
+            process=process,
+            stdio=pipes.guest,
+            cgroup=entry,
+            directory=plan.create.directory,
+            shared=plan.create.shared,
+        )
+        made = launch.run(request, live.first.record)
+    except BaseException:
+        pipes.close()
+        raise
+    pipes.close_guest_ends()
+    handle = Handle(made, pipes)
+    if live.cgroup is not None and entry is None:
+        live.drivers.cgroup.join(live.cgroup, handle.pid)
+    return handle
