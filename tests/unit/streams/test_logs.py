@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from plugengine.model import HostPath
 from plugengine.streams.logs import PARTIAL_BYTES, LogFollower, LogWriter, read_lines, start_of_tail
+from tests.waiting import PATIENCE_S
 
 Log = Callable[[Iterable[bytes]], list[str]]
 
@@ -105,13 +106,13 @@ def test_a_follower_yields_each_line_once_and_whole_lines_only(tmp_path: Path) -
 def test_a_follower_wakes_when_something_is_added(tmp_path: Path) -> None:
     path = HostPath(str(tmp_path / "log"))
     follower = LogFollower(path, tail=0)
-    follower.wait(60)  # begins to watch
+    follower.wait(PATIENCE_S)  # begins to watch
     timer = threading.Timer(0.1, LogWriter(path).write, ("stdout", b"late\n"))
     timer.start()
     begun = time.monotonic()
     seen: list[str] = []
     while not seen and time.monotonic() - begun < 30:
-        follower.wait(60)
+        follower.wait(PATIENCE_S)
         seen = [line.log for line in follower.lines()]
     assert seen == ["late\n"]
     assert time.monotonic() - begun < 30
