@@ -51,7 +51,7 @@ class Bar:
         return self.figure <= self.allowed
 
     def line(self) -> str:
-        """Say it."""
+        """Return what it does, in one line."""
         return (
             f"{self.name}: {self.figure:.2f} {self.unit}, {self.allowed:g} allowed: {'met' if self.met else 'MISSED'}"
         )

@@ -153,7 +153,7 @@ class NetworkSpec(Protocol):
     def pe_network_create(self, network: Network) -> Record:
         """Make the host's side of a network: bridge, rules.
 
-        Called before every attach, so it must be idempotent and quick when all is there, and mend what is missing
+        Called before every attach, so it must be idempotent and quick when all is there, and repair what is missing
         (after a reboot, a firewall reload).
 
         Undone by: `pe_network_remove`, once no container is attached.
@@ -205,7 +205,7 @@ class CgroupSpec(Protocol):
 
     @hook(runs=CALLER, within_s=QUICK_S)
     def pe_cgroup_settings(self, limits: Limits, request: CgroupRequest) -> Settings:
-        """Return the writes for these limits on this host, and what it cannot hold; reads the host, writes nothing."""
+        """Return the writes for these limits on this host, and what it cannot enforce: reads only."""
 
     @hook(runs=MONITOR)
     def pe_cgroup_create(self, request: CgroupRequest) -> Record:

@@ -311,7 +311,7 @@ class Setting(Struct, frozen=True, kw_only=True):
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """The limits as writes in order, and the limits this host cannot hold (named as on the command line)."""
+    """The limits as writes in order, and the limits this host cannot enforce (named as on the command line)."""
 
     writes: tuple[Setting, ...] = ()
     unsupported: tuple[str, ...] = ()  # e.g. "--blkio-weight: no io.weight on this kernel"

@@ -229,7 +229,7 @@ def fill(rootfs: str, guest: str, data: str, user_map: UserMap | None = None) ->
 
 
 def check(state: State, locations: Locations, *, repair: bool) -> list[str]:
-    """Return what is wrong between volumes' rows and directories; with repair, mend it and lose no data.
+    """Return what is wrong between volumes' rows and directories; with `repair`, put it right and lose no data.
 
     A directory without a row becomes a volume again; a row without its directory gets an empty one; uses by
     containers that do not exist are forgotten; what removals left is removed.

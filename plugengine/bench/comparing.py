@@ -16,7 +16,7 @@ WORSE: Final = "worse"
 SAME: Final = "no difference"
 UNSURE: Final = "too few values"
 BROKEN: Final = "fails now"
-MENDED: Final = "works now"
+REPAIRED: Final = "works now"
 FAILING: Final = "fails in both"
 
 
@@ -75,7 +75,7 @@ def _change(before: Run, after: Run, workload: Workload, column: Column) -> Chan
     if was.absent or now.absent:
         return None
     if was.error or now.error:
-        verdict = FAILING if was.error and now.error else (BROKEN if now.error else MENDED)
+        verdict = FAILING if was.error and now.error else (BROKEN if now.error else REPAIRED)
         return Change(workload=workload.name, column=column.name, verdict=verdict, error=now.error)
     if min(was.values) <= 0:
         return Change(

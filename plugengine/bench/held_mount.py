@@ -22,7 +22,7 @@ from plugengine.model import HostPath, Mount, Rootfs
 _MESSAGE_BYTES: Final = 4096
 
 
-class Said(Struct, frozen=True, kw_only=True):
+class Report(Struct, frozen=True, kw_only=True):
     """What the process that holds a mount says, when it is there and when it is gone."""
 
     seconds: float = 0.0
@@ -52,12 +52,12 @@ class Holder:
             if self.pid == 0:
                 self._connection.close()
                 _hold(rootfs, target, log, inside, theirs)
-        said = self._hear()
-        if said.error:
+        report = self._hear()
+        if report.error:
             self._end()
-            raise DriverError(said.error)
-        self.mounted_s = said.seconds
-        self.server_pid = said.server_pid
+            raise DriverError(report.error)
+        self.mounted_s = report.seconds
+        self.server_pid = report.server_pid
 
     @property
     def root(self) -> HostPath:
@@ -73,13 +73,13 @@ class Holder:
         try:
             self._connection.send(b"-")
         except OSError:
-            said = Said(error="the process that held the mount has died")
+            report = Report(error="the process that held the mount has died")
         else:
-            said = self._hear()
+            report = self._hear()
         self._end()
-        if said.error:
-            raise DriverError(said.error)
-        return said.seconds
+        if report.error:
+            raise DriverError(report.error)
+        return report.seconds
 
     def close(self) -> None:
         """Be rid of it, however it is."""
@@ -87,9 +87,11 @@ class Holder:
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             self._end()
 
-    def _hear(self) -> Said:
+    def _hear(self) -> Report:
         content = self._connection.recv(_MESSAGE_BYTES)
-        return msgspec.json.decode(content, type=Said) if content else Said(error="the process that mounts has died")
+        return (
+            msgspec.json.decode(content, type=Report) if content else Report(error="the process that mounts has died")
+        )
 
     def _end(self) -> None:
         if self._pidfd < 0:
@@ -119,13 +121,13 @@ def _hold(
         took = time.perf_counter() - begin
         for each in inside:
             _perform_inside(each)
-        connection.send(msgspec.json.encode(Said(seconds=took, server_pid=server.pid if server else 0)))
+        connection.send(msgspec.json.encode(Report(seconds=took, server_pid=server.pid if server else 0)))
         if connection.recv(1):
             for each in reversed(inside):
                 umount2(each.target, MNT_DETACH)
-            connection.send(msgspec.json.encode(Said(seconds=_unmount(rootfs, server))))
+            connection.send(msgspec.json.encode(Report(seconds=_unmount(rootfs, server))))
     except Exception as exc:  # noqa: BLE001 - there is nobody above
-        connection.send(msgspec.json.encode(Said(error=str(exc)[: _MESSAGE_BYTES // 2] or type(exc).__name__)))
+        connection.send(msgspec.json.encode(Report(error=str(exc)[: _MESSAGE_BYTES // 2] or type(exc).__name__)))
     finally:
         os._exit(0)
 

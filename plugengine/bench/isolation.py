@@ -140,7 +140,7 @@ def _work(act: Act, pipe: int) -> NoReturn:
             null = os.open(os.devnull, os.O_RDWR)
             os.dup2(null, 0)
             os.dup2(null, 1)
-            _furnish()
+            _set_up()
             signal.signal(signal.SIGINT, signal.default_int_handler)
             tell("run", act(lambda *words: tell("progress", words)))
         except KeyboardInterrupt:
@@ -157,7 +157,7 @@ def _work(act: Act, pipe: int) -> NoReturn:
         os._exit(0)
 
 
-def _furnish() -> None:
+def _set_up() -> None:
     """Finish the new namespaces."""
     mount(None, "/", None, MS_REC | MS_PRIVATE)
     mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)

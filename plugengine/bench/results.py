@@ -137,7 +137,7 @@ def from_json(data: bytes, what: str) -> Run:
         what: Its name, for errors.
 
     Raises:
-        UsageError: It is none, or of another schema version.
+        UsageError: It is not one, or of another schema version.
     """
     try:
         raw: Any = msgspec.json.decode(data)

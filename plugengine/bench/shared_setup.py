@@ -24,7 +24,7 @@ _HOST: Final = "host:"
 _PATHS: Final = ("usr/local/bin", "usr/bin", "bin")
 
 
-def furnish(
+def set_up(
     engine: Engine,
     work: HostPath,
     workloads: Sequence[Workload],

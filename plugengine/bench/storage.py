@@ -19,7 +19,7 @@ from plugengine.bench.machine import Watch
 from plugengine.bench.results import Cell, Column, Run
 from plugengine.bench.results import Workload as Row
 from plugengine.bench.rounds import Measurement, Progress, draw_seed, run_rounds
-from plugengine.bench.shared_setup import furnish
+from plugengine.bench.shared_setup import set_up
 from plugengine.bench.workdir import on_filesystem, run_below
 from plugengine.bench.workload import Size, Workload
 from plugengine.engine import Engine
@@ -133,7 +133,7 @@ class _Session:
             self._report(0, 1, "making the image")
             engine = undo.enter_context(Engine(f"{disk}/root", f"{work}/run", environ=self._environ))
             columns, default = self._columns(engine)
-            around = self._furnish(engine, disk, default)
+            around = self._set_up(engine, disk, default)
             stands = {each.name: self._stand(around, each) for each in columns if not each.reason}
             for stand in stands.values():
                 undo.callback(stand.discard)
@@ -162,8 +162,8 @@ class _Session:
             warnings=tuple(warnings),
         )
 
-    def _furnish(self, engine: Engine, disk: HostPath, host_driver: str) -> Surroundings:
-        return furnish(
+    def _set_up(self, engine: Engine, disk: HostPath, host_driver: str) -> Surroundings:
+        return set_up(
             engine,
             disk,
             self._workloads,

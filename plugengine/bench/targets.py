@@ -214,7 +214,7 @@ class DirectPlace:
 
 
 def inside(target: HostPath, agent: HostPath) -> tuple[Mount, ...]:
-    """Return the mounts that programs need in a root filesystem that no container's plan has furnished."""
+    """Return the mounts that programs need in a root filesystem that no container's plan has set up."""
     return (
         Mount(fstype="bind", source="/proc", target=HostPath(f"{target}/proc"), flags=MS_REC),
         Mount(fstype="bind", source="/dev", target=HostPath(f"{target}/dev"), flags=MS_REC),

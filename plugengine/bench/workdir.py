@@ -105,7 +105,7 @@ def _remove_groups(work: HostPath) -> None:
             if isinstance(driver, CgroupDriver) and not driver.probe(host):
                 driver.gc(host, OWN_PARENT, frozenset())
         except PlugengineError:
-            continue  # a stranger's driver must not keep the rest from being removed
+            continue  # a third party's driver must not keep the rest from being removed
     for hierarchy in cgroupfs.hierarchies():
         group = f"{hierarchy.mount_point}{peers_parent(work)}"
         if os.path.isdir(group):

@@ -63,7 +63,7 @@ def check_memory(limits: Limits) -> None:
 
 
 def memory_and_swap(limits: Limits) -> int | None:
-    """Return the limit of both together: -1 none, None untouched; unsaid it is twice the memory, as docker has it."""
+    """Return the limit of both together: -1 none, None untouched; by default twice the memory, as docker has it."""
     if limits.memory_bytes is None or limits.memory_swap_bytes is not None:
         return limits.memory_swap_bytes
     return limits.memory_bytes * 2

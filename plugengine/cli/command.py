@@ -31,7 +31,7 @@ class Flags:
         """Take out what click does not know but docker does, and spell the rest at length.
 
         Docker knows `--rm=false`, `-d=true` and `-p=80:80`. Short names are spelt at length because click looks each
-        of them up among the long ones first, and when it is none looks for similar ones and for a translation of its
+        of them up among the long ones first, and if it is unknown looks for similar ones and for a translation of its
         complaint (2 ms, _process_opts in click/parser.py).
 
         Args:

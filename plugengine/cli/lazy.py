@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from plugengine.plugins.offers import Offer
 
 
-_STRANGERS: Final = "plugengine.strangers"  # key of Context.meta: asked once for each command line
+_THIRD_PARTY: Final = "plugengine.third_party"  # key of Context.meta: asked once for each command line
 
 
 class Entry(NamedTuple):
@@ -41,9 +41,9 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names, in the table's order."""
-        return [*self.entries, *self.strangers(ctx)]
+        return [*self.entries, *self.third_party(ctx)]
 
-    def strangers(self, ctx: click.Context) -> Mapping[str, Offer]:  # noqa: ARG002 - for those who have some
+    def third_party(self, ctx: click.Context) -> Mapping[str, Offer]:  # noqa: ARG002 - for those who have some
         """Return the commands of plugins by name."""
         return {}
 
@@ -52,7 +52,7 @@ class LazyGroup(click.Group):
         entry = self.entries.get(cmd_name)
         if entry is not None:
             return load_command(cmd_name, entry.target)
-        stranger = self.strangers(ctx).get(cmd_name)
+        stranger = self.third_party(ctx).get(cmd_name)
         return None if stranger is None else load_command(cmd_name, stranger.target, source=stranger.source)
 
     def resolve_command(
@@ -77,22 +77,22 @@ class LazyGroup(click.Group):
         rows = [(name, entry.help) for name, entry in self.entries.items() if not entry.hidden]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
-        strangers = self.strangers(ctx)
-        if strangers:
+        third_party = self.third_party(ctx)
+        if third_party:
             with formatter.section("Commands of plugins"):
-                formatter.write_dl([(name, each.source) for name, each in sorted(strangers.items())])
+                formatter.write_dl([(name, each.source) for name, each in sorted(third_party.items())])
 
 
 class RootGroup(LazyGroup):
     """`pe` itself, which plugins may add commands to."""
 
-    def strangers(self, ctx: click.Context) -> Mapping[str, Offer]:
+    def third_party(self, ctx: click.Context) -> Mapping[str, Offer]:
         """Ask the installed plugins; a broken one is a warning, and a bundled command is never replaced."""
         app: App | None = ctx.find_root().obj
         meta = ctx.find_root().meta
-        if app is not None and _STRANGERS not in meta:
-            meta[_STRANGERS] = self._ask(app)
-        found: Mapping[str, Offer] = meta.get(_STRANGERS, {})
+        if app is not None and _THIRD_PARTY not in meta:
+            meta[_THIRD_PARTY] = self._ask(app)
+        found: Mapping[str, Offer] = meta.get(_THIRD_PARTY, {})
         return found
 
     def _ask(self, app: App) -> Mapping[str, Offer]:
@@ -120,7 +120,7 @@ def load_command(name: str, target: str, *, source: str = "pe") -> click.Command
         source: Whose it is, as shown in messages.
 
     Raises:
-        DriverLoadError: It cannot be imported, or is none.
+        DriverLoadError: It cannot be imported, or is no command.
     """
     module, _, attribute = target.partition(":")
     try:

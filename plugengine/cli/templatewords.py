@@ -12,7 +12,7 @@ MISSING: Final = type("Missing", (), {"__repr__": lambda _self: "<no value>"})()
 class Token(NamedTuple):
     """One word inside of braces."""
 
-    kind: str  # literal, field, variable, word, sign; member: a field right behind a parenthesis
+    kind: str  # literal, field, variable, word, sign; member: a field right after a parenthesis
     text: str
     value: Any = None
 

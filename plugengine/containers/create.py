@@ -20,7 +20,7 @@ from plugengine.model import Capability, HostPath, StorageRequest, UserMap, enco
 from plugengine.networks import networks
 from plugengine.plugins.choice import check_options, explain_missing
 from plugengine.plugins.drivers import Driver, DriverSet
-from plugengine.plugins.observers import Teller
+from plugengine.plugins.observers import Observers
 from plugengine.runtime import describe
 from plugengine.site import Site
 from plugengine.spec import ContainerSpec, DriverChoice, Image, required_argv
@@ -142,7 +142,7 @@ def create(site: Site, creation: Creation, *, log: Callable[[str], None] | None 
     except BaseException:
         remove_half_made(site, row, drivers.storage)
         raise
-    Teller(drivers.observe, row.id)("create", name=row.name, image=row.image_name)
+    Observers(drivers.observe, row.id)("create", name=row.name, image=row.image_name)
     return msgspec.structs.replace(row, status="created", records=_as_stored(making.records), owner=None)
 
 

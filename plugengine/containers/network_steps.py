@@ -103,7 +103,7 @@ class NetworkStep(Struct, frozen=True, kw_only=True):
             self._give_back(live, live.connection.network)
 
     def _give_back(self, live: Live, network: Network) -> None:
-        """Release the leases now; removing a bridge takes the kernel 60 ms, so that comes after the goodbyes."""
+        """Release the leases now; removing a bridge takes the kernel 60 ms, so that comes after clients were told."""
         if network.subnet is not None:
             ipam.release(live.site.state, self.container_id, network=network.name)
         if self.ports:

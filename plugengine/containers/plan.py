@@ -73,7 +73,7 @@ def plan_start(site: Site, row: ContainerRow, drivers: DriverSet) -> StartPlan:
     """Return the plan that starts a container, also one that is not made yet.
 
     Raises:
-        PlugengineError: Something it depends on is not there, or a limit cannot be held.
+        PlugengineError: Something it depends on is not there, or a limit cannot be enforced.
     """
     return _Planner(site, row, drivers).plan()
 

@@ -12,7 +12,7 @@ from plugengine import volumes
 from plugengine.errors import NotFoundError, PlugengineError
 from plugengine.model import HostPath
 from plugengine.plugins.drivers import StorageDriver
-from plugengine.plugins.observers import Teller
+from plugengine.plugins.observers import Observers
 from plugengine.site import Site
 from plugengine.state import container_rows
 from plugengine.state.container_rows import ContainerRow
@@ -35,7 +35,7 @@ def remove_container(
         storage: Its driver; None to do without: what lies in the container's directory goes, what the driver made
             elsewhere stays for its `gc`.
         with_volumes: Also remove its anonymous volumes.
-        observe: The observers, see `events.Teller`.
+        observe: The observers, see `events.Observers`.
 
     Raises:
         DriverError: The storage driver could not remove it; the row stays, so that it can be tried again.
@@ -58,7 +58,7 @@ def remove_container(
             continue  # another container uses it too
     container_rows.delete(site.state, row.id)
     if row.status != "creating":
-        Teller(observe, row.id)("remove", name=row.name)
+        Observers(observe, row.id)("remove", name=row.name)
 
 
 def remove_half_made(site: Site, row: ContainerRow, storage: StorageDriver | None) -> str:

@@ -14,7 +14,7 @@ from plugengine.containers import file_server
 from plugengine.errors import PlugengineError
 from plugengine.model import Attachment, CgroupRequest, HostPath, Limits, NetworkRequest, Record, Settings
 from plugengine.plugins.drivers import DriverSet
-from plugengine.plugins.observers import Teller
+from plugengine.plugins.observers import Observers
 from plugengine.runtime import describe
 from plugengine.runtime.handle import Handle
 from plugengine.runtime.native import launch
@@ -34,12 +34,12 @@ class Live:
     """
 
     def __init__(
-        self, site: Site, drivers: DriverSet, *, log: Callable[[str], None], tell: Teller | None = None
+        self, site: Site, drivers: DriverSet, *, log: Callable[[str], None], tell: Observers | None = None
     ) -> None:
         self.site = site
         self.drivers = drivers
         self.log = log
-        self.tell = tell or Teller(None, "")
+        self.tell = tell or Observers(None, "")
         self.server: file_server.ServerProcess | None = None  # where the storage driver has one
         self.cgroup: Record | None = None
         self.connection: NetworkRequest | None = None  # where there is a network of its own
@@ -111,7 +111,7 @@ class Runner:
         return problems
 
     def _tell(self, action: str, step: Step, *, undo: bool) -> None:
-        if self._live.tell.heard:
+        if self._live.tell.present:
             kind = type(step).__name__.removesuffix("Step").lower()
             self._live.tell(action, step=kind, what=step.describe().splitlines()[0], undo=str(undo).lower())
 

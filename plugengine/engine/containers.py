@@ -71,7 +71,7 @@ class Containers:
             streams: The caller's descriptors.
             debug: Have `log` called for each step.
             log: Takes one line.
-            warn: Takes one line for each limit or option this host cannot hold.
+            warn: Takes one line for each limit or option this host cannot enforce.
         """
         from plugengine.operations import lifecycle
 
@@ -126,7 +126,7 @@ class Containers:
             progress: Called while the image is made or fetched; see `engine.images.load`.
             debug: Have `log` called for each step.
             log: Takes one line.
-            warn: Takes one line for each limit or option this host cannot hold.
+            warn: Takes one line for each limit or option this host cannot enforce.
 
         Returns:
             How it ended; with `detach` the container as it was made, of which `get` says what has become.

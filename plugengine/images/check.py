@@ -1,4 +1,4 @@
-"""Compare the rows about images with the files, both ways, and mend what differs."""
+"""Compare the rows about images with the files, both ways, and repair what differs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _broken_images(store: ImageStore, *, repair: bool) -> Iterator[str]:
                 store.files.remove_blob(image.id)
                 store.files.add_blob(store.catalog.config(image.id).encode())
         if not _blob_is_whole(store, image.digest):
-            yield f"image {name}: its manifest is damaged on disk; it still runs, load it again to mend it"
+            yield f"image {name}: its manifest is damaged on disk; it still runs, load it again to repair it"
 
 
 def _blob_is_whole(store: ImageStore, digest: str) -> bool:

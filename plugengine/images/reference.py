@@ -73,7 +73,7 @@ def is_id_prefix(text: str) -> bool:
 
 
 def _split_tag(text: str) -> tuple[str, str | None]:
-    """A colon behind the last slash begins a tag, one before it a port."""
+    """A colon after the last slash begins a tag, one before it a port."""
     head, colon, tag = text.rpartition(":")
     if colon and "/" not in tag:
         return head, tag

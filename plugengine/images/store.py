@@ -252,10 +252,10 @@ class ImageStore:
         return self.check(repair=True, kinds=("orphan",))
 
     def check(self, *, repair: bool = False, kinds: Sequence[str] = ("orphan", "broken")) -> Strings:
-        """Compare rows and files both ways; return a line for each thing wrong (and, with repair, mended).
+        """Compare rows and files both ways; return a line for each thing wrong (and, with `repair`, put right).
 
         Args:
-            repair: Mend: remove orphans, and the rows of images whose files are lost.
+            repair: Remove orphans, and the rows of images whose files are lost.
             kinds: "orphan" (files without a row), "broken" (rows without files).
         """
         from plugengine.images import check

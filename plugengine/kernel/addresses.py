@@ -98,7 +98,7 @@ def parse_mac(text: str) -> bytes:
     """Return the six bytes of `02:42:0a:58:00:02`.
 
     Raises:
-        ValueError: It is none, or one that no single interface can have.
+        ValueError: It is not a size, or one that no single interface can have.
     """
     parts = text.replace("-", ":").split(":")
     if len(parts) != len("123456") or not all(len(part) == len("00") for part in parts):

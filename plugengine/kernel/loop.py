@@ -19,7 +19,7 @@ LO_NAME_SIZE = 64
 LO_KEY_SIZE = 32
 
 _CONTROL = "/dev/loop-control"
-# A free device may be taken between asking and attaching; this many strangers in a row are not credible.
+# A free device may be taken between asking and attaching; this many others in a row are not credible.
 _ATTACH_TRIES = 64
 
 

@@ -15,7 +15,7 @@ SO_NETNS_COOKIE = 71
 
 _COOKIE = struct.Struct("=Q")
 _HERE = "/proc/thread-self/ns/net"
-# Fields of /proc/net/dev behind the name; see net/core/net-procfs.c.
+# Fields of /proc/net/dev after the name; see net/core/net-procfs.c.
 _RX_BYTES, _RX_PACKETS, _TX_BYTES, _TX_PACKETS = 0, 1, 8, 9
 
 

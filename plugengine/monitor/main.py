@@ -182,7 +182,7 @@ def _open_log(site: Site, row: ContainerRow) -> None:
 
 
 def _take_over(site: Site, row: ContainerRow, owner: ProcessId) -> None:
-    """Become the owner in the caller's place, in one transaction: it may have died, and another be mending."""
+    """Become the owner in the caller's place, in one transaction: it may have died, and another be repairing."""
     me = ProcessId.of(os.getpid())
     if me is None or not container_rows.change_owner(site.state, row, owner, me):
         raise ConflictError(f"container {row.name}: somebody else took it over while it was starting")

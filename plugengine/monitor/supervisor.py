@@ -27,7 +27,7 @@ from plugengine.monitor.guest_process import Client, GuestProcess
 from plugengine.monitor.loop import READ, Loop
 from plugengine.monitor.task import Task
 from plugengine.objects import ContainerState
-from plugengine.plugins.observers import Teller
+from plugengine.plugins.observers import Observers
 from plugengine.runtime.handle import Handle
 from plugengine.site import Site
 from plugengine.spec import ExecSpec, ImageConfig
@@ -35,7 +35,7 @@ from plugengine.state import container_rows
 from plugengine.streams import wire
 from plugengine.streams.logs import LogWriter
 
-_FAREWELL_S: Final = 5.0  # how long clients get to take the last output
+_LAST_OUTPUT_S: Final = 5.0  # how long clients get to take the last output
 
 
 class Supervisor:
@@ -51,7 +51,7 @@ class Supervisor:
         self._debug = task.debug
         self._loop = Loop()
         self._drivers = site.drivers(row.choice)
-        self._tell = Teller(self._drivers.observe, row.id, complain=sys.stderr.write)
+        self._tell = Observers(self._drivers.observe, row.id, complain=sys.stderr.write)
         self._live = Live(site, self._drivers, log=self._log, tell=self._tell)
         self._runner = Runner(self._live)
         self._main: GuestProcess | None = None
@@ -295,7 +295,7 @@ class Supervisor:
         for problem in problems:
             sys.stderr.write(f"{problem}\n")
         self._record_end(process, oom=oom)
-        self._say_goodbye(process, oom=oom)
+        self._tell_clients(process, oom=oom)
 
     def _kill_rest(self) -> None:
         """End what outlives the first process: all of it where the pid namespace is not the container's own."""
@@ -344,7 +344,7 @@ class Supervisor:
             self._site.state, row.id, status="exited", container_state=row.state, records=row.records, owner=None
         )
 
-    def _say_goodbye(self, process: GuestProcess, *, oom: bool) -> None:
+    def _tell_clients(self, process: GuestProcess, *, oom: bool) -> None:
         if self._server is not None:
             self._loop.forget(self._server.fileno())
             self._server.close()
@@ -364,7 +364,7 @@ class Supervisor:
             client.send(wire.pack_json(wire.EVENT, event))
         for client in self._clients:
             client.finish()
-        self._stop_when_heard(time.monotonic() + _FAREWELL_S)
+        self._stop_when_heard(time.monotonic() + _LAST_OUTPUT_S)
 
     def _stop_when_heard(self, deadline: float) -> None:
         if all(client.closed for client in self._clients) or time.monotonic() > deadline:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _ROUTES: Final = "/proc/net/route"
 _DESTINATION, _MASK = 1, 7  # columns of that file
-# With so many taken in a row behind the last lease, all leases are read at once.
+# With so many taken in a row after the last lease, all leases are read at once.
 _SINGLE_PROBES: Final = 16
 
 
@@ -218,7 +218,7 @@ def _gateway(subnet: str) -> str:
 def lease(state: State, network: Network, container_id: str, wanted: str | None = None) -> str:
     """Lease an address to a container.
 
-    The search goes on behind the last lease, so that an address is not given away again at once, while others
+    The search goes on after the last lease, so that an address is not given away again at once, while others
     still remember whose it was. A container that has a lease on this network keeps it.
 
     Args:
@@ -328,7 +328,7 @@ def _range(network: Network) -> tuple[int, int]:
 
 
 def _candidates(network: Network, last_lease: str | None) -> Iterator[str]:
-    """Yield every address but the gateway's once, from behind the last lease on and around."""
+    """Yield every address but the gateway's once, from the one after the last lease on and around."""
     first, last = _range(network)
     begin = first if last_lease is None else max(parse_address(last_lease) + 1, first)
     for address in chain(range(begin, last + 1), range(first, min(begin, last + 1))):

@@ -127,7 +127,7 @@ def containers_on(site: Site, network: Network) -> list[str]:
     ]
 
 
-def mend(site: Site) -> list[str]:
+def repair(site: Site) -> list[str]:
     """Have the drivers restore what running containers' networks lost, for example to a reload of the firewall.
 
     Returns:

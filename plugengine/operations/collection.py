@@ -25,7 +25,7 @@ _AT_ONCE: Final = 8
 
 
 def broken(site: Site) -> list[Finding]:
-    """Return the plugins that cannot be used, which only who installed them can mend."""
+    """Return the plugins that cannot be used, which only who installed them can repair."""
     lines = probing.status(site.registry, site.host, site.configured, kinds=probing.ALL)
     return [Finding(what=_what(line), repaired=False, lasting=True) for line in lines if line.broken]
 

@@ -16,7 +16,7 @@ from plugengine.containers.failed_start import not_loaded, not_started, put_back
 from plugengine.containers.plan import StartPlan, plan_start
 from plugengine.errors import ConflictError, NotFoundError, PlugengineError, StateError
 from plugengine.kernel.process import ProcessId, boot_id, open_pidfd
-from plugengine.plugins.observers import Teller
+from plugengine.plugins.observers import Observers
 from plugengine.site import Site
 from plugengine.state import container_rows
 from plugengine.state.container_rows import LIVE, ContainerRow
@@ -195,7 +195,7 @@ def kill(site: Site, row: ContainerRow, number: int) -> None:
 
 
 def stop(site: Site, row: ContainerRow, *, timeout_s: int | None = None, number: int | None = None) -> None:
-    """End a container: its stop signal, then SIGKILL; returns when everything of it is taken back.
+    """End a container: its stop signal, then SIGKILL; returns when everything of it is undone.
 
     One that does not run is fine; one that is being started is waited for first.
 
@@ -210,7 +210,7 @@ def stop(site: Site, row: ContainerRow, *, timeout_s: int | None = None, number:
     if timeout_s is None:
         timeout_s = DEFAULT_STOP_S if row.spec.stop_timeout_s is None else row.spec.stop_timeout_s
     monitor = _monitor_pidfd(row)
-    Teller(site.observe, row.id)("stop", name=row.name, signal=str(number))
+    Observers(site.observe, row.id)("stop", name=row.name, signal=str(number))
     try:
         send_signal(site, row, number)
     except ConflictError:

@@ -31,7 +31,7 @@ def check(site: Site, *, repair: bool) -> list[Finding]:
     ]
     if repair:
         findings += collect(site)
-        findings += [Finding(what=line, repaired=False) for line in networks.mend(site)]
+        findings += [Finding(what=line, repaired=False) for line in networks.repair(site)]
         site.registry.calls.forget()
     return findings + broken(site)
 

@@ -159,7 +159,7 @@ class Note(Struct, frozen=True, kw_only=True):
 
     @property
     def sentence(self) -> str:
-        """Say it."""
+        """Return what it does, in one line."""
         return f"{self.verb} did not return within {self.after_s:g} s"
 
 

@@ -1,4 +1,4 @@
-"""Typed wrappers around hook calls: results are checked at the border, strangers' exceptions become `DriverError`."""
+"""Typed wrappers around hook calls: results are checked at the border, foreign exceptions become `DriverError`."""
 
 from __future__ import annotations
 

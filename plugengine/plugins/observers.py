@@ -13,7 +13,7 @@ from plugengine.plugins.deadlines import Expired, within
 _PATIENCE_S: Final = 5.0  # an observer is told while the container waits
 
 
-class Teller:
+class Observers:
     """Tells the observers of one container; does nothing where there are none.
 
     Args:
@@ -30,7 +30,7 @@ class Teller:
         self._complain = complain
 
     @property
-    def heard(self) -> bool:
+    def present(self) -> bool:
         """Whether anybody listens."""
         return self._observe is not None
 

@@ -156,7 +156,7 @@ def _field(fields: list[bytes], index: int, default: bytes) -> bytes:
 
 
 def _file_number(field: bytes) -> int | None:
-    """Return an id of a file; a line whose id is none counts as not written, the image is not ours to mend."""
+    """Return an id of a file; a line with another id counts as not written, the image is not ours to repair."""
     if not field.isdigit() or len(field) > _MAX_DIGITS or int(field) > MAX_ID:
         return None
     return int(field)

@@ -173,7 +173,7 @@ def _decide(decision: _Decision) -> _Code:
 
 
 def _settle(test: _Code, *, fails: int) -> _Code:
-    """Turn _HOLDS into a jump behind the comparison and _FAILS into one behind the whole rule."""
+    """Turn _HOLDS into a jump past the comparison and _FAILS into one past the whole rule."""
     settled = []
     for position, one in enumerate(test):
         targets = {_HOLDS: len(test) - position - 1, _FAILS: fails - position - 1}

@@ -72,7 +72,7 @@ _TIME = """
     timer_getoverrun timer_gettime timer_gettime64 timer_settime timer_settime64 timerfd_create timerfd_gettime
     timerfd_gettime64 timerfd_settime timerfd_settime64
 """
-# socketcall: the only way to sockets for older 32-bit programs; its family is behind a pointer, so it passes unseen.
+# socketcall: the only way to sockets for older 32-bit programs; its family is at a pointer, so it passes unseen.
 _SOCKETS = """
     accept accept4 bind connect getpeername getsockname getsockopt listen recv recvfrom recvmmsg recvmmsg_time64
     recvmsg send sendmmsg sendmsg sendto setsockopt shutdown socketcall socketpair
@@ -150,7 +150,7 @@ def _conditional(context: Context) -> list[Rule]:
     if "CAP_SYS_ADMIN" not in context.capabilities:
         rules += [
             Rule(("clone",), SECCOMP_RET_ALLOW, (Condition(0, "==", 0, _CLONE_NAMESPACES),)),
-            # Its flags are behind a pointer, out of a filter's reach; ENOSYS makes C libraries use clone.
+            # Its flags are reached by a pointer, out of a filter's reach; ENOSYS makes C libraries use clone.
             Rule(("clone3",), _UNKNOWN),
         ]
     return rules

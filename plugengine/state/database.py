@@ -90,7 +90,7 @@ def database_error(exc: sqlite3.DatabaseError, path: HostPath) -> StateError | N
 
 
 def is_damage(error: StateError) -> bool:
-    """Tell whether an error of `database_error` means that the file is damaged, which a repair may mend."""
+    """Tell whether an error of `database_error` means that the file is damaged, which a repair may cure."""
     return getattr(error.__cause__, "sqlite_errorcode", 0) & _PRIMARY in (_CORRUPT, _NOTADB)
 
 

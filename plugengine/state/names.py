@@ -44,7 +44,7 @@ def new_id() -> str:
 
 
 def new_name(attempt: int = 0) -> str:
-    """Return a random name; from the third attempt on with a number behind it."""
+    """Return a random name; from the third attempt on with a number after it."""
     name = f"{_pick(_ADJECTIVES)}_{_pick(_NOUNS)}"
     return name if attempt < 2 else f"{name}{_number() % 10 ** min(attempt, 6)}"
 

@@ -44,7 +44,7 @@ CREATE TABLE networks (
     driver     TEXT,
     network    TEXT,                        -- JSON, Network
     record     TEXT,                        -- JSON, what the driver returned
-    last_lease TEXT                         -- the search for a free address goes on behind it
+    last_lease TEXT                         -- the search for a free address goes on after it
 );
 CREATE TABLE leases (
     network      TEXT,

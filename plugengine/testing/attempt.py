@@ -117,7 +117,7 @@ def probe(tested: Tested, scratch: HostPath, board: Board) -> Result:
     watch = HookWatch(tested.manager, board)
     try:
         reasons = tested.driver.probe(host_below(scratch))
-    except Exception as exc:  # noqa: BLE001 - a stranger's code
+    except Exception as exc:  # noqa: BLE001 - third-party code
         return Result(verdict=Verdict.FAILED, message=_words(exc), traceback=traceback.format_exc())
     finally:
         watch.close()

@@ -150,7 +150,7 @@ def all_at_once(acts: Sequence[Callable[[], object]]) -> list[Any]:
     return results
 
 
-class Stranger:
+class OtherProcess:
     """A process forked now, which knows nothing of what this one does later; it acts on what it is told then.
 
     A context, at whose end it is killed if it was told nothing.

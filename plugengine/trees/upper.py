@@ -77,10 +77,10 @@ def changes(upper: HostPath, chain: Sequence[HostPath], user_map: UserMap | None
 class _Level:
     """What the walk knows of one directory of the upper side."""
 
-    def __init__(self, below: Merged, *, new: bool = False, unsaid: str | None = None) -> None:
+    def __init__(self, below: Merged, *, new: bool = False, pending: str | None = None) -> None:
         self.below = below
         self.new = new  # it was not there: all in it is added, also what a rename brought along
-        self.unsaid = unsaid  # its path, if it is a change only once something in it is
+        self.pending = pending  # its path, if it is a change only once something in it is
 
 
 class _Comparison:
@@ -135,9 +135,9 @@ class _Comparison:
         elif before is not None and stat.S_ISDIR(before[1].st_mode):
             level = _Level(above.below.enter(name))
             if self._is_same(before, above.below.join(name), found):
-                level.unsaid = path
+                level.pending = path
         self._levels.append(level)
-        if level.unsaid is None:
+        if level.pending is None:
             yield from self._say(path, "A" if before is None else "C")
         if level.new:
             yield from self._brought(path, level.below, set(os.listdir(fd)))
@@ -147,9 +147,9 @@ class _Comparison:
     def _say(self, path: str, kind: str) -> Iterator[Change]:
         """Yield a change, and before it the directories above that are changes because of it."""
         for level in self._levels:
-            if level.unsaid is not None:
-                yield Change(path=GuestPath(f"/{level.unsaid}"), kind="C")
-                level.unsaid = None
+            if level.pending is not None:
+                yield Change(path=GuestPath(f"/{level.pending}"), kind="C")
+                level.pending = None
         yield Change(path=GuestPath(f"/{path}"), kind=kind)
 
     def _hidden(self, path: str, below: Merged, own: set[str]) -> Iterator[Change]:

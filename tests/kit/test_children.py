@@ -12,7 +12,7 @@ import pytest
 
 from plugengine.kernel.uts import sethostname
 from plugengine.testing import Failure
-from plugengine.testing.children import Stranger, all_at_once, count_steps, in_child, kill_at_step, spread
+from plugengine.testing.children import OtherProcess, all_at_once, count_steps, in_child, kill_at_step, spread
 
 
 def test_a_child_answers_with_what_the_function_returns() -> None:
@@ -47,13 +47,13 @@ def test_a_child_may_leave_processes_that_hold_its_pipe() -> None:
 
 def test_a_stranger_knows_only_what_it_is_told() -> None:
     known = ["before"]
-    with Stranger(lambda told: [*known, told]) as stranger:
+    with OtherProcess(lambda told: [*known, told]) as stranger:
         known.append("after")
         assert stranger.call("told") == ["before", "told"]
 
 
 def test_a_stranger_nobody_calls_is_killed() -> None:
-    with Stranger(lambda told: told) as stranger:
+    with OtherProcess(lambda told: told) as stranger:
         pid = stranger.pid
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)

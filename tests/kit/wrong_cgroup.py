@@ -124,7 +124,7 @@ WRONG = [
     Wrong("counts_no_oom_kills", v1, "cgroup.memory.oom-counted", "oom kills after 1: 0, not 1",
           {"pe_cgroup_stats": counts_no_oom_kills}),
     Wrong("counts_one_too_many", v1, "cgroup.stats.pids", "processes in", {"pe_cgroup_stats": counts_one_too_many}),
-    Wrong("collects_also_the_valid", v1, "cgroup.gc.strangers", "pids of the valid group after gc",
+    Wrong("collects_also_the_valid", v1, "cgroup.gc.unknown", "pids of the valid group after gc",
           {"pe_cgroup_gc": collects_also_the_valid}),
     Wrong("collects_also_of_others", v1, "cgroup.gc.others", "lines of gc",
           {"pe_cgroup_gc": collects_also_of_others}),

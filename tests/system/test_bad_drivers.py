@@ -1,4 +1,4 @@
-"""Broken packages of strangers: each is named with its distribution, and nobody else suffers."""
+"""Broken third-party packages: each is named with its distribution, and nobody else suffers."""
 
 from __future__ import annotations
 

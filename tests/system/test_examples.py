@@ -1,4 +1,4 @@
-"""The example packages: built as wheels, installed as strangers' packages are, tested by their own tests, and used."""
+"""The example packages: built as wheels, installed as third-party packages are, tested by their own tests, and used."""
 
 from __future__ import annotations
 

@@ -155,8 +155,8 @@ def test_repair_brings_rules_and_published_ports_back_after_a_flush(pe: Pe, star
     assert refused("127.0.0.1", 8120)
     assert pe("system", "check", "--repair", check=True).returncode == 0
     assert "Directory listing" in get("http://127.0.0.1:8120/")
-    mended = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
-    assert sorted(mended.splitlines()) == sorted(rules.splitlines())
+    repaired = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
+    assert sorted(repaired.splitlines()) == sorted(rules.splitlines())
 
 
 def test_repair_does_not_cut_connections_that_work(pe: Pe, start: Start) -> None:

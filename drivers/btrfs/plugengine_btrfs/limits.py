@@ -91,7 +91,7 @@ def parse_size(text: str) -> int:
     """Return the bytes of "512m", "10g" or a plain number.
 
     Raises:
-        UsageError: It is none, or too small to be met.
+        UsageError: It is not one, or too small to be met.
     """
     number = text.strip().lower()
     unit = number.lstrip("0123456789.")

@@ -22,7 +22,7 @@ def remove(path: str, shared: str) -> None:
     The parents of `path` are the engine's own; what is below may be hostile.
 
     Args:
-        path: The subvolume; what is there and is none is removed as well.
+        path: The subvolume; what is there and is no subvolume is removed as well.
         shared: The driver's directory, where a quota group is noted until it can be removed.
 
     Raises:

@@ -44,7 +44,7 @@ class ControllerSet(NamedTuple):
         return {name: base for names, base in self.in_use() for name in names}
 
     def reasons(self) -> list[str]:
-        """Return why containers can't be held here."""
+        """Return why containers cannot be limited here."""
         names = {name for hierarchy in self.mounted for name in hierarchy.names}
         if not names & _KNOWN:
             return ["no controller is mounted as cgroup v1: this host uses the unified hierarchy, or none"]

@@ -35,7 +35,7 @@ def _text(group: str, file: str) -> str:
 
 
 def _number(group: str, file: str) -> int | None:
-    """Return the only number in a file; "max" is none."""
+    """Return the only number in a file; "max" counts as None."""
     text = _text(group, file).strip()
     return int(text) if text.isdigit() else None
 

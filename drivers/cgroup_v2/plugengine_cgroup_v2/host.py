@@ -42,7 +42,7 @@ def unified() -> Unified:
 
 
 def reasons_of_this_host() -> list[str]:
-    """Return why containers can't be held here."""
+    """Return why containers cannot be limited here."""
     mounted = hierarchies()
     found = _find(mounted)
     return [found] if isinstance(found, str) else reasons(found, mounted)

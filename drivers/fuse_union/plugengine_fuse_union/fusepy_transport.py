@@ -1,4 +1,4 @@
-"""The union behind libfuse 2, by fusepy and its path interface, for hosts where /dev/fuse cannot be mounted directly.
+"""The union on libfuse 2, by fusepy and its path interface, for hosts where /dev/fuse cannot be mounted directly.
 
 What libfuse 2.9 does not carry, and `devfuse` does:
 

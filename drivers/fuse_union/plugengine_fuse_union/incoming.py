@@ -1,4 +1,4 @@
-"""Read requests, and look out for the next one for a moment before going to sleep.
+"""Read requests, and poll for the next one for a moment before sleeping.
 
 Who asks waits for the answer and, mostly, asks again at once. A server that sleeps has to be woken on another processor
 each time, which takes longer than all the rest of a request. So it looks for the next request some fifty microseconds

@@ -17,7 +17,7 @@ _NOT_CARRIED: Final = ("size", "trace")
 
 
 def require_carried(options: Mapping[str, object]) -> None:
-    """Refuse options that nothing behind libfuse would heed.
+    """Refuse options that nothing with libfuse would heed.
 
     Raises:
         NotSupportedError: One is set.

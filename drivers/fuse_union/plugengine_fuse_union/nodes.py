@@ -98,7 +98,7 @@ class DirNode(Node):
 
     @property
     def merged(self) -> bool:
-        """Tell whether more than one directory is behind it."""
+        """Tell whether it merges more than one directory."""
         return len(self.lowers) + self.upper > 1
 
 

@@ -1,4 +1,4 @@
-"""Open files and directories of a union behind libfuse."""
+"""Open files and directories of a union on libfuse."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class PathFiles:
         self._next_directory = 0
 
     def caller(self) -> Caller:
-        """Return who asks; the kernel has applied their umask."""
+        """Return the caller's ids; the kernel has applied their umask."""
         uid, gid, _ = self.context()
         return Caller(self.union, uid, gid)
 

@@ -128,7 +128,7 @@ def parse_size(text: str) -> int:
     """Return the bytes of a size like 512m.
 
     Raises:
-        ValueError: It is none, or less than one byte.
+        ValueError: It is not a size, or less than one byte.
     """
     lowered = text.strip().lower()
     digits = lowered.rstrip("kmgt")

@@ -136,7 +136,7 @@ class QuotaRequests:
                     self._count(node, self._blocks(node) - blocks)
 
     def _blocks(self, node: Node) -> int:
-        """Return the blocks of an upper node; the root is none of what the upper directory holds."""
+        """Return the blocks of an upper node; the root does not count."""
         return 0 if node is self._union.root else self._union.stored(node).st_blocks
 
     def _count(self, node: Node, blocks: int) -> None:

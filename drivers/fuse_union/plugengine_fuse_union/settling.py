@@ -14,7 +14,7 @@ _PATIENCE_MS: Final = 50
 
 
 class Settler:
-    """The last FORGET of a removed file may stand in the queue behind the request that needs its space."""
+    """The last FORGET of a removed file may stand in the queue after the request that needs its space."""
 
     def __init__(
         self, connection: Connection, removed: Callable[[], Set[int]], *, patience_ms: int = _PATIENCE_MS

@@ -46,7 +46,7 @@ def pe_network_probe(host: Host) -> Iterable[str]:
 
 @hookimpl
 def pe_network_create(network: Network) -> Record:
-    """Make, or mend, the bridge and the rules."""
+    """Make, or repair, the bridge and the rules."""
     from plugengine_net_bridge.bridge import create
 
     return create(network)

@@ -66,7 +66,7 @@ class Plan:
 
 
 def create(network: Network) -> Record:
-    """Make, or mend, the bridge and the rules; see `pe_network_create`."""
+    """Make, or repair, the bridge and the rules; see `pe_network_create`."""
     plan = Plan(network)
     try:
         with (

@@ -5,7 +5,7 @@ For 127.0.0.1 that needs `route_localnet` on the bridge. It is only set once suc
 that drop every packet of 127.0.0.0/8 that arrives over a bridge (CVE-2020-8558). No proxy process, no open socket.
 
 Whether a port is free: no element may be there for it (two processes that ask at once are told apart by the rule set's
-generation), and the host must let us bind it, which is tried and taken back.
+generation), and the host must let us bind it, which is tried and undone.
 """
 
 from __future__ import annotations

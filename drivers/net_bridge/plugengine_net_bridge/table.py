@@ -53,7 +53,7 @@ class Note(NamedTuple):
 
 
 def ensure(nf: NetlinkSocket, bridge: str, note: Note, guard: Guard) -> bool:
-    """Make or mend the table, the elements of one network and the guard; quick when all is there.
+    """Make or repair the table, the elements of one network and the guard; quick when all is there.
 
     Returns:
         Whether something was not as it should be.

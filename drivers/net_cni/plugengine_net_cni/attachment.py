@@ -122,7 +122,7 @@ def _add(kept: ledger.Entry, path: str, request: NetworkRequest) -> Attachment:
 
 
 def _undo(kept: ledger.Entry, path: str) -> list[str]:
-    """DEL with all plugins after a failed ADD; what could not be taken back stays in the ledger, for `gc`."""
+    """DEL with all plugins after a failed ADD; what could not be undone stays in the ledger, for `gc`."""
     connection = kept.connection
     plugins = connection.network.plugins
     left = chain.delete(connection, dict.fromkeys(range(len(plugins)), path), Deadline(connection.timeout_s), plugins)
@@ -204,7 +204,7 @@ def _add_again(
         runtime = {**connection.runtime, chain.PORTS: ports.mappings(chosen)}
         changed = msgspec.structs.replace(connection, runtime=runtime)
         kept = ledger.entry(changed, network, chosen)
-        if before is not None:  # the container's monitor answers for it, not whoever mends it
+        if before is not None:  # the container's monitor answers for it, not whoever repairs it
             kept = msgspec.structs.replace(kept, owner=before.owner, boot_id=before.boot_id, host=before.host)
         ledger.save(kept)
     try:

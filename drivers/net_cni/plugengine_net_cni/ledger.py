@@ -1,4 +1,4 @@
-"""What was added, on disk: written before ADD, so that an interrupted one can be taken back, by any engine."""
+"""What was added, on disk: written before ADD, so that an interrupted one can be undone, by any engine."""
 
 from __future__ import annotations
 

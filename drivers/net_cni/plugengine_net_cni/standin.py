@@ -34,7 +34,7 @@ def places(connection: Connection) -> Iterator[dict[int, str]]:
         return
     fd = netns.make()
     try:
-        _furnish(fd, connection.ifname, connection.result)
+        _set_up(fd, connection.ifname, connection.result)
         yield dict.fromkeys(needy, path_of(fd))
     finally:
         os.close(fd)
@@ -50,7 +50,7 @@ def path_of(fd: int) -> str:
     return f"/proc/{os.getpid()}/fd/{fd}"
 
 
-def _furnish(fd: int, ifname: str, result: Mapping[str, Any]) -> None:
+def _set_up(fd: int, ifname: str, result: Mapping[str, Any]) -> None:
     """Make an interface of that name with the addresses of a result; IPv4 only."""
     mac = next((each["mac"] for each in result.get("interfaces") or [] if each.get("sandbox") and each.get("mac")), "")
     with in_namespace(fd), NetlinkSocket(NETLINK_ROUTE) as inside:

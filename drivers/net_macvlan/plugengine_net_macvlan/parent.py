@@ -30,7 +30,7 @@ _HAVE = frozenset((errno.EEXIST,))
 
 
 def ensure(network: Network) -> Record:
-    """Make, or mend, the parent; see `pe_network_create`."""
+    """Make, or repair, the parent; see `pe_network_create`."""
     name = parent_of(network)
     mode_of(network)
     try:

@@ -32,7 +32,7 @@ def make(request: StorageRequest) -> dict[str, str]:
         for name in (mounting.UPPER, mounting.WORK, mounting.EMPTY):
             os.makedirs(f"{request.directory}/{name}", 0o700, exist_ok=True)
         owners = _map_layers(request)
-        _furnish_root(request)
+        _set_up_root(request)
         if not support.appends_layers():
             _link_layers(request, owners)
     except OSError as exc:
@@ -101,7 +101,7 @@ def _link_layers(request: StorageRequest, owners: str) -> None:
         os.symlink(layer, f"{links}/{number}")
 
 
-def _furnish_root(request: StorageRequest) -> None:
+def _set_up_root(request: StorageRequest) -> None:
     """Give the upper directory what the image's root has: of merged directories the upper one is what is seen."""
     maps = request.user_map
     upper = os.open(f"{request.directory}/{mounting.UPPER}", _DIRECTORY)

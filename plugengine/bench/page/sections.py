@@ -215,7 +215,7 @@ def _environment(run: Run) -> Iterator[str]:
 def _reproduce(run: Run, download: str) -> Iterator[str]:
     yield f'<section aria-labelledby="reproduce">{_heading("reproduce")}'
     yield f"<pre>{escape(shlex.join(clean(word) for word in run.command))}</pre>"
-    yield f"<p>Seed {run.seed}: the order of the measurements, and the resampling behind the intervals. {run.rounds}"
+    yield f"<p>Seed {run.seed}: the order of the measurements, and the resampling for the intervals. {run.rounds}"
     yield f"rounds after {run.warmup} of warm-up; drivers and workloads came in random order in every round.</p>"
     yield "<p>Values are medians; intervals are 95 % percentile bootstrap intervals of the median, and of the median of"
     yield "the costs taken round by round. Where 1 is within a cost's interval the page says “no difference”.</p>"

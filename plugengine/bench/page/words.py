@@ -1,4 +1,4 @@
-"""The words of the page: figures as text, and strangers' text made harmless."""
+"""The words of the page: figures as text, and text of third parties made harmless."""
 
 from __future__ import annotations
 

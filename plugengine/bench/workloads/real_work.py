@@ -135,7 +135,7 @@ class ImportCold(_Import):
 
     name = "import-cold"
     title = "import a package, cold"
-    sentence = "start Python, import asyncio, http.server and five more that lie behind {directories} path entries"
+    sentence = "start Python, import asyncio, http.server and five more that lie after {directories} path entries"
     cold = True
     function = "import_once"
 

@@ -60,7 +60,7 @@ def parse_device_rule(flag: str, text: str) -> str:
     """Return a rule of the device controller, `TYPE MAJOR:MINOR ACCESS`, when it is one.
 
     Raises:
-        FlagError: It is none.
+        FlagError: It is not one.
     """
     words = text.split()
     numbers = words[1].split(":") if len(words) == 3 else []
@@ -87,7 +87,7 @@ def parse_rate(
         status: stat(2), for the device's number.
 
     Raises:
-        FlagError: The rate is none, or the path is no block device.
+        FlagError: The rate is not one, or the path is no block device.
     """
     example = "/dev/sda:1000" if operations else "/dev/sda:1mb"
     path, colon, rate = text.rpartition(":")

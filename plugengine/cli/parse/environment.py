@@ -42,7 +42,7 @@ def _resolve(values: Iterable[str], environ: Mapping[str, str]) -> Iterator[tupl
 
 
 def _lines(flag: str, path: str, text: str) -> Iterator[str]:
-    """Yield the lines that say something: no quoting, and blanks behind the value belong to it, as docker does."""
+    """Yield the lines that say something: no quoting, and blanks after the value belong to it, as docker does."""
     for number, raw in enumerate(text.removeprefix(_BYTE_ORDER_MARK).split("\n"), 1):
         line = raw.removesuffix("\r").lstrip()
         if not line or line.startswith("#"):

@@ -91,7 +91,7 @@ def parse_security(flag: str, values: Iterable[str], *, read: Callable[[str, str
         read: Returns the text of a file, for seccomp profiles.
 
     Raises:
-        FlagError: An option the engine does not know, or cannot hold.
+        FlagError: An option the engine does not know, or cannot enforce.
     """
     found = SecurityOptions()
     for text in values:
@@ -103,7 +103,7 @@ def parse_security(flag: str, values: Iterable[str], *, read: Callable[[str, str
         elif name == "systempaths" and value == "unconfined":
             found = replace(found, unmasked=True)
         elif (name, value) not in (("apparmor", "unconfined"), ("label", "disable")):
-            # The two are what every container is here already; anything else of theirs would not be held.
+            # The two are what every container is here already; anything else of theirs would not be enforced.
             raise FlagError(flag, text, _why(name), example="seccomp=unconfined")
     return found
 

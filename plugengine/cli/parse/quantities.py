@@ -76,7 +76,7 @@ def parse_int(flag: str, text: str, *, low: int, high: int, example: str | None 
     """Return a whole number between `low` and `high`.
 
     Raises:
-        FlagError: It is none, or outside.
+        FlagError: It is not a number, or outside the range.
     """
     digits = text.strip().removeprefix("-")
     if not (digits.isascii() and digits.isdigit()) or len(digits) > len(str(_LARGEST)):

@@ -29,7 +29,7 @@ def parse_moment(flag: str, text: str, *, now_ns: int) -> int:
 
 
 def parse_date(text: str) -> int | None:
-    """Return nanoseconds since the epoch of a date, of RFC 3339 or a part of it in local time; None when it is none."""
+    """Return nanoseconds since the epoch of a date, of RFC 3339 or a part of it in local time; None: no date."""
     import time
     from datetime import datetime
 

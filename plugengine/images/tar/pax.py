@@ -67,7 +67,7 @@ class Extended:
                 if value:
                     self.values[member] = read(value, self._what)
                 else:
-                    self.values.pop(member, None)  # takes back what a global header said, pax(1)
+                    self.values.pop(member, None)  # removes what a global header set, pax(1)
             elif key.startswith(_XATTR):
                 self.xattrs[key[len(_XATTR) :]] = value
             elif key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
@@ -165,7 +165,7 @@ def read_sparse(entry: Entry, said: Extended, take: Callable[[int], bytes], caps
 
 
 def read_old_sparse(entry: Entry, block: bytes, exactly: Callable[[int], bytes], caps: Caps, what: str) -> None:
-    """Read the map of GNU tar's own format: four pairs in the header, more in blocks behind it."""
+    """Read the map of GNU tar's own format: four pairs in the header, more in the blocks after it."""
     numbers = _struct_numbers(block, _SPARSE_AT, _SPARSE_COUNT, what)
     extended = block[_SPARSE_EXTENDED_AT]
     while extended:

@@ -24,7 +24,7 @@ class MakePrivate(Struct, frozen=True, kw_only=True):
     """Stop events of the host's mounts from coming in, and of ours from going out; mount_namespaces(7)."""
 
     def describe(self) -> str:
-        """Say it."""
+        """Return what it does, in one line."""
         return "make every mount private"
 
 
@@ -34,7 +34,7 @@ class AttachRoot(Struct, frozen=True, kw_only=True):
     source: bytes
 
     def describe(self) -> str:
-        """Say it."""
+        """Return what it does, in one line."""
         return f"attach the root filesystem {os.fsdecode(self.source)}"
 
 
@@ -48,7 +48,7 @@ class MountNew(Struct, frozen=True, kw_only=True):
     optional: bool = False  # a kernel without this type is fine
 
     def describe(self) -> str:
-        """Say it."""
+        """Return what it does, in one line."""
         return f"mount {os.fsdecode(self.fstype)} on {os.fsdecode(self.target)}{_mode(self.attributes)}"
 
 
@@ -60,7 +60,7 @@ class MountTmpfs(Struct, frozen=True, kw_only=True):
     parameters: Parameters = ()
 
     def describe(self) -> str:
-        """Say it."""
+        """Return what it does, in one line."""
         return f"mount tmpfs on {os.fsdecode(self.target)}{_mode(self.attributes)}"
 
 
@@ -83,7 +83,7 @@ class MountTree(Struct, frozen=True, kw_only=True):
         return self.target.startswith(b"/proc/")
 
     def describe(self) -> str:
-        """Say it."""
+        """Return what it does, in one line."""
         part = f", path {os.fsdecode(self.subpath)} in it," if self.subpath else ""
         return f"bind {os.fsdecode(self.source)}{part} on {os.fsdecode(self.target)}{_mode(self.attributes)}"
 
@@ -104,7 +104,7 @@ class MakeNodes(Struct, frozen=True, kw_only=True):
     nodes: tuple[Node, ...]
 
     def describe(self) -> str:
-        """Say it."""
+        """Return what it does, in one line."""
         return "make " + " ".join(os.fsdecode(node.path) for node in self.nodes)
 
 
@@ -114,7 +114,7 @@ class BindNodes(Struct, frozen=True, kw_only=True):
     nodes: tuple[tuple[bytes, bytes], ...]  # host path, guest path
 
     def describe(self) -> str:
-        """Say it."""
+        """Return what it does, in one line."""
         return "bind " + " ".join(os.fsdecode(guest) for _host, guest in self.nodes)
 
 
@@ -124,7 +124,7 @@ class MakeLinks(Struct, frozen=True, kw_only=True):
     links: tuple[tuple[bytes, bytes], ...]  # path, target
 
     def describe(self) -> str:
-        """Say it."""
+        """Return what it does, in one line."""
         return "link " + " ".join(os.fsdecode(path) for path, _target in self.links)
 
 
@@ -134,7 +134,7 @@ class MakeConsole(Struct, frozen=True, kw_only=True):
     bind: bool = True  # not where /dev is the caller's
 
     def describe(self) -> str:
-        """Say it."""
+        """Return what it does, in one line."""
         return "open a terminal and bind it on /dev/console" if self.bind else "open a terminal"
 
 
@@ -146,7 +146,7 @@ class WriteSysctl(Struct, frozen=True, kw_only=True):
     optional: bool = False
 
     def describe(self) -> str:
-        """Say it."""
+        """Return what it does, in one line."""
         return f"set {os.fsdecode(self.path).replace('/', '.')} to {os.fsdecode(self.value)}"
 
 
@@ -157,7 +157,7 @@ class SetNames(Struct, frozen=True, kw_only=True):
     domainname: bytes = b""
 
     def describe(self) -> str:
-        """Say it."""
+        """Return what it does, in one line."""
         return f"set hostname to {os.fsdecode(self.hostname)}"
 
 
@@ -167,7 +167,7 @@ class MaskPath(Struct, frozen=True, kw_only=True):
     path: bytes
 
     def describe(self) -> str:
-        """Say it."""
+        """Return what it does, in one line."""
         return f"mask {os.fsdecode(self.path)}"
 
 
@@ -177,7 +177,7 @@ class ReadOnlyPath(Struct, frozen=True, kw_only=True):
     path: bytes
 
     def describe(self) -> str:
-        """Say it."""
+        """Return what it does, in one line."""
         return f"make {os.fsdecode(self.path)} read-only"
 
 
@@ -187,7 +187,7 @@ class MakeDirectory(Struct, frozen=True, kw_only=True):
     path: bytes
 
     def describe(self) -> str:
-        """Say it."""
+        """Return what it does, in one line."""
         return f"make directory {os.fsdecode(self.path)}"
 
 
@@ -197,7 +197,7 @@ class ReadOnlyMount(Struct, frozen=True, kw_only=True):
     path: bytes
 
     def describe(self) -> str:
-        """Say it."""
+        """Return what it does, in one line."""
         return f"make the mount on {os.fsdecode(self.path)} read-only"
 
 
@@ -205,7 +205,7 @@ class PivotRoot(Struct, frozen=True, kw_only=True):
     """Make the root filesystem the root, and let go of the host's; pivot_root(2)."""
 
     def describe(self) -> str:
-        """Say it."""
+        """Return what it does, in one line."""
         return "change the root and detach the host's"
 
 

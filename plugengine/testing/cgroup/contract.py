@@ -17,7 +17,7 @@ from plugengine.testing.cases import case, expect, expect_equal, fail, soon
 from plugengine.testing.cgroup.group import Group
 from plugengine.testing.cgroup.processes import MIB, wait
 from plugengine.testing.cgroup.subject import Subject
-from plugengine.testing.children import Stranger, all_at_once, count_steps, in_child, kill_at_step, spread
+from plugengine.testing.children import OtherProcess, all_at_once, count_steps, in_child, kill_at_step, spread
 
 _MOST = 24  # steps at which the engine is killed
 _TOGETHER = 6
@@ -125,7 +125,7 @@ def records_are_enough_for_a_stranger(subject: Subject) -> None:
         subject.driver.remove(request, record)
         return found
 
-    with Stranger(unmake) as stranger:
+    with OtherProcess(unmake) as stranger:
         group = subject.group()
         pid = group.start(wait).pid
         told = {"request": encode(group.request), "record": encode(group.record)}
@@ -154,7 +154,7 @@ def entering_and_being_moved_are_alike(subject: Subject) -> None:
     outside = own_groups()
     group = subject.group()
     entered = group.ask(own_groups)
-    with Stranger(lambda _: own_groups()) as moved:
+    with OtherProcess(lambda _: own_groups()) as moved:
         subject.driver.join(group.record, moved.pid)
         found = moved.call(None)
     expect_equal(found, entered, "groups of a process that was moved, and of one that entered by itself")
@@ -206,7 +206,7 @@ def the_pids_are_those_of_the_group(subject: Subject) -> None:
     expect(soon(lambda: subject.driver.pids(group.record) == (second.pid,)), "a process that ended is still listed")
 
 
-@case("cgroup.gc.strangers")
+@case("cgroup.gc.unknown")
 def gc_removes_what_no_container_owns(subject: Subject) -> None:
     """Groups of this engine that belong to no valid container are killed and removed, and named; valid ones stay."""
     kept, lost = subject.group(), subject.group()

@@ -37,7 +37,7 @@ class Group:
         """Apply limits.
 
         Raises:
-            Unsuitable: The driver says that this host cannot hold one of them.
+            Unsuitable: The driver says that this host cannot enforce one of them.
         """
         settings = self.driver.settings(limits, self.request)
         if settings.unsupported:

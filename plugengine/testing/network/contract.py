@@ -13,7 +13,7 @@ from plugengine.kernel import rtnetlink
 from plugengine.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, NetlinkSocket, Request
 from plugengine.model import Attachment, Capability, decode, encode
 from plugengine.testing.cases import case, expect_equal, fail
-from plugengine.testing.children import Stranger
+from plugengine.testing.children import OtherProcess
 from plugengine.testing.network import view
 from plugengine.testing.network.host_traces import traces
 from plugengine.testing.network.subject import Subject
@@ -52,7 +52,7 @@ def creating_again_disturbs_nobody(subject: Subject) -> None:
     subject.expect_unchanged(before, "after create with a container attached")
 
 
-@case("network.create.mends")
+@case("network.create.repairs")
 def create_mends_what_is_missing(subject: Subject) -> None:
     """After somebody deleted the driver's links and flushed the packet filter, create brings all of it back."""
     before = set(view.links())
@@ -64,7 +64,7 @@ def create_mends_what_is_missing(subject: Subject) -> None:
             rtnetlink.delete(route, name)
     flush_packet_filter()
     subject.make(network)
-    subject.expect_unchanged(made, "after create mended it")
+    subject.expect_unchanged(made, "after create repaired it")
 
 
 def flush_packet_filter() -> None:
@@ -142,7 +142,7 @@ def records_are_enough_for_a_stranger(subject: Subject) -> None:
         subject.driver.detach(container.lent_nothing, attachment)
         subject.driver.remove(network, told["record"])  # type: ignore[arg-type]
 
-    with Stranger(unmake) as stranger:
+    with OtherProcess(unmake) as stranger:
         container.attach()
         told = _through_json(
             {"attachment": encode(container.attached), "record": encode(subject.records[network.name])}

@@ -89,7 +89,7 @@ def an_attach_killed_anywhere_is_collected(subject: Subject) -> None:
 
 @case("network.crash.create", deadline_s=60)
 def a_create_killed_anywhere_is_mended_or_removed(subject: Subject) -> None:
-    """Killed at any step of create, the next create mends it, and remove takes all away, with a record or without."""
+    """Killed at any step of create, the next create repairs it, and remove takes all away, with a record or without."""
     network = subject.network()
     subject.make(network)
     made = traces()

@@ -144,7 +144,7 @@ def ports_are_replaced_while_it_runs(subject: Subject) -> None:
     _expect_reached(subject, container, _OTHER)
     with closing(container.listen(_GUEST)):
         _expect_gone(subject, _HOST)
-        expect_equal(_replace(subject, container), (), "ports of the attachment after the last was taken back")
+        expect_equal(_replace(subject, container), (), "ports of the attachment after the last was withdrawn")
         _expect_gone(subject, _OTHER)
 
 
@@ -154,7 +154,7 @@ def _replace(subject: Subject, container: Container, *wanted: Port) -> tuple[Por
 
 
 def _expect_gone(subject: Subject, number: int) -> None:
-    """Fail if a port is reached; somebody must listen behind it."""
+    """Fail if a port is reached; somebody must listen at it."""
     for who, place, address in _ways(subject):
         expect(not place.reaches(address, number), f"port {number} is still reached from {who}")
 

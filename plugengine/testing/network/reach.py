@@ -72,7 +72,7 @@ def the_gateway_answers(subject: Subject) -> None:
     gateway = container.attached.gateway
     expect_equal({each for each in found if ":" not in each}, {gateway} if gateway else set(), "IPv4 default gateways")
     if gateway:
-        # Behind some networks the host is the router, behind others a machine on the segment.
+        # For some networks the host is the router, for others a machine on the segment.
         with closing(subject.here.listen(_PORT)), closing(subject.world.place.listen(_PORT)):
             try:
                 container.connect(gateway, _PORT).close()
@@ -82,7 +82,7 @@ def the_gateway_answers(subject: Subject) -> None:
 
 @case("network.reach.world", refused=Capability.HOST_NAMESPACE)
 def the_world_is_reached_through_the_gateway(subject: Subject) -> None:
-    """With a gateway a container reaches the host's neighbour and machines behind it; without one it does not."""
+    """With a gateway a container reaches the host's neighbour and machines beyond it; without one it does not."""
     container = subject.attached()
     for address in (WORLD_ADDRESS, FAR_ADDRESS):
         with closing(subject.world.place.listen(_PORT)) as server:

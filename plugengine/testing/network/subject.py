@@ -145,7 +145,7 @@ class Subject:
         return network
 
     def make(self, network: Network) -> Mapping[str, Any]:
-        """Make, or mend, the host's side; return the record."""
+        """Make, or repair, the host's side; return the record."""
         self.records[network.name] = self.driver.create(network)
         return self.records[network.name]
 

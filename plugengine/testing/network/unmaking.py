@@ -102,7 +102,7 @@ def a_removed_network_can_be_made_again(subject: Subject) -> None:
     subject.attached(network=network)
 
 
-@case("network.gc.strangers", refused=Capability.HOST_NAMESPACE)
+@case("network.gc.unknown", refused=Capability.HOST_NAMESPACE)
 def gc_removes_what_no_container_owns(subject: Subject) -> None:
     """What was attached for a container nobody knows any more is removed, and named in a line."""
     network = subject.network()
@@ -119,7 +119,7 @@ def gc_removes_what_no_container_owns(subject: Subject) -> None:
 
 @case("network.gc.keeps", refused=Capability.HOST_NAMESPACE)
 def gc_keeps_what_is_in_use(subject: Subject) -> None:
-    """What belongs to a container that is valid stays, and works, while a stranger's goes."""
+    """What belongs to a container that is valid stays, and works, while what belongs to nobody goes."""
     kept, lost = subject.attached(*_one_port(subject)), subject.attached()
     lines = _gc(subject, kept)
     expect(not any(kept.id in line for line in lines), f"gc says it removed what is in use: {lines}")

@@ -10,7 +10,7 @@ from plugengine.errors import PlugengineError
 from plugengine.kernel.mountinfo import read_mountinfo
 from plugengine.model import Capability, HostPath
 from plugengine.testing.cases import case, expect, expect_equal, fail
-from plugengine.testing.children import Stranger
+from plugengine.testing.children import OtherProcess
 from plugengine.testing.storage.described import directory, file, symlink, whiteout
 from plugengine.testing.storage.other_namespaces import with_own_mounts
 from plugengine.testing.storage.snapshot import expect_same, snapshot
@@ -127,7 +127,7 @@ def record_is_enough(subject: Subject) -> None:
         container.remove()
         return text
 
-    stranger = Stranger(lambda record: with_own_mounts(lambda: use(record))())
+    stranger = OtherProcess(lambda record: with_own_mounts(lambda: use(record))())
     container.prepare().mount()
     with open(container.path("written"), "w", encoding="ascii") as stream:
         stream.write("by the first process")

@@ -1,4 +1,4 @@
-"""Crashes: a process that uses the driver is killed at every step, and whoever comes after it mends what it left."""
+"""Crashes: a process that uses the driver is killed at every step, and whoever comes after it repairs what it left."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _MOMENTS: Final = 8
 @case("storage.crash.prepare", deadline_s=60)
 def prepare(subject: Subject) -> None:
     """Prepare killed at any step: remove without a record takes all away, and a new prepare works."""
-    _at_every_step(subject, prepared=False, act=lambda container: container.prepare(), mend=_remove_without_record)
+    _at_every_step(subject, prepared=False, act=lambda container: container.prepare(), repair=_remove_without_record)
 
 
 @case("storage.crash.prepare-then-gc", deadline_s=60)
 def prepare_then_gc(subject: Subject) -> None:
     """Prepare killed at any step: once the core has removed its directory, gc takes away whatever is elsewhere."""
-    _at_every_step(subject, prepared=False, act=lambda container: container.prepare(), mend=_collect)
+    _at_every_step(subject, prepared=False, act=lambda container: container.prepare(), repair=_collect)
 
 
 @case("storage.crash.prepare-again", deadline_s=60)
@@ -39,37 +39,41 @@ def prepare_again(subject: Subject) -> None:
     """Prepare killed at any step: the same container can be prepared again, and shows all of its image."""
     wanted = subject.snapshot(subject.plain(*LAYERS))
 
-    def mend(_subject: Subject, container: Container) -> None:
+    def repair(_subject: Subject, container: Container) -> None:
         container.prepare().mount()
         expect_same(container.snapshot(), wanted, "prepared again")
         container.unmount()
         container.remove()
 
-    _at_every_step(subject, prepared=False, act=lambda container: container.prepare(), mend=mend)
+    _at_every_step(subject, prepared=False, act=lambda container: container.prepare(), repair=repair)
 
 
 @case("storage.crash.mount", deadline_s=60)
 def mount(subject: Subject) -> None:
     """A start killed at any step: the container starts again with all it had, and can be removed."""
 
-    def mend(_subject: Subject, container: Container) -> None:
+    def repair(_subject: Subject, container: Container) -> None:
         container.mount()
         with open(container.path("etc/passwd"), encoding="ascii") as stream:
             expect(stream.read().endswith("kept\n"), "what was written before the crash is gone")
         container.unmount()
         container.remove()
 
-    _at_every_step(subject, prepared=True, act=lambda container: container.mount(), mend=mend, most=_MOST_STEPS // 2)
+    _at_every_step(
+        subject, prepared=True, act=lambda container: container.mount(), repair=repair, most=_MOST_STEPS // 2
+    )
 
 
 @case("storage.crash.remove", deadline_s=60)
 def remove(subject: Subject) -> None:
     """Remove killed at any step: a second remove takes away the rest."""
 
-    def mend(_subject: Subject, container: Container) -> None:
+    def repair(_subject: Subject, container: Container) -> None:
         container.remove()
 
-    _at_every_step(subject, prepared=True, act=lambda container: container.remove(), mend=mend, most=_MOST_STEPS // 2)
+    _at_every_step(
+        subject, prepared=True, act=lambda container: container.remove(), repair=repair, most=_MOST_STEPS // 2
+    )
 
 
 @case("storage.crash.gc", deadline_s=60)
@@ -83,11 +87,11 @@ def gc(subject: Subject) -> None:
     def collect(_container: Container) -> None:
         subject.gc(valid)
 
-    def mend(subject: Subject, container: Container) -> None:
+    def repair(subject: Subject, container: Container) -> None:
         container.remove_directory()
         subject.gc(valid)
 
-    _at_every_step(subject, prepared=True, act=collect, mend=mend, most=10)
+    _at_every_step(subject, prepared=True, act=collect, repair=repair, most=10)
     valid.mount()
     expect_same(valid.snapshot(), wanted, "a valid container after gc was killed")
 
@@ -183,10 +187,10 @@ def _at_every_step(
     *,
     prepared: bool,
     act: Callable[[Container], object],
-    mend: Callable[[Subject, Container], None],
+    repair: Callable[[Subject, Container], None],
     most: int = _MOST_STEPS,
 ) -> None:
-    """Kill a verb before each of its steps, mend, and look that nothing is left; last, that a new container works."""
+    """Kill a verb before each of its steps, repair, and look that nothing is left; last, that a new container works."""
     chain = subject.chain(*LAYERS)
     wanted = subject.snapshot(subject.plain(*LAYERS))
 
@@ -200,12 +204,12 @@ def _at_every_step(
 
     first = fresh()
     total = count_steps(with_own_mounts(lambda: act(first)))
-    in_child(with_own_mounts(lambda: mend(subject, first)))
+    in_child(with_own_mounts(lambda: repair(subject, first)))
     for step in spread(total, most):
         container = fresh()
         kill_at_step(with_own_mounts(partial(act, container)), step)
-        in_child(with_own_mounts(partial(mend, subject, container)))
-        subject.expect_no_trace(container, f"killed at step {step} of {total}, then mended")
+        in_child(with_own_mounts(partial(repair, subject, container)))
+        subject.expect_no_trace(container, f"killed at step {step} of {total}, then repaired")
     _expect_works(subject, subject.container(chain), wanted)
 
 

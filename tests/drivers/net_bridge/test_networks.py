@@ -1,4 +1,4 @@
-"""Make, mend and remove networks: nothing is left behind, nothing of others is touched."""
+"""Make, repair and remove networks: nothing is left behind, nothing of others is touched."""
 
 from __future__ import annotations
 

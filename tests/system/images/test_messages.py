@@ -1,4 +1,4 @@
-"""What people read when an archive is no good, and when the store cannot be mended."""
+"""What people read when an archive is no good, and when the store cannot be repaired."""
 
 from __future__ import annotations
 

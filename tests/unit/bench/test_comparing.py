@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from plugengine.bench.comparing import BETTER, BROKEN, FAILING, MENDED, SAME, UNSURE, WORSE, Change, compare
+from plugengine.bench.comparing import BETTER, BROKEN, FAILING, REPAIRED, SAME, UNSURE, WORSE, Change, compare
 from plugengine.bench.results import HIGHER, LOWER, Cell, Column, Machine, Run, Workload
 from plugengine.bench.tables import comparison_lines
 from plugengine.errors import UsageError
@@ -99,7 +99,7 @@ def test_what_fails_now_is_past_every_threshold_and_what_works_now_is_not() -> N
     good, bad = run(cell(*around(1.0))), run(cell(1.0, error="round 2: crashed"))
     assert only(good, bad).verdict == BROKEN
     assert only(good, bad).past(1e9)
-    assert only(bad, good).verdict == MENDED
+    assert only(bad, good).verdict == REPAIRED
     assert not only(bad, good).past(0.0)
     assert only(bad, bad).verdict == FAILING
     assert not only(bad, bad).past(0.0)

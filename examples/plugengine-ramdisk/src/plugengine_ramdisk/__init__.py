@@ -73,7 +73,7 @@ def pe_storage_prepare(request: StorageRequest) -> Record:
             os.makedirs(place, 0o700, exist_ok=True)
             options = (("size", str(size)), ("mode", "0700"))
             mounts.perform(Mount(fstype="tmpfs", source="ramdisk", target=place, options=options))
-        _furnish(request)
+        _set_up(request)
     except OSError as exc:
         _unmount(place)
         raise DriverError(f"prepare container {request.container_id}: {exc.filename}: {exc.strerror}") from exc
@@ -148,7 +148,7 @@ def _size(request: StorageRequest) -> int:
     return int(number) * _UNITS[unit]
 
 
-def _furnish(request: StorageRequest) -> None:
+def _set_up(request: StorageRequest) -> None:
     """Make the directories, and give the upper one what the image's root has: it is what is seen of it."""
     for name in (_UPPER, _WORK, _EMPTY):
         os.makedirs(f"{_place(request)}/{name}", 0o755, exist_ok=True)
