@@ -22,6 +22,11 @@ def run_exec(live: Live, plan: StartPlan, spec: ContainerSpec, config: ImageConf
     planned = plan_exec(spec, config, asked, hostname=plan.hostname, platform=bundle.process.platform)
     process = identify(planned, bundle.root, bundle.namespaces.user_map)
     entry = None if live.cgroup is None else live.drivers.cgroup.entry(live.cgroup)
+
+    def join(pid: int) -> None:
+        if live.cgroup is not None and entry is None:
+            live.drivers.cgroup.join(live.cgroup, pid)
+
     pipes = Pipes(tty=process.terminal, interactive=asked.interactive)
     try:
         request = ExecRequest(
@@ -32,12 +37,9 @@ def run_exec(live: Live, plan: StartPlan, spec: ContainerSpec, config: ImageConf
             directory=plan.create.directory,
             shared=plan.create.shared,
         )
-        made = launch.run(request, live.first.record)
+        made = launch.run(request, live.first.record, at_gate=join)
     except BaseException:
         pipes.close()
         raise
     pipes.close_guest_ends()
-    handle = Handle(made, pipes)
-    if live.cgroup is not None and entry is None:
-        live.drivers.cgroup.join(live.cgroup, handle.pid)
-    return handle
+    return Handle(made, pipes)
