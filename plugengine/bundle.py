@@ -1,8 +1,8 @@
 """What a runtime is given: the inside of one container and the process it runs, as values.
 
 The same things as in the `config.json` of an OCI bundle (runtime-spec, config.md and config-linux.md), settled: names
-of users are looked up, devices have numbers, limits are checked. docs/runtimes.md says what becomes what. Everything
-is keyword-only, immutable and JSON-able, like `plugengine.model`.
+of users are looked up, devices have numbers, limits are checked. Everything is keyword-only, immutable and JSON-able,
+like `plugengine.model`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Process(Struct, frozen=True, kw_only=True):
     identity: Identity | None = None  # None in a plan only: the container's own /etc/passwd has the names
     capabilities: tuple[str, ...] = ()  # CAP_…: bounding, and for user 0 permitted and effective; no others
     no_new_privileges: bool = False
-    seccomp: str = "default"  # unconfined, or the JSON text of a profile in docker's form: see plugengine.seccomp
+    seccomp: str = "default"  # unconfined, or the JSON text of a profile in docker's form: see security/seccomp_json.py
     rlimits: tuple[Rlimit, ...] = ()  # a hard limit may be above the engine's own
     umask: int = 0o022
     oom_score_adj: int | None = None  # None: the engine's own
