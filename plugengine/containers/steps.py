@@ -39,7 +39,7 @@ class Live:
         self.site = site
         self.drivers = drivers
         self.log = log
-        self.tell = tell or Observers(None, "")
+        self.tell: Observers = tell or Observers(None, "")
         self.server: file_server.ServerProcess | None = None  # where the storage driver has one
         self.cgroup: Record | None = None
         self.connection: NetworkRequest | None = None  # where there is a network of its own
