@@ -108,8 +108,8 @@ def test_a_name_in_use_is_refused_and_its_owner_named(pe: Pe, start: Start) -> N
 
 
 def test_a_port_of_another_container_is_refused_and_the_other_goes_on(pe: Pe, start: Start) -> None:
-    name = start("-p", "7201:7", "host:base", "sleep", "1000")
-    assert_refused(pe("run", "--rm", "-p", "7201:7", "host:base", "true"), ENGINE, "7201", name[:12])
+    name = start("--name", "has-the-port", "-p", "7201:7", "host:base", "sleep", "1000")
+    assert_refused(pe("run", "--rm", "-p", "7201:7", "host:base", "true"), ENGINE, "7201", "has-the-port")
     assert pe("exec", name, "echo", "well").stdout == "well\n"
 
 
