@@ -13,7 +13,7 @@ from typing import Final, Self
 from plugengine.kernel import netns, sysctl
 from plugengine.kernel.links import in_namespace
 
-PATIENCE_S: Final = 20.0
+PATIENCE_S: Final = 8.0  # for what must come; well within the deadline of a case, which then says what did not
 IMPATIENCE_S: Final = 0.25  # for what must not come
 _OWN: Final = "/proc/thread-self/ns/net"
 EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - of a namespace of the case's own
