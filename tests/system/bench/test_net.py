@@ -22,7 +22,7 @@ def test_every_line_is_measured_and_what_needs_a_configuration_says_so(pe: Pe, t
     found = results(out)
     assert found.kind == "net"
     assert found.failures == ()
-    assert {column.name for column in found.columns if not column.reason} == {"bridge", "host", "loopback"}
+    assert {column.name for column in found.columns if not column.reason} == {"bridge", "host", "loopback", "vxlan"}
     for name in NAMES:
         assert found.cell(name, "bridge").values[0] > 0
     assert found.cell("stream", "host").values[0] > 0
