@@ -271,16 +271,12 @@ def test_a_driver_that_crashes_the_command_is_named_by_the_next_one(moody: Moody
     assert moody("ps").stderr == ""
 
 
-def test_a_driver_that_crashes_the_monitor_is_named_at_once_and_in_the_state(moody: Moody) -> None:
+def test_a_driver_that_crashes_while_a_start_is_planned_leaves_the_container_as_it_was(moody: Moody) -> None:
     moody.make("fallen")
     moody.mood("mounts", "crashes")
-    during = "during storage driver moody of pe-test-moody 1.2: mounts"
-    done = moody("start", "fallen")
-    assert done.returncode == 1
-    assert f"container fallen: its monitor ended {during}" in done.stderr
+    assert moody("start", "fallen").returncode != 0
     moody.mood("mounts", None)
-    moody("ps")
-    eventually(lambda: f"its monitor ended {during}" in state(moody, "fallen")["Error"])
+    assert rows(moody)["fallen"] == "created"
     moody("start", "-a", "fallen", check=True)
 
 

@@ -84,3 +84,12 @@ def world(make_world: MakeWorld) -> World:
     (layer / "file").write_text("file of the layer\n")
     (layer / "link").symlink_to("file")
     return world
+
+
+@pytest.fixture(autouse=True)
+def umask_kept() -> Iterator[None]:
+    """A union opened in this process takes the umask away, as its server does; other tests need theirs."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)

@@ -104,6 +104,21 @@ def pe_storage_probe(host):
 @hookimpl
 def pe_storage_prepare(request):
     raise DriverError("prepare: not today")
+
+
+@hookimpl
+def pe_storage_mounts(request, record):
+    raise DriverError("not today")
+
+
+@hookimpl
+def pe_storage_usage(request, record):
+    raise DriverError("not today")
+
+
+@hookimpl
+def pe_storage_remove(request, record):
+    pass
 """
 
 
