@@ -276,7 +276,7 @@ def test_a_driver_that_crashes_while_a_start_is_planned_leaves_the_container_as_
     moody.mood("mounts", "crashes")
     assert moody("start", "fallen").returncode != 0
     moody.mood("mounts", None)
-    assert rows(moody)["fallen"] == "created"
+    assert state(moody, "fallen")["Status"] == "created"
     moody("start", "-a", "fallen", check=True)
 
 
