@@ -7,7 +7,6 @@ these. What only this engine has is in keys docker does not use: "Drivers", "Dri
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from plugengine.bundle import Rlimit
@@ -15,10 +14,10 @@ from plugengine.model import Attachment, DeviceRate, Port, encode
 from plugengine.objects import Connection, Container, MountPoint
 from plugengine.security import paths
 from plugengine.spec import Device, command_line, variables
+from plugengine.streams.logs import timestamp
 
-NEVER: Final = "0001-01-01T00:00:00Z"
+NEVER: Final = timestamp(0)
 LOCAL: Final = "local"
-_SECOND_NS: Final = 1_000_000_000
 # How docker gives a default that nobody asked for.
 _NO_RESTART: Final = {"Name": "no", "MaximumRetryCount": 0}
 _NO_LINK: Final = {
@@ -29,14 +28,6 @@ _NO_LINK: Final = {
     "SecondaryIPAddresses": None,
     "SecondaryIPv6Addresses": None,
 }
-
-
-def timestamp(time_ns: int) -> str:
-    """Return RFC 3339 with nanoseconds, UTC; zero as docker shows it for "never"."""
-    if not time_ns:
-        return NEVER
-    seconds, nanos = divmod(time_ns, _SECOND_NS)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanos:09d}Z"
 
 
 def container(

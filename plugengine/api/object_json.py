@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from plugengine.api.container_json import LOCAL, NEVER, timestamp
+from plugengine.api.container_json import LOCAL, NEVER
 from plugengine.model import Attachment
 from plugengine.objects import Container, LiveNetwork, NetworkDetails
 from plugengine.spec import Image, ImageConfig
+from plugengine.streams.logs import timestamp
 
 if TYPE_CHECKING:
     from plugengine.volumes import Volume
