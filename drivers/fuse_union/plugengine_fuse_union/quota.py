@@ -37,6 +37,9 @@ class Quota:
         self.recount: Callable[[], int] = lambda: self.used  # look at the disk again; returns bytes
         self.fresh: dict[Node, int] = {}  # changed by this request: the blocks already counted
         self.lost: dict[int, int] = {}  # blocks of files without a name that are still open, by node
+        # Blocks of a node that are in `used`, since its last change. Filesystems that allocate late (ext4) show fewer
+        # for a moment while they write back: what a change is measured against must not be looked up again.
+        self.counted: dict[int, int] = {}
         self._next_recount = 0.0
 
     @property
@@ -54,7 +57,9 @@ class Quota:
         now = time.monotonic()
         if now < self._next_recount:
             return False
-        self.used = self.recount() + sum(self.lost.values()) * BLOCK
+        # Twice, as a file that is being written back may show too few blocks in one of them; see `counted`.
+        self.used = max(self.recount(), self.recount()) + sum(self.lost.values()) * BLOCK
+        self.counted.clear()
         done = time.monotonic()
         self._next_recount = done + max((done - now) * _RECOUNT_SHARE, _RECOUNT_S)
         return size <= self.limit - self.used
@@ -82,6 +87,23 @@ class Quota:
         if node.gone:
             self.lost[node.nodeid] = status.st_blocks
         self.used += status.st_blocks * BLOCK
+
+    def count(self, nodeid: int, before: int, after: int) -> None:
+        """Count a node that takes `after` blocks now, and took `before` if it is not known what was counted of it."""
+        grown = after - self.counted.get(nodeid, before)
+        if nodeid:  # the kernel knows it, and will tell when it forgets it
+            self.counted[nodeid] = after
+        self.used += grown * BLOCK
+        if nodeid in self.lost:
+            self.lost[nodeid] += grown
+
+    def written(self, nodeid: int, before: os.stat_result, start: int, after: os.stat_result) -> None:
+        """Count a file after a write at `start`, which frees nothing: fewer blocks than it had are not believed."""
+        had = self.counted.get(nodeid, before.st_blocks)
+        least = had
+        if start <= before.st_size and had * BLOCK >= self.whole(before.st_size):
+            least = max(had, self.whole(after.st_size) // BLOCK)  # without holes, and no hole is made
+        self.count(nodeid, before.st_blocks, max(after.st_blocks, least))
 
     def whole(self, size: int) -> int:
         """Round up to blocks of the filesystem."""

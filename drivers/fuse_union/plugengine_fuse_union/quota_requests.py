@@ -133,23 +133,23 @@ class QuotaRequests:
             quota.fresh.clear()
             for node, blocks in before.items():
                 if node.fd >= 0 or not node.gone:
-                    self._count(node, self._blocks(node) - blocks)
+                    quota.count(node.nodeid, blocks, self._blocks(node))
 
     def _blocks(self, node: Node) -> int:
         """Return the blocks of an upper node; the root does not count."""
         return 0 if node is self._union.root else self._union.stored(node).st_blocks
 
-    def _count(self, node: Node, blocks: int) -> None:
-        self._quota.used += blocks * BLOCK
-        if node.nodeid in self._quota.lost:
-            self._quota.lost[node.nodeid] += blocks
+    def _held(self, node: Node) -> int:
+        """Return the blocks of an upper node as they are counted."""
+        counted = self._quota.counted.get(node.nodeid)
+        return self._blocks(node) if counted is None else counted
 
     def _lose(self, node: Node | None, blocks: int) -> None:
         """A node has lost a name: what it takes is free at once, or when the last process that has it open lets go."""
         if node is None or not node.gone or not node.upper:
             return
         if node.nodeid in self._union.nodes:
-            self._quota.lost[node.nodeid] = self._blocks(node)
+            self._quota.lost[node.nodeid] = self._held(node)
         else:
             self._quota.used -= blocks * BLOCK
 
@@ -217,7 +217,7 @@ class QuotaRequests:
         def remove(nodeid: int, end: int) -> Answer:
             parent = self._union.directory(nodeid)
             node = child(self._union, parent, self._connection.name(BODY, end))
-            blocks = self._blocks(node) if node is not None and node.upper else 0
+            blocks = self._held(node) if node is not None and node.upper else 0
             with self._measured(parent):
                 answer = inner(nodeid, end)
             self._lose(node, blocks)
@@ -231,7 +231,7 @@ class QuotaRequests:
             parents = (self._union.directory(nodeid), self._union.directory(target))
             old, _, new = self._connection.name(BODY + layout.size, end).partition(b"\0")
             node, other = child(self._union, parents[0], old), child(self._union, parents[1], new)
-            blocks = self._blocks(other) if other is not None and other.upper else 0
+            blocks = self._held(other) if other is not None and other.upper else 0
             # Marks set on what moves may take a block of their own.
             with self._measured(*parents, *(each for each in (node, other) if each is not None)):
                 answer = inner(nodeid, end)
@@ -254,7 +254,7 @@ class QuotaRequests:
             try:
                 return inner(nodeid, end)
             finally:
-                self._count(self._node(nodeid), os.fstat(fh).st_blocks - status.st_blocks)
+                self._quota.written(self._node(nodeid).nodeid, status, offset, os.fstat(fh))
 
         return write
 
@@ -271,7 +271,7 @@ class QuotaRequests:
             try:
                 return inner(nodeid, end)
             finally:
-                self._count(self._node(nodeid), os.fstat(fh).st_blocks - status.st_blocks)
+                self._quota.count(self._node(nodeid).nodeid, status.st_blocks, os.fstat(fh).st_blocks)
 
         return fallocate
 
@@ -284,7 +284,7 @@ class QuotaRequests:
             try:
                 return inner(nodeid, end)
             finally:
-                self._count(self._node(target), os.fstat(fh).st_blocks - status.st_blocks)
+                self._quota.written(self._node(target).nodeid, status, offset, os.fstat(fh))
 
         return copy
 
@@ -294,6 +294,9 @@ class QuotaRequests:
             quota, nodes = self._quota, self._union.nodes
             for lost in [each for each in quota.lost if each not in nodes]:
                 quota.used -= quota.lost.pop(lost) * BLOCK
+            # A batch has no node of its own.
+            for forgotten in [each for each in ((nodeid,) if nodeid else quota.counted) if each not in nodes]:
+                quota.counted.pop(forgotten, None)
             return answer
 
         return forget
