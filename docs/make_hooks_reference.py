@@ -75,7 +75,7 @@ _TITLES: Final = {
     "cgroup": (
         "Cgroup",
         "`plugengine.cgroup`",
-        "info, probe; settings, create, apply, entry or join, mounts for every "
+        "info, probe; settings, create, apply, entry, mounts for every "
         "start; pids, stats, freeze, apply while it runs; kill, remove for every end; gc",
     ),
     "namespace": ("Namespace", "`plugengine.namespace`", "info, probe; plan for every start"),

@@ -117,7 +117,7 @@ class RuntimeRequest(Struct, frozen=True, kw_only=True):
 
     bundle: Bundle
     stdio: Stdio | None = None  # lent for the call; None: the process has a terminal
-    cgroup: CgroupEntry | None = None  # how the first process enters its group; None: the core moves it afterwards
+    cgroup: CgroupEntry | None = None  # how the first process enters its group; None: it stays in the caller's
     directory: HostPath  # the runtime's own for this container, which it makes if it needs it; gone after a reboot
     shared: HostPath  # the runtime's own for all containers, likewise; survives a reboot
 

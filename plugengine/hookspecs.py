@@ -218,16 +218,12 @@ class CgroupSpec(Protocol):
         Raises: DriverError naming the file, the value and the reason.
         """
 
-    @hook(runs=MONITOR, running=None)
-    def pe_cgroup_join(self, record: Record, pid: int) -> None:
-        """Move one process (host pid) into the group."""
+    @hook(runs=MONITOR, within_s=QUICK_S, running=None)
+    def pe_cgroup_entry(self, record: Record) -> CgroupEntry:
+        """Return how a process that is made for the group enters by itself.
 
-    @hook(runs=MONITOR, within_s=QUICK_S, running=None, optional=True)
-    def pe_cgroup_entry(self, record: Record) -> CgroupEntry | None:
-        """Return how a process that is cloned for the group enters by itself, in place of `pe_cgroup_join`.
-
-        The engine opens the files before the clone and the new process writes to them first thing, before it unshares
-        its cgroup namespace. None, or a process that runs already: `pe_cgroup_join`.
+        The runtime opens the files before it makes the process, which writes to them first thing, before it unshares
+        its cgroup namespace.
         """
 
     @hook(runs=CALLER, within_s=QUICK_S, running=True)

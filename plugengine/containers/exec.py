@@ -23,10 +23,6 @@ def run_exec(live: Live, plan: StartPlan, spec: ContainerSpec, config: ImageConf
     process = identify(planned, bundle.root, bundle.namespaces.user_map)
     entry = None if live.cgroup is None else live.drivers.cgroup.entry(live.cgroup)
 
-    def join(pid: int) -> None:
-        if live.cgroup is not None and entry is None:
-            live.drivers.cgroup.join(live.cgroup, pid)
-
     pipes = Pipes(tty=process.terminal, interactive=asked.interactive)
     try:
         request = ExecRequest(
@@ -37,7 +33,7 @@ def run_exec(live: Live, plan: StartPlan, spec: ContainerSpec, config: ImageConf
             directory=plan.create.directory,
             shared=plan.create.shared,
         )
-        made = launch.run(request, live.first.record, at_gate=join)
+        made = launch.run(request, live.first.record)
     except BaseException:
         pipes.close()
         raise

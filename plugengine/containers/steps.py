@@ -182,8 +182,6 @@ class CreateStep(Struct, frozen=True, kw_only=True):
             raise
         pipes.close_guest_ends()
         live.first = Handle(made, pipes)
-        if live.cgroup is not None and entry is None:
-            live.drivers.cgroup.join(live.cgroup, made.pid)
 
     def undo(self, live: Live) -> None:
         """Kill and reap it, unless the monitor has seen it end."""

@@ -275,14 +275,9 @@ class CgroupDriver(Driver):
         """Write the settings."""
         self._do("apply", record=record, settings=settings, limits=limits)
 
-    def join(self, record: Record, pid: int) -> None:
-        """Move a process into the group."""
-        self._do("join", record=record, pid=pid)
-
-    def entry(self, record: Record) -> CgroupEntry | None:
-        """Return how a new process enters by itself; None: it has to be moved with `join`."""
-        entry: CgroupEntry | None = self._try("entry", CgroupEntry, record=record)
-        return entry
+    def entry(self, record: Record) -> CgroupEntry:
+        """Return how a new process enters by itself."""
+        return self._ask("entry", CgroupEntry, record=record)
 
     def pids(self, record: Record) -> tuple[int, ...]:
         """Return the processes of the group."""

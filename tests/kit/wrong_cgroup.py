@@ -128,7 +128,7 @@ WRONG = [
           {"pe_cgroup_gc": collects_also_the_valid}),
     Wrong("collects_also_of_others", v1, "cgroup.gc.others", "lines of gc",
           {"pe_cgroup_gc": collects_also_of_others}),
-    Wrong("enters_only_some", v1, "cgroup.enter.alike", "groups of a process that was moved",
+    Wrong("enters_only_some", v1, "cgroup.enter.alike", "groups a process has entered",
           {"pe_cgroup_entry": enters_only_some}),
     Wrong("shows_it_writable", v1, "cgroup.mounts.own-group", "can be written",
           {"pe_cgroup_mounts": shows_it_writable}),

@@ -11,8 +11,6 @@ import pytest
 
 from tests.conftest import Pe
 from tests.system.conftest import Start, eventually
-from tests.system.packages import Package
-from tests.system.test_bad_drivers import plug
 from tests.system.test_streams import Terminal
 from tests.waiting import PATIENCE_S
 
@@ -172,35 +170,3 @@ def test_every_signal_has_its_default_action_and_none_is_blocked(pe: Pe, box: st
     assert pe("exec", box, *look, check=True).stdout == wanted
     assert pe("run", "--rm", *NONE, "host:base", *look, check=True).stdout == wanted
     assert pe("run", "--rm", *NONE, "--init", "host:base", *look, check=True).stdout == wanted
-
-
-def test_a_command_is_in_the_container_s_group_before_it_runs_also_where_it_does_not_enter_by_itself(
-    pe: Pe, tmp_path: Path
-) -> None:
-    source = """
-import os, time
-import plugengine_cgroup_v1 as v1
-from plugengine_cgroup_v1 import *
-from plugengine import API_VERSION, DriverInfo, hookimpl
-del pe_cgroup_entry
-
-@hookimpl
-def pe_cgroup_info():
-    return DriverInfo(api_version=API_VERSION, summary="v1 whose processes are moved", rank=-1)
-
-@hookimpl
-def pe_cgroup_join(record, pid):
-    time.sleep(0.3)
-    v1.pe_cgroup_join(record, pid)
-"""
-    moved = Package(name="pe-test-moved", source=source, points={"plugengine.cgroup:moved": "pe_test_moved"})
-    plugged = plug(pe, tmp_path / "packages", [moved])
-    name = plugged(
-        "run", "-d", "--net", "none", "--cgroup", "moved", "host:base", "sleep", "1000", check=True
-    ).stdout.strip()
-    try:
-        done = plugged("exec", name, "cat", "/proc/self/cgroup")
-        groups = {line.split(":", 2)[1]: line.split(":", 2)[2] for line in done.stdout.splitlines()}
-        assert groups["memory"] == groups["pids"] == "/"
-    finally:
-        plugged("rm", "-f", name)

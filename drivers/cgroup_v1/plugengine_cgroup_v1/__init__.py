@@ -64,12 +64,6 @@ def pe_cgroup_apply(record: Record, settings: Settings, limits: Limits) -> None:
 
 
 @hookimpl
-def pe_cgroup_join(record: Record, pid: int) -> None:
-    """Move one process into the group."""
-    groups.join(record, pid)
-
-
-@hookimpl
 def pe_cgroup_entry(record: Record) -> CgroupEntry:
     """Return how a new process enters by itself."""
     return groups.entry(record)

@@ -94,12 +94,6 @@ def _in_possible_order(groups: dict[str, str], writes: list[Setting]) -> list[Se
     return writes
 
 
-def join(record: Record, pid: int) -> None:
-    """Move one process in; only the first write is slow, see `CgroupEntry`."""
-    for directory in dict.fromkeys(record["groups"].values()):
-        filesystem.write(f"{directory}/cgroup.procs", str(pid))
-
-
 def entry(record: Record) -> CgroupEntry:
     """Return the directory to be born into and the files to write "0" to."""
     groups: dict[str, str] = record["groups"]

@@ -134,11 +134,6 @@ def _attach(group: str, rules: tuple[DeviceRule, ...]) -> None:
             os.close(fd)
 
 
-def join(record: Record, pid: int) -> None:
-    """Move one process in."""
-    filesystem.write(f"{record['group']}/cgroup.procs", str(pid))
-
-
 def remove(record: Record) -> None:
     """Remove the group; its device program goes with it."""
     try:

@@ -6,7 +6,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -189,13 +189,12 @@ def start(container_id: str) -> RuntimeProcess:
         held.close()
 
 
-def run(request: ExecRequest, record: Record, *, at_gate: Callable[[int], None]) -> RuntimeProcess:
+def run(request: ExecRequest, record: Record) -> RuntimeProcess:
     """Run another command in a running container.
 
     Args:
         request: The command.
         record: What `create` returned for the container.
-        at_gate: Called with the new process's pid while it is held, before anything of the command runs.
 
     Raises:
         CommandNotFoundError, NotExecutableError, PlugengineError: It does not run.
@@ -212,16 +211,14 @@ def run(request: ExecRequest, record: Record, *, at_gate: Callable[[int], None])
             hostile=True,
             traceable=bool(record["may_trace"]),
         )
-        return _exec(request, prepared, pidfd=pidfd, namespaces=namespaces, at_gate=at_gate)
+        return _exec(request, prepared, pidfd=pidfd, namespaces=namespaces)
     except (FileNotFoundError, ProcessLookupError) as exc:
         raise ConflictError(f"container {request.container_id}: has just ended") from exc
     finally:
         os.close(pidfd)
 
 
-def _exec(
-    request: ExecRequest, prepared: Prepared, *, pidfd: int, namespaces: int, at_gate: Callable[[int], None]
-) -> RuntimeProcess:
+def _exec(request: ExecRequest, prepared: Prepared, *, pidfd: int, namespaces: int) -> RuntimeProcess:
     with _Ties() as ties, _entrance(request.cgroup) as (cgroup_fd, tasks), process.bare_children():
         pid, child_pidfd = process.clone3(0, cgroup_fd=cgroup_fd)
         if pid == 0:
@@ -237,7 +234,6 @@ def _exec(
     child = ties.child(pid, child_pidfd, prepared)
     try:
         _set_oom_score(pid, request.process.oom_score_adj)
-        at_gate(pid)
         made = child.release()
     except BaseException:
         child.end()

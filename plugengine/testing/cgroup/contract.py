@@ -149,15 +149,14 @@ def the_id_is_enough_to_remove_it(subject: Subject) -> None:
 
 
 @case("cgroup.enter.alike")
-def entering_and_being_moved_are_alike(subject: Subject) -> None:
-    """A process that enters by itself is in the same groups as one that is moved; the caller is in none of them."""
+def all_who_enter_are_in_the_same_groups(subject: Subject) -> None:
+    """Every process that enters is in all the groups that were made; the caller is in none of them."""
     outside = own_groups()
     group = subject.group()
+    made = [directory for directory in subject.present() if directory.endswith(f"/{group.id}")]
     entered = group.ask(own_groups)
-    with OtherProcess(lambda _: own_groups()) as moved:
-        subject.driver.join(group.record, moved.pid)
-        found = moved.call(None)
-    expect_equal(found, entered, "groups of a process that was moved, and of one that entered by itself")
+    expect_equal(group.ask(own_groups), entered, "groups of the second process that entered, and of the first")
+    expect_equal(sorted(group.directories()), sorted(made), "groups a process has entered, and those that were made")
     expect(entered != outside, "the process that entered is still in the groups of the caller")
     expect_equal(own_groups(), outside, "groups of the caller")
 
@@ -171,21 +170,6 @@ def entering_is_for_whole_families(subject: Subject) -> None:
         return in_child(own_groups) == own_groups()
 
     expect(group.ask(ask_child), "a child is in another group than its parent")
-
-
-@case("cgroup.enter.gone")
-def moving_a_process_that_ended_is_an_error(subject: Subject) -> None:
-    """Moving a process that has ended is an error of the engine, not a silent no-op."""
-    group = subject.group()
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0)
-    os.waitpid(pid, 0)
-    try:
-        subject.driver.join(group.record, pid)
-    except PlugengineError:
-        return
-    fail(f"process {pid} has ended, but was moved")
 
 
 @case("cgroup.pids.exact")

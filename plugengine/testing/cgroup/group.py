@@ -49,31 +49,22 @@ class Group:
         """Run `act` in a process that has entered the group when this returns, as the engine starts a container."""
         entry = self.driver.entry(self.record)
         entered, tell = os.pipe()
-        go, gate = os.pipe()
 
         def enter_and_act() -> object:
-            os.close(gate)
-            if entry is None:
-                os.read(go, 1)  # until it has been moved
-            else:
-                for path in entry.tasks:
-                    filesystem.write(path, "0")
+            for path in entry.tasks:
+                filesystem.write(path, "0")
             os.close(tell)
             return act()
 
         with ExitStack() as undo:
-            for fd in (entered, go):
-                undo.callback(os.close, fd)
+            undo.callback(os.close, entered)
             directory = None
-            if entry is not None and entry.clone_into is not None:
+            if entry.clone_into is not None:
                 directory = os.open(entry.clone_into, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
                 undo.callback(os.close, directory)
             child = Child(enter_and_act, fork=lambda: clone3(0, pidfd=False, cgroup_fd=directory)[0])
             self.children.append(child)
             os.close(tell)
-            if entry is None:
-                self.driver.join(self.record, child.pid)
-            os.close(gate)
             os.read(entered, 1)
         return child
 

@@ -86,29 +86,6 @@ def test_a_process_that_enters_by_itself_is_in_every_group(group: Group) -> None
     assert group.run(lambda: sum(name not in line for line in own_groups().splitlines())) == 0
 
 
-def test_a_process_that_is_moved_is_in_every_group(group: Group) -> None:
-    read_end, write_end = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.read(read_end, 1)
-        os._exit(sum(group.request.container_id not in line for line in own_groups().splitlines()))
-    driver.pe_cgroup_join(group.record, pid)
-    assert driver.pe_cgroup_pids(group.record) == (pid,)
-    os.write(write_end, b"x")
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    os.close(read_end)
-    os.close(write_end)
-
-
-def test_moving_a_process_that_ended_is_an_error(group: Group) -> None:
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0)
-    os.waitpid(pid, 0)
-    with pytest.raises(DriverError, match=f"write '{pid}' to .*cgroup.procs: No such process"):
-        driver.pe_cgroup_join(group.record, pid)
-
-
 def test_entering_by_itself_does_not_wait_for_every_processor_to_pass_through_the_scheduler(group: Group) -> None:
     """As being moved by another does, see cgroup_threadgroup_rwsem of the kernel: a wait of 10 ms and more."""
 

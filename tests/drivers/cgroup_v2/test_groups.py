@@ -50,20 +50,6 @@ def test_a_process_can_be_born_into_the_group(group: Group) -> None:
     os.close(fd)
 
 
-def test_a_process_that_is_moved_is_in_the_group(group: Group) -> None:
-    read_end, write_end = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.read(read_end, 1)
-        os._exit(0 if own_group().endswith(group.request.container_id) else 1)
-    driver.pe_cgroup_join(group.record, pid)
-    assert group.pids() == (pid,)
-    os.write(write_end, b"x")
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    os.close(read_end)
-    os.close(write_end)
-
-
 def test_a_frozen_group_stands_still_until_it_is_thawed(group: Group, tmp_path: Path) -> None:
     clock = tmp_path / "clock"
 

@@ -128,7 +128,7 @@ class Container:
                 shared=self._scratch("shared"),
             )
             try:
-                made = launch.run(request, self.record, at_gate=lambda _pid: None)
+                made = launch.run(request, self.record)
             except PlugengineError as exc:
                 return _outcome(exc.exit_code, exc, (), _content(streams.stdout), _content(streams.stderr))
             output = b"" if made.terminal is None else _read_terminal(made.terminal)
