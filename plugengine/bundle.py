@@ -7,6 +7,9 @@ like `plugengine.model`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from enum import Enum
+
 from msgspec import Struct
 
 from plugengine.model import CgroupEntry, GuestPath, HostPath, NamespacePlan, Record, UserMap
@@ -113,30 +116,40 @@ Stdio = tuple[int, int, int]  # descriptors of standard input, output and error
 
 
 class RuntimeRequest(Struct, frozen=True, kw_only=True):
-    """One container to be made by a runtime."""
-
-    bundle: Bundle
-    stdio: Stdio | None = None  # lent for the call; None: the process has a terminal
-    cgroup: CgroupEntry | None = None  # how the first process enters its group; None: it stays in the caller's
-    directory: HostPath  # the runtime's own for this container, which it makes if it needs it; gone after a reboot
-    shared: HostPath  # the runtime's own for all containers, likewise; survives a reboot
-
-
-class ExecRequest(Struct, frozen=True, kw_only=True):
-    """One more process for a running container."""
+    """One container, as every verb of a runtime sees it."""
 
     container_id: str
-    process: Process
-    stdio: Stdio | None = None  # as for RuntimeRequest
-    cgroup: CgroupEntry | None = None
-    directory: HostPath
-    shared: HostPath
+    directory: HostPath  # the runtime's own for this container, which it makes if it needs it; gone after a reboot
+    shared: HostPath  # the runtime's own for all containers, likewise; survives a reboot
+    options: Mapping[str, str] = {}
+
+
+class Spawn(Struct, frozen=True, kw_only=True):
+    """What a new process gets of the engine, besides its description."""
+
+    stdio: Stdio | None = None  # lent for the call; None: the process has a terminal
+    cgroup: CgroupEntry | None = None  # how it enters the container's group; None: it stays in the caller's
 
 
 class RuntimeProcess(Struct, frozen=True, kw_only=True):
-    """A process that a runtime made: a child of the process that called it, which reaps it."""
+    """A process that a runtime made: a child of the process that called it, or given to it as its next subreaper."""
 
     pid: int  # on the host
     terminal: int | None = None  # descriptor of the pseudoterminal's master, the caller's from now on
     record: Record = {}  # of the first process: enough to signal and delete it, from any process
     warnings: tuple[str, ...] = ()
+
+
+class RuntimeStatus(Enum):
+    """Where the first process of a container is; as `status` of an OCI runtime's state."""
+
+    CREATED = "created"  # held at its gate
+    RUNNING = "running"
+    STOPPED = "stopped"  # ended, or never was
+
+
+class RuntimeState(Struct, frozen=True, kw_only=True):
+    """What a runtime knows of a container now."""
+
+    status: RuntimeStatus
+    pid: int = 0  # of the first process on the host; 0: it has ended

@@ -1,8 +1,8 @@
-"""The contract between the engine and its drivers: every hook of the four kinds, and the life-cycle hooks.
+"""The contract between the engine and its drivers: every hook of the five kinds, and the life-cycle hooks.
 
 Rules that hold for every driver
     * A driver is a module (or object) with these hooks, marked with `hookimpl`, named by an entry point of the group
-      `plugengine.storage`, `.network`, `.cgroup` or `.namespace`. The entry point's name is the driver's name.
+      `plugengine.storage`, `.network`, `.cgroup`, `.namespace` or `.runtime`. The entry point's name is the driver's.
     * Verbs are idempotent. Making is strict: on failure nothing is left behind and `DriverError` is raised.
       Unmaking takes the same request and the record that making returned; None: making never returned, and the
       request's id must be enough to find what it left. It succeeds on what is gone, tries everything, and then reports.
@@ -24,6 +24,8 @@ from typing import Final, Protocol
 
 import pluggy
 
+from plugengine.bundle import Bundle, RuntimeProcess, RuntimeRequest, RuntimeState, Spawn
+from plugengine.bundle import Process as GuestProcess
 from plugengine.hookmarks import BULK_S, PROJECT, QUICK_S, Process, hook
 from plugengine.model import (
     Attachment,
@@ -61,6 +63,7 @@ PUBLIC_MODULES: Final = (
     "model",
     "mounts",
     "namespaces",
+    "security",
     "testing",
     "trees",
 )
@@ -277,6 +280,64 @@ class NamespaceSpec(Protocol):
         """Return clone flags, namespaces to join and maps; pure."""
 
 
+class RuntimeSpec(Protocol):
+    """Runtime: makes the processes of a container: the first one, held at a gate until all is ready, and those of exec.
+
+    What an OCI runtime program does with create, start, exec, state, kill and delete on a bundle (runtime-spec,
+    runtime.md) can stand behind it. The caller is a child subreaper and alone in its process group: it reaps what the
+    runtime made, which may be its child or an orphan below it, and kills it when a start is taken back.
+    """
+
+    @hook(runs=EITHER, within_s=QUICK_S, running=None)
+    def pe_runtime_info(self) -> DriverInfo:
+        """Return facts about the driver; pure."""
+
+    @hook(runs=CALLER, within_s=QUICK_S, running=None)
+    def pe_runtime_probe(self, host: Host) -> Iterable[str]:
+        """Return the reasons why this host cannot run it; none: supported."""
+
+    @hook(runs=MONITOR)
+    def pe_runtime_create(self, request: RuntimeRequest, bundle: Bundle, spawn: Spawn) -> RuntimeProcess:
+        """Make the first process and hold it: in its namespaces and its control group, but not yet the command.
+
+        Its network namespace is there when this returns, as /proc/PID/ns/net; the files the engine mounts inside
+        (/etc/hosts and others) get their content before `start`. Called in the container's own mount namespace of the
+        host, where `bundle.root` is mounted.
+
+        Undone by: `pe_runtime_delete`.
+        """
+
+    @hook(runs=MONITOR)
+    def pe_runtime_start(self, request: RuntimeRequest, record: Record) -> RuntimeProcess:
+        """Let the first process go; return when it has become the command. Called in the process that called create.
+
+        Returns: the same process, with its terminal if it has one only now, and warnings; `record` is not looked at.
+        Raises: CommandNotFoundError, NotExecutableError for the command; DriverError for anything before it.
+        """
+
+    @hook(runs=MONITOR, running=True)
+    def pe_runtime_exec(
+        self, request: RuntimeRequest, record: Record, process: GuestProcess, spawn: Spawn
+    ) -> RuntimeProcess:
+        """Run one more process in the container; return when it has become the command. Raises: as `start`."""
+
+    @hook(runs=CALLER, within_s=QUICK_S, running=True)
+    def pe_runtime_state(self, request: RuntimeRequest, record: Record) -> RuntimeState:
+        """Return where the first process is; of a container that is gone: stopped."""
+
+    @hook(runs=EITHER, within_s=QUICK_S, running=True)
+    def pe_runtime_kill(self, request: RuntimeRequest, record: Record, signal: int) -> None:
+        """Send a signal to the first process. Raises: ConflictError: it has ended."""
+
+    @hook(runs=EITHER)
+    def pe_runtime_delete(self, request: RuntimeRequest, record: Record | None) -> None:
+        """Remove what `create` made, and end the first process if it still waits at its gate."""
+
+    @hook(runs=CALLER, running=None, optional=True)
+    def pe_runtime_gc(self, host: Host, valid_ids: frozenset[str], shared: HostPath) -> Iterable[str]:
+        """Remove what belongs to no container of `valid_ids`, in `shared` too; return a line for each thing removed."""
+
+
 class LifecycleSpec:
     """Observers and extensions (entry-point group `plugengine.hooks`)."""
 
@@ -305,5 +366,6 @@ SPECS: Final[Mapping[str, type]] = {
     "network": NetworkSpec,
     "cgroup": CgroupSpec,
     "namespace": NamespaceSpec,
+    "runtime": RuntimeSpec,
     "hooks": LifecycleSpec,
 }

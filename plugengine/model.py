@@ -20,12 +20,13 @@ Record = Mapping[str, Any]  # JSON object a driver returns and later gets back; 
 
 
 class Kind(Enum):
-    """The four kinds of drivers; the value is also the entry-point group's last word."""
+    """The five kinds of drivers; the value is also the entry-point group's last word."""
 
     STORAGE = "storage"
     NETWORK = "network"
     CGROUP = "cgroup"
     NAMESPACE = "namespace"
+    RUNTIME = "runtime"
 
 
 class Capability(Enum):
@@ -43,9 +44,12 @@ class Capability(Enum):
     # cgroup
     FREEZE = "freeze"
     DEVICES = "devices"  # enforces the device allow-list
-    # namespace
+    # namespace and runtime
     USER_NAMESPACE = "user-namespace"
     TIME_NAMESPACE = "time-namespace"
+    # runtime
+    INIT = "init"  # puts a process of its own before the command (--init)
+    ID_MAPPED_MOUNTS = "id-mapped-mounts"  # mounts with a `user_map`
 
 
 class Option(Struct, frozen=True, kw_only=True):

@@ -101,7 +101,7 @@ class Site:
 
     def drivers(self, chosen: DriverChoice) -> DriverSet:
         """Return exactly these drivers in a plugin manager of their own, made once in a process."""
-        names = (chosen.storage, chosen.network, chosen.cgroup, chosen.namespace)
+        names = (chosen.storage, chosen.network, chosen.cgroup, chosen.namespace, chosen.runtime)
         found = self._sets.get(names)
         if found is None:
             found = DriverSet(
@@ -110,6 +110,7 @@ class Site:
                 network=chosen.network,
                 cgroup=chosen.cgroup,
                 namespace=chosen.namespace,
+                runtime=chosen.runtime,
             )
             self._sets[names] = found
         return found

@@ -70,10 +70,12 @@ class DriverChoice(Struct, frozen=True, kw_only=True):
     network: str
     cgroup: str
     namespace: str
+    runtime: str = "native"  # what containers had that were made before there was a choice
     storage_options: Mapping[str, str] = field(default_factory=dict)
     network_options: Mapping[str, str] = field(default_factory=dict)
     cgroup_options: Mapping[str, str] = field(default_factory=dict)
     namespace_options: Mapping[str, str] = field(default_factory=dict)
+    runtime_options: Mapping[str, str] = field(default_factory=dict)
     network_name: str = ""  # of a network somebody made; empty: the driver's own, which is named like it
 
     @property
@@ -135,9 +137,11 @@ class ContainerSpec(Struct, frozen=True, kw_only=True):
     network_options: Mapping[str, str] = field(default_factory=dict)
     cgroup_options: Mapping[str, str] = field(default_factory=dict)
     namespace_options: Mapping[str, str] = field(default_factory=dict)
+    runtime_options: Mapping[str, str] = field(default_factory=dict)
     cgroup: str | None = None
     cgroup_parent: str = "plugengine"
     namespace: str | None = None
+    runtime: str | None = None
 
 
 class CommandLine(Struct, frozen=True):

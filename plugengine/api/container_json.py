@@ -162,7 +162,7 @@ def _host_config(found: Container) -> dict[str, Any]:
         "UsernsMode": spec.userns,
         "ShmSize": spec.shm_size_bytes,
         "Sysctls": dict(spec.sysctls),
-        "Runtime": "",
+        "Runtime": found.drivers.runtime,
         "Isolation": "",
         "MaskedPaths": None if unmasked else list(paths.MASKED),
         "ReadonlyPaths": None if unmasked else list(paths.READ_ONLY),

@@ -110,6 +110,8 @@ def isolation_options() -> tuple[click.Option, ...]:
         option("--cgroupns", metavar="MODE", help="View of control groups: private or host."),
         option("--namespace", metavar="DRIVER", help="Namespace driver."),
         options("--namespace-opt", metavar="NAME=VALUE", help="Option of the namespace driver."),
+        option("--runtime", metavar="DRIVER", help="Runtime driver."),
+        options("--runtime-opt", metavar="NAME=VALUE", help="Option of the runtime driver."),
     )
 
 

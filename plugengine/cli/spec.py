@@ -220,6 +220,8 @@ def _isolation(values: Values) -> dict[str, Any]:
         "cgroup": values["cgroup"],
         "cgroup_options": parse_pairs("--cgroup-opt", values["cgroup_opt"], example="name=value"),
         "namespace": values["namespace"],
+        "runtime": values["runtime"],
+        "runtime_options": parse_pairs("--runtime-opt", values["runtime_opt"], example="program=/usr/sbin/runc"),
         "namespace_options": parse_pairs("--namespace-opt", values["namespace_opt"], example="time_offset=3600"),
         **_given(cgroup_parent=_maybe(values["cgroup_parent"], _check_parent)),
     }

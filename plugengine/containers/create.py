@@ -157,6 +157,7 @@ def check_spec(drivers: DriverSet, chosen: DriverChoice, spec: ContainerSpec) ->
         (drivers.network, chosen.network_options),
         (drivers.cgroup, chosen.cgroup_options),
         (drivers.namespace, chosen.namespace_options),
+        (drivers.runtime, chosen.runtime_options),
     ):
         check_options(driver, given)
     joined = spec.modes.get("net", "").startswith("container:")

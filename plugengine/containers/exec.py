@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from plugengine.bundle import ExecRequest
+from plugengine.bundle import Spawn
 from plugengine.containers.plan import StartPlan
 from plugengine.containers.steps import Live
 from plugengine.runtime.handle import Handle
-from plugengine.runtime.native import launch
 from plugengine.runtime.process import identify, plan_exec
 from plugengine.spec import ContainerSpec, ExecSpec, ImageConfig
 from plugengine.streams.stdio import Pipes
@@ -25,17 +24,11 @@ def run_exec(live: Live, plan: StartPlan, spec: ContainerSpec, config: ImageConf
 
     pipes = Pipes(tty=process.terminal, interactive=asked.interactive)
     try:
-        request = ExecRequest(
-            container_id=bundle.container_id,
-            process=process,
-            stdio=pipes.guest,
-            cgroup=entry,
-            directory=plan.create.directory,
-            shared=plan.create.shared,
-        )
-        made = launch.run(request, live.first.record)
+        spawn = Spawn(stdio=pipes.guest, cgroup=entry)
+        made = live.drivers.runtime.exec(plan.create.request, live.first.record, process, spawn)
+        handle = Handle(made, pipes, live.drivers.runtime.name)
     except BaseException:
         pipes.close()
         raise
     pipes.close_guest_ends()
-    return Handle(made, pipes)
+    return handle

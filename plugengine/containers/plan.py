@@ -8,14 +8,16 @@ from collections.abc import Iterator
 import msgspec
 from msgspec import Struct
 
+from plugengine.bundle import Bundle
 from plugengine.containers.network_steps import NetworkStep, WriteFilesStep
 from plugengine.containers.placement import PlacedMount, mounts_of, user_map_of
-from plugengine.containers.requests import cgroup_request, storage_request
+from plugengine.containers.requests import cgroup_request, runtime_request, storage_request
 from plugengine.containers.steps import CgroupStep, CreateStep, StartStep, Step
 from plugengine.containers.storage_steps import FillVolumesStep, ShiftOwnersStep, rootfs_steps
 from plugengine.errors import ConflictError, UsageError
 from plugengine.images.ports import expand
 from plugengine.kernel import machine
+from plugengine.kernel.process import CLONE_NEWTIME
 from plugengine.model import (
     Capability,
     CgroupRequest,
@@ -29,7 +31,8 @@ from plugengine.model import (
     short_id,
 )
 from plugengine.networks import etc_files, ipam
-from plugengine.plugins.drivers import DriverSet
+from plugengine.plugins.choice import explain_missing
+from plugengine.plugins.drivers import DriverSet, RuntimeDriver
 from plugengine.runtime.inside import plan_inside
 from plugengine.runtime.process import may_trace, plan_process
 from plugengine.runtime.request import InsideRequest, ResolvedMount
@@ -130,7 +133,7 @@ class _Planner:
             create=create,
             network=self._network() if own_network else None,
             files=self._files() if self._net_owner is None else None,
-            start=StartStep(self._row.id, create.bundle.process),
+            start=StartStep(create.request, create.bundle.process),
             hostname=self._hostname,
             warnings=(*cgroup.settings.unsupported, *self._drivers.problems, *self._warnings),
         )
@@ -260,10 +263,11 @@ class _Planner:
             shm=self._shm(),
         )
         process = plan_process(self._spec, self._config, hostname=self._hostname, platform=self._platform)
+        bundle = plan_inside(inside, process)
+        check_runtime(self._drivers.runtime, bundle)
         return CreateStep(
-            bundle=plan_inside(inside, process),
-            directory=locations.runtime(self._row.id),
-            shared=locations.shared_by_runtime("native"),
+            request=runtime_request(self._site, self._row),
+            bundle=bundle,
             files=tuple(named.values()),
             interactive=self._spec.interactive,
         )
@@ -273,6 +277,19 @@ class _Planner:
         if ipc.startswith("container:"):
             return HostPath(f"/proc/{ipc.partition(':')[2]}/root/dev/shm")
         return HostPath("/dev/shm") if ipc == "host" else None  # noqa: S108 - the host's, as asked
+
+
+def check_runtime(runtime: RuntimeDriver, bundle: Bundle) -> None:
+    """Raise NotSupportedError where a container needs what its runtime does not claim."""
+    namespaces = bundle.namespaces
+    for needed, capability, flag in (
+        (bundle.process.init, Capability.INIT, "--init"),
+        (namespaces.user_map is not None, Capability.USER_NAMESPACE, "--userns"),
+        (namespaces.clone_flags & CLONE_NEWTIME, Capability.TIME_NAMESPACE, "--time"),
+        (any(each.user_map for each in bundle.mounts), Capability.ID_MAPPED_MOUNTS, "--userns with --volume"),
+    ):
+        if needed and capability not in runtime.info.capabilities:
+            raise explain_missing(capability, runtime.group, runtime.name, flag)
 
 
 def _resolved(mount: PlacedMount) -> ResolvedMount:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from plugengine.bundle import RuntimeRequest
 from plugengine.model import CgroupRequest, HostPath, StorageRequest, UserMap
 from plugengine.site import Site
 from plugengine.state.container_rows import ContainerRow
@@ -41,4 +42,14 @@ def cgroup_request(site: Site, row: ContainerRow) -> CgroupRequest:
         parent=row.spec.cgroup_parent,
         owner=site.host.root,
         options=row.choice.cgroup_options,
+    )
+
+
+def runtime_request(site: Site, row: ContainerRow) -> RuntimeRequest:
+    """Return the request every verb of a container's runtime gets."""
+    return RuntimeRequest(
+        container_id=row.id,
+        directory=site.locations.runtime(row.id),
+        shared=site.locations.shared_by_runtime(row.choice.runtime),
+        options=row.choice.runtime_options,
     )

@@ -9,7 +9,7 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
-from plugengine.bundle import Bundle, Process, RuntimeRequest
+from plugengine.bundle import Bundle, Process, RuntimeRequest, Spawn
 from plugengine.containers import file_server
 from plugengine.errors import PlugengineError
 from plugengine.model import Attachment, CgroupRequest, HostPath, Limits, NetworkRequest, Record, Settings
@@ -17,7 +17,6 @@ from plugengine.plugins.drivers import DriverSet
 from plugengine.plugins.observers import Observers
 from plugengine.runtime import describe
 from plugengine.runtime.handle import Handle
-from plugengine.runtime.native import launch
 from plugengine.runtime.process import identify
 from plugengine.site import Site
 from plugengine.streams.stdio import Pipes
@@ -148,9 +147,8 @@ class CgroupStep(Struct, frozen=True):
 class CreateStep(Struct, frozen=True, kw_only=True):
     """The first process, held at its gate: in its namespaces and its cgroup, with the ids of its user."""
 
+    request: RuntimeRequest
     bundle: Bundle
-    directory: HostPath  # see `RuntimeRequest`
-    shared: HostPath
     files: tuple[HostPath, ...]  # the engine's own that are mounted inside, written later
     interactive: bool  # somebody will write to its standard input
 
@@ -171,28 +169,25 @@ class CreateStep(Struct, frozen=True, kw_only=True):
         )
         entry = None if live.cgroup is None else live.drivers.cgroup.entry(live.cgroup)
         pipes = Pipes(tty=planned.terminal, interactive=self.interactive)
+        runtime = live.drivers.runtime
         try:
-            made = launch.create(
-                RuntimeRequest(
-                    bundle=bundle, stdio=pipes.guest, cgroup=entry, directory=self.directory, shared=self.shared
-                )
-            )
+            made = runtime.create(self.request, bundle, Spawn(stdio=pipes.guest, cgroup=entry))
+            live.first = Handle(made, pipes, runtime.name)
         except BaseException:
             pipes.close()
             raise
         pipes.close_guest_ends()
-        live.first = Handle(made, pipes)
 
     def undo(self, live: Live) -> None:
         """Kill and reap it, unless the monitor has seen it end."""
         live.first.end()
-        launch.delete(self.bundle.container_id)
+        live.drivers.runtime.delete(self.request, live.first.record)
 
 
 class StartStep(Struct, frozen=True):
     """Open the gate: the first process becomes the command."""
 
-    container_id: str
+    request: RuntimeRequest
     process: Process
 
     def describe(self) -> str:
@@ -201,7 +196,7 @@ class StartStep(Struct, frozen=True):
 
     def do(self, live: Live) -> None:
         """Let it go and wait until exec has happened or failed."""
-        live.first.started(launch.start(self.container_id))
+        live.first.started(live.drivers.runtime.start(self.request, live.first.record))
 
     def undo(self, live: Live) -> None:
         """End it, if it has not ended."""

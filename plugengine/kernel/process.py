@@ -77,6 +77,7 @@ _NOT_A_FORK = CLONE_VM | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_VFOR
 
 # proc_pid_stat(5): the fields after the command's closing parenthesis begin with (3) state
 _STAT_STATE = 0
+_STAT_PARENT = 1
 _STAT_START_TIME = 22 - 3
 _DEAD_STATES = (b"Z", b"X", b"x")
 # A command of 64 bytes and 50 numbers of at most 20 digits fit.
@@ -338,6 +339,12 @@ def process_start_time(pid: int) -> int | None:
     """Return field 22 of /proc/PID/stat in clock ticks since boot; None when there is no such process."""
     fields = _stat_fields(pid)
     return int(fields[_STAT_START_TIME]) if fields else None
+
+
+def parent_of(pid: int) -> int | None:
+    """Return field 4 of /proc/PID/stat; None when there is no such process. A zombie has a parent, too."""
+    fields = _stat_fields(pid)
+    return int(fields[_STAT_PARENT]) if fields else None
 
 
 def is_alive(process: ProcessId) -> bool:

@@ -20,7 +20,7 @@ from plugengine.containers.plan import StartPlan
 from plugengine.containers.remove import mark_dead, remove_container
 from plugengine.containers.requests import cgroup_request
 from plugengine.containers.steps import Live, Runner
-from plugengine.errors import PlugengineError, UsageError
+from plugengine.errors import ConflictError, PlugengineError, UsageError
 from plugengine.kernel.process import ProcessId
 from plugengine.model import encode
 from plugengine.monitor.guest_process import Client, GuestProcess
@@ -137,6 +137,7 @@ class Supervisor:
         )
         records = dict(self._row.records)
         records["cgroup"] = dict(self._live.cgroup) if self._live.cgroup is not None else None
+        records["runtime"] = dict(child.record)
         records["network"] = {
             "request": encode(self._live.connection) if self._live.connection else None,
             "attachment": encode(self._live.attachment) if self._live.attachment else None,
@@ -230,9 +231,14 @@ class Supervisor:
             target.resize(int(request["rows"]), int(request["columns"]))
 
     def _op_signal(self, client: Client, request: dict[str, Any]) -> None:
-        target = client.target or self._main
-        if target is not None:
-            target.signal(int(request["signal"]))
+        number = int(request["signal"])
+        if client.target is not None and client.target is not self._main:
+            client.target.signal(number)
+            return
+        try:
+            self._drivers.runtime.kill(self._plan.create.request, self._live.first.record, number)
+        except ConflictError:
+            pass  # it has ended
 
     def _op_wait(self, client: Client, _request: dict[str, Any]) -> None:
         self._waiters.append(client)
@@ -328,7 +334,7 @@ class Supervisor:
             error=self._error,
             finished_ns=time.time_ns(),
         )
-        records = {key: value for key, value in self._row.records.items() if key not in ("cgroup", "network")}
+        records = {key: value for key, value in self._row.records.items() if key not in container_rows.RUN_RECORDS}
         row = msgspec.structs.replace(self._row, state=state, records=records)
         if self._row.spec.auto_remove and not self._keep:
             try:

@@ -13,7 +13,7 @@ from plugengine.errors import PlugengineError
 from plugengine.networks import networks
 from plugengine.operations.recovery import Finding, during
 from plugengine.plugins import deadlines, probing
-from plugengine.plugins.drivers import CgroupDriver, NetworkDriver, StorageDriver, open_driver
+from plugengine.plugins.drivers import CgroupDriver, NetworkDriver, RuntimeDriver, StorageDriver, open_driver
 from plugengine.plugins.probing import DriverStatus
 from plugengine.site import Site
 from plugengine.state import container_rows
@@ -88,6 +88,8 @@ def gc(site: Site, kind: str, name: str) -> tuple[str, ...]:
     valid = container_rows.ids(site.state)
     if isinstance(driver, StorageDriver):
         return driver.gc(site.host, valid, site.locations.shared_by(name))
+    if isinstance(driver, RuntimeDriver):
+        return driver.gc(site.host, valid, site.locations.shared_by_runtime(name))
     if isinstance(driver, NetworkDriver):
         return driver.gc(site.host, networks.list_all(site, name), valid)
     if isinstance(driver, CgroupDriver):

@@ -224,7 +224,9 @@ def container(site: Site, row: ContainerRow) -> Container:
         else (),
         user_map=msgspec.convert(records["user_map"], UserMap) if records.get("user_map") else None,
         files={"log": site.locations.log(row.id), **files},
-        records={kind: records[kind] for kind in ("storage", "cgroup", "network") if records.get(kind) is not None},
+        records={
+            kind: records[kind] for kind in ("storage", *container_rows.RUN_RECORDS) if records.get(kind) is not None
+        },
     )
 
 

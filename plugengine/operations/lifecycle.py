@@ -8,14 +8,16 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
 from plugengine.containers.failed_start import not_loaded, not_started, put_back
 from plugengine.containers.plan import StartPlan, plan_start
+from plugengine.containers.requests import runtime_request
 from plugengine.errors import ConflictError, NotFoundError, PlugengineError, StateError
 from plugengine.kernel.process import ProcessId, boot_id, open_pidfd
+from plugengine.plugins.drivers import RuntimeDriver
 from plugengine.plugins.observers import Observers
 from plugengine.site import Site
 from plugengine.state import container_rows
@@ -172,10 +174,17 @@ def ask(site: Site, row: ContainerRow, request: Mapping[str, Any]) -> socket.soc
     return connection
 
 
-def send_signal(site: Site, row: ContainerRow, number: int) -> None:  # noqa: ARG001
-    """Send a signal to the first process of a running container."""
+def send_signal(site: Site, row: ContainerRow, number: int) -> None:
+    """Send a signal to the first process of a running container: its runtime does, and SIGKILL needs no runtime."""
     if row.status not in LIVE:
         raise ConflictError(f"container {row.name}: is not running")
+    record = row.records.get("runtime")
+    if number != signal.SIGKILL and record is not None:
+        try:
+            cast(RuntimeDriver, site.driver_of(row.choice, "runtime")).kill(runtime_request(site, row), record, number)
+        except ConflictError:
+            raise ConflictError(f"container {row.name}: has just ended") from None
+        return
     pidfd = _pidfd(row)
     if pidfd is None:
         raise ConflictError(f"container {row.name}: has just ended")

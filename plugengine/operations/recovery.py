@@ -14,11 +14,11 @@ import msgspec
 from msgspec import Struct
 
 from plugengine.containers.remove import mark_dead, remove_container, remove_half_made
-from plugengine.containers.requests import cgroup_request
+from plugengine.containers.requests import cgroup_request, runtime_request
 from plugengine.errors import PlugengineError
 from plugengine.kernel.process import ProcessId, boot_id, open_pidfd
 from plugengine.networks import connections, ipam, networks, ports
-from plugengine.plugins.drivers import CgroupDriver, NetworkDriver, StorageDriver
+from plugengine.plugins.drivers import CgroupDriver, NetworkDriver, RuntimeDriver, StorageDriver
 from plugengine.site import Site
 from plugengine.state import container_rows
 from plugengine.state.container_rows import ContainerRow
@@ -90,7 +90,7 @@ def take_back(site: Site, row: ContainerRow) -> list[str]:
         for pid, started in ((row.state.pid, row.state.pid_start), (row.state.server_pid, row.state.server_start)):
             _end_process(pid, started)
     problems: list[str] = []
-    for undo in (_take_back_cgroup, _take_back_network):
+    for undo in (_take_back_runtime, _take_back_cgroup, _take_back_network):
         try:
             undo(site, row, rebooted=rebooted)
         except (PlugengineError, OSError) as exc:
@@ -114,7 +114,7 @@ def record_end(site: Site, row: ContainerRow, why: str, problems: Sequence[str] 
         error="; ".join([f"{why}; the container was ended with it", *problems]),
         finished_ns=time.time_ns() if was_up else row.state.finished_ns,
     )
-    records = {key: value for key, value in row.records.items() if key not in ("cgroup", "network")}
+    records = {key: value for key, value in row.records.items() if key not in container_rows.RUN_RECORDS}
     status = "exited" if was_up or row.state.started_ns else "created"
     container_rows.update(site.state, row.id, status=status, container_state=state, records=records, owner=None)
     return status
@@ -141,6 +141,11 @@ def _storage(site: Site, row: ContainerRow) -> StorageDriver | None:
         return cast(StorageDriver, site.driver_of(row.choice, "storage"))
     except PlugengineError:
         return None
+
+
+def _take_back_runtime(site: Site, row: ContainerRow, *, rebooted: bool) -> None:  # noqa: ARG001 - nor files it keeps
+    driver = cast(RuntimeDriver, site.driver_of(row.choice, "runtime"))
+    driver.delete(runtime_request(site, row), row.records.get("runtime"))
 
 
 def _take_back_cgroup(site: Site, row: ContainerRow, *, rebooted: bool) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+from typing import cast
 
 from plugengine import volumes
+from plugengine.bundle import RuntimeStatus
+from plugengine.containers.requests import runtime_request
 from plugengine.errors import PlugengineError
 from plugengine.model import HostPath
 from plugengine.networks import networks
 from plugengine.operations.collection import broken, collect, gc
 from plugengine.operations.recovery import Finding
+from plugengine.plugins.drivers import RuntimeDriver
 from plugengine.site import Site
 from plugengine.state import container_rows
+from plugengine.state.container_rows import LIVE
 from plugengine.trees import upper
 
 
@@ -23,6 +28,7 @@ def check(site: Site, *, repair: bool) -> list[Finding]:
     if findings and not repair:
         return findings  # what else is wrong can't be told from a damaged database
     findings += _recovered(site) if repair else _to_recover(site)
+    findings += _otherwise_by_runtime(site)
     findings += _stray_directories(site, repair=repair)
     findings += _lost_directories(site)
     findings += _image_findings(site, repair=repair)
@@ -55,6 +61,26 @@ def _recovered(site: Site) -> list[Finding]:
         return []
     with start(site, dead=True) as channel:
         return [report.finding for report in reports(channel) if report.finding is not None]
+
+
+def _otherwise_by_runtime(site: Site) -> list[Finding]:
+    """Return the containers that run, while their runtime says they do not; whoever ends in this moment is none."""
+    findings: list[Finding] = []
+    for row in container_rows.list_all(site.state, LIVE):
+        record = row.records.get("runtime")
+        if record is None:
+            continue  # started before it was kept
+        try:
+            said = cast(RuntimeDriver, site.driver_of(row.choice, "runtime")).state(runtime_request(site, row), record)
+        except PlugengineError as exc:
+            findings.append(Finding(what=f"container {row.name}: {exc.message}", repaired=False))
+            continue
+        if said.status is RuntimeStatus.STOPPED and any(
+            row.id == each.id for each in container_rows.list_all(site.state, LIVE)
+        ):
+            what = f"container {row.name}: is {row.status}, but runtime driver {row.choice.runtime} says stopped"
+            findings.append(Finding(what=what, repaired=False))
+    return findings
 
 
 def _image_findings(site: Site, *, repair: bool) -> list[Finding]:

@@ -87,7 +87,13 @@ def choose(
         NotSupportedError: No driver of a kind works here; the message has each one's reason.
         UsageError: An option no driver knows.
     """
-    given = {"storage": spec.storage, "network": spec.network, "cgroup": spec.cgroup, "namespace": spec.namespace}
+    given = {
+        "storage": spec.storage,
+        "network": spec.network,
+        "cgroup": spec.cgroup,
+        "namespace": spec.namespace,
+        "runtime": spec.runtime,
+    }
     asked = {kind: name or configured.get(kind) for kind, name in given.items()}
     for kind, name in asked.items():
         if name is not None:
@@ -102,10 +108,12 @@ def choose(
         network=names["network"],
         cgroup=names["cgroup"],
         namespace=names["namespace"],
+        runtime=names["runtime"],
         storage_options=spec.storage_options,
         network_options=spec.network_options,
         cgroup_options=spec.cgroup_options,
         namespace_options=spec.namespace_options,
+        runtime_options=spec.runtime_options,
     )
 
 

@@ -47,7 +47,7 @@ def calls() -> dict[str, Call]:
 def recovery_s() -> float:
     """Return how long the recovery of one container may take, with all the hooks it calls; 0: as long as it likes."""
     undone = sum(seconds("cgroup", verb) for verb in ("create", "kill", "remove"))
-    undone += seconds("network", "detach") + seconds("network", "remove")
+    undone += seconds("runtime", "delete") + seconds("network", "detach") + seconds("network", "remove")
     return undone + 2 * seconds("storage", "remove")  # once more for what the driver leaves in its directory
 
 

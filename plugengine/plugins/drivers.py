@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 from msgspec import Struct
 
+from plugengine.bundle import Bundle, Process, RuntimeProcess, RuntimeRequest, RuntimeState, Spawn
 from plugengine.errors import (
     ConflictError,
     DriverError,
@@ -319,11 +320,46 @@ class NamespaceDriver(Driver):
         return self._ask("plan", NamespacePlan, request=request)
 
 
+class RuntimeDriver(Driver):
+    """See `hookspecs.RuntimeSpec`."""
+
+    group = "runtime"
+
+    def create(self, request: RuntimeRequest, bundle: Bundle, spawn: Spawn) -> RuntimeProcess:
+        """Make the first process and hold it at its gate."""
+        return self._ask("create", RuntimeProcess, request=request, bundle=bundle, spawn=spawn)
+
+    def start(self, request: RuntimeRequest, record: Record) -> RuntimeProcess:
+        """Let the first process go."""
+        return self._ask("start", RuntimeProcess, request=request, record=record)
+
+    def exec(self, request: RuntimeRequest, record: Record, process: Process, spawn: Spawn) -> RuntimeProcess:
+        """Run one more process."""
+        return self._ask("exec", RuntimeProcess, request=request, record=record, process=process, spawn=spawn)
+
+    def state(self, request: RuntimeRequest, record: Record) -> RuntimeState:
+        """Return where the first process is."""
+        return self._ask("state", RuntimeState, request=request, record=record)
+
+    def kill(self, request: RuntimeRequest, record: Record, signal: int) -> None:
+        """Send a signal to the first process."""
+        self._do("kill", request=request, record=record, signal=signal)
+
+    def delete(self, request: RuntimeRequest, record: Record | None) -> None:
+        """Remove what create made."""
+        self._do("delete", request=request, record=record)
+
+    def gc(self, host: Host, valid_ids: frozenset[str], shared: HostPath = _NOWHERE) -> tuple[str, ...]:
+        """Remove what belongs to no container."""
+        return tuple(self._try("gc", Iterable, host=host, valid_ids=valid_ids, shared=shared) or ())
+
+
 CLASSES: Mapping[str, type[Driver]] = {
     "storage": StorageDriver,
     "network": NetworkDriver,
     "cgroup": CgroupDriver,
     "namespace": NamespaceDriver,
+    "runtime": RuntimeDriver,
 }
 
 
@@ -334,14 +370,17 @@ class DriverSet:
         DriverLoadError, NotFoundError, ConflictError: A chosen driver is not usable.
     """
 
-    def __init__(self, registry: Registry, *, storage: str, network: str, cgroup: str, namespace: str) -> None:
-        chosen = [("storage", storage), ("network", network), ("cgroup", cgroup), ("namespace", namespace)]
-        manager = new_manager(registry, chosen)
+    def __init__(
+        self, registry: Registry, *, storage: str, network: str, cgroup: str, namespace: str, runtime: str
+    ) -> None:
+        chosen = {"storage": storage, "network": network, "cgroup": cgroup, "namespace": namespace, "runtime": runtime}
+        manager = new_manager(registry, chosen.items())
         self.problems: tuple[str, ...] = _add_observers(manager, registry)
         self.storage: StorageDriver = StorageDriver(manager, storage, registry)
         self.network: NetworkDriver = NetworkDriver(manager, network, registry)
         self.cgroup: CgroupDriver = CgroupDriver(manager, cgroup, registry)
         self.namespace: NamespaceDriver = NamespaceDriver(manager, namespace, registry)
+        self.runtime: RuntimeDriver = RuntimeDriver(manager, runtime, registry)
         observed = len(self.problems) < len(registry.names("hooks"))
         self.observe: Callable[..., Any] | None = manager.hook.pe_event if observed else None
 

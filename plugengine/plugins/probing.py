@@ -17,7 +17,7 @@ from plugengine.plugins.drivers import open_driver
 from plugengine.plugins.registry import Entry, Registry, new_manager
 from plugengine.workers import Channel, Pool
 
-KINDS: Final = ("storage", "network", "cgroup", "namespace")
+KINDS: Final = ("storage", "network", "cgroup", "namespace", "runtime")
 ALL: Final = (*KINDS, "hooks")
 T = TypeVar("T")
 _NAME: Final = b"pe-drivers"

@@ -23,7 +23,7 @@ from plugengine.state.names import known_names
 if TYPE_CHECKING:
     import pluggy
 
-GROUPS = ("storage", "network", "cgroup", "namespace", "hooks")
+GROUPS = ("storage", "network", "cgroup", "namespace", "runtime", "hooks")
 _INDEX_FORMAT = 1
 
 

@@ -6,6 +6,8 @@ import os
 import signal
 
 from plugengine.bundle import RuntimeProcess
+from plugengine.errors import DriverLoadError
+from plugengine.kernel.process import parent_of
 from plugengine.model import Record
 from plugengine.streams import wire
 from plugengine.streams.stdio import Pipes, Stdio
@@ -17,9 +19,16 @@ class Handle:
     Args:
         made: What the runtime said of it.
         pipes: Its streams; ours from now on.
+        runtime: The name of the runtime.
+
+    Raises:
+        DriverLoadError: It is no child of ours.
     """
 
-    def __init__(self, made: RuntimeProcess, pipes: Pipes) -> None:
+    def __init__(self, made: RuntimeProcess, pipes: Pipes, runtime: str) -> None:
+        if parent_of(made.pid) != os.getpid():
+            why = f"returned process {made.pid}, which is not a child of the caller"
+            raise DriverLoadError(f"runtime driver {runtime}: {why}", hint="a bug of the driver")
         self.pid: int = made.pid
         self.record: Record = made.record
         self.warnings: list[str] = list(made.warnings)

@@ -33,6 +33,7 @@ STATUSES: Final = (
     "dead",  # it could not be removed; `state.error` says why
 )
 LIVE: Final = ("running", "paused")  # there is a first process, and a monitor that answers
+RUN_RECORDS: Final = ("cgroup", "network", "runtime")  # of one run: gone with its end
 BUSY: Final = ("creating", "starting", *LIVE, "removing")  # there is an owner, or nobody undid what it had begun
 _NAME_ATTEMPTS = 20
 _HEX = frozenset("0123456789abcdef")
@@ -50,7 +51,7 @@ class ContainerRow(Struct, frozen=True, kw_only=True):
     spec: ContainerSpec
     choice: DriverChoice
     state: ContainerState = ContainerState()
-    records: Mapping[str, Any] = field(default_factory=dict)  # "storage", "network", "cgroup": what drivers returned
+    records: Mapping[str, Any] = field(default_factory=dict)  # by kind: what drivers returned; see also RUN_RECORDS
     owner: ProcessId | None = None  # the process that works on it now; it is dead if this one is
     boot_id: str = ""  # the boot in which `state` and `owner` have their meaning
 

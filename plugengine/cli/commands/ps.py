@@ -106,7 +106,7 @@ def describe(row: Container, *, now_ns: int, whole: bool) -> dict[str, str]:
         "Networks": row.spec.modes.get("net") or drivers.joins,
         "Storage": drivers.storage,
         "Cgroup": drivers.cgroup,
-        "Drivers": f"{drivers.storage},{drivers.network},{drivers.cgroup},{drivers.namespace}",
+        "Drivers": f"{drivers.storage},{drivers.network},{drivers.cgroup},{drivers.namespace},{drivers.runtime}",
         "Size": "",
     }
 

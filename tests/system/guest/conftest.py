@@ -14,14 +14,14 @@ from typing import Any, TypeVar
 
 import msgspec
 import pytest
+from plugengine_runtime_native import launch
 
-from plugengine.bundle import ExecRequest, Process, RuntimeRequest
+from plugengine.bundle import Process, RuntimeRequest, Spawn
 from plugengine.errors import PlugengineError
 from plugengine.kernel import mount
 from plugengine.kernel import process as kernel
 from plugengine.model import GuestPath, HostPath, IdRange, NamespacePlan, Record, UserMap
 from plugengine.runtime.inside import plan_inside
-from plugengine.runtime.native import launch
 from plugengine.runtime.process import identify, plan_exec, plan_process
 from plugengine.runtime.request import InsideRequest, ResolvedMount
 from plugengine.spec import ContainerSpec, ExecSpec, ImageConfig
@@ -89,14 +89,8 @@ class Container:
             Path(path).touch()
         with _Streams(stdin, terminal=process.terminal) as streams:
             self.stdout, self.stderr = streams.stdout, streams.stderr
-            made = launch.create(
-                RuntimeRequest(
-                    bundle=msgspec.structs.replace(self.bundle, process=process),
-                    stdio=streams.lent,
-                    directory=self._scratch("runtime"),
-                    shared=self._scratch("shared"),
-                )
-            )
+            bundle = msgspec.structs.replace(self.bundle, process=process)
+            made = launch.create(self._asked(), bundle, Spawn(stdio=streams.lent))
         self.pid, self.record = made.pid, made.record
         self.pidfd = os.pidfd_open(made.pid)
         if before_go is not None:
@@ -120,15 +114,8 @@ class Container:
         )
         process = self._identify(planned)
         with _Streams(stdin, terminal=process.terminal, keep=False) as streams:
-            request = ExecRequest(
-                container_id=self.id,
-                process=process,
-                stdio=streams.lent,
-                directory=self._scratch("runtime"),
-                shared=self._scratch("shared"),
-            )
             try:
-                made = launch.run(request, self.record)
+                made = launch.run(self._asked(), self.record, process, Spawn(stdio=streams.lent))
             except PlugengineError as exc:
                 return _outcome(exc.exit_code, exc, (), _content(streams.stdout), _content(streams.stderr))
             output = b"" if made.terminal is None else _read_terminal(made.terminal)
@@ -161,6 +148,9 @@ class Container:
 
     def _identify(self, process: Process) -> Process:
         return identify(process, self.request.rootfs, self.request.namespaces.user_map)
+
+    def _asked(self) -> RuntimeRequest:
+        return RuntimeRequest(container_id=self.id, directory=self._scratch("runtime"), shared=self._scratch("shared"))
 
     def _scratch(self, name: str) -> HostPath:
         return HostPath(f"{self.request.rootfs}.{name}")

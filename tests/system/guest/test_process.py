@@ -8,12 +8,12 @@ import os
 import subprocess
 
 import pytest
+from plugengine_runtime_native.child import native
 
 from plugengine.bundle import Rlimit
 from plugengine.errors import NotSupportedError
 from plugengine.kernel import libc
 from plugengine.model import GuestPath, HostPath
-from plugengine.runtime.native.child import native
 from plugengine.runtime.rlimits import may_raise_limits
 from plugengine.security import capabilities
 from plugengine.spec import Device, ImageConfig

@@ -7,8 +7,8 @@ import signal
 from pathlib import Path
 
 import pytest
+from plugengine_runtime_native.child import native, reaper
 
-from plugengine.runtime.native.child import native, reaper
 from tests.system.guest.conftest import Container, Monitor, assert_goes
 from tests.waiting import eventually
 

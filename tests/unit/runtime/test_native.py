@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from plugengine_runtime_native.child import native
 
-from plugengine.runtime.native.child import native
 from tests.conftest import need, need_tool
 
 

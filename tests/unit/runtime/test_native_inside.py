@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from plugengine_runtime_native import steps
+from plugengine_runtime_native.inside import plan_inside
+
 from plugengine.bundle import Bundle, DeviceNode, GuestMount, Process, Sysctl
 from plugengine.kernel import mount
 from plugengine.model import GuestPath, HostPath, IdRange, NamespacePlan, UserMap
-from plugengine.runtime.native import steps
-from plugengine.runtime.native.inside import plan_inside
 
 MAP = UserMap(uids=(IdRange(guest=0, host=100000, size=65536),), gids=(IdRange(guest=0, host=100000, size=65536),))
 NULL = DeviceNode(path=GuestPath("/dev/null"), type="c", major=1, minor=3, mode=0o666, host=HostPath("/dev/null"))

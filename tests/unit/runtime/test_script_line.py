@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from plugengine.runtime.native.child.program import script_line
+from plugengine_runtime_native.child.program import script_line
 
 HEAD = 256
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 
 import pytest
+from plugengine_runtime_native.inside import InsidePlan, plan_inside
+from plugengine_runtime_native.sources import open_sources
 
 from plugengine.bundle import Bundle, DeviceNode, GuestMount, Process
 from plugengine.errors import NotFoundError
 from plugengine.kernel.mount import MS_REC
 from plugengine.model import GuestPath, HostPath, IdRange, NamespacePlan, UserMap
-from plugengine.runtime.native.inside import InsidePlan, plan_inside
-from plugengine.runtime.native.sources import open_sources
 from tests.conftest import need_root
 
 # In a user namespace devices are bound, so that they are opened too.

@@ -48,10 +48,11 @@ from plugengine.kernel.mount import (
     umount2,
 )
 from plugengine.kernel.uts import setdomainname, sethostname
-from plugengine.runtime.native import steps
-from plugengine.runtime.native.child.report import WARNING, Reporter
-from plugengine.runtime.native.inside import InsidePlan
-from plugengine.runtime.native.sources import Sources
+
+from plugengine_runtime_native import steps
+from plugengine_runtime_native.child.report import WARNING, Reporter
+from plugengine_runtime_native.inside import InsidePlan
+from plugengine_runtime_native.sources import Sources
 
 _NULL: Final = os.makedev(1, 3)  # Documentation/admin-guide/devices.txt
 _TMPFS_MODE: Final = 0o1777  # of its root, unless another is asked for; see tmpfs(5)

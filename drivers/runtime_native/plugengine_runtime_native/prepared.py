@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from msgspec import Struct
-
 from plugengine.bundle import Bundle, Process
 from plugengine.errors import DriverError
 from plugengine.kernel.capabilities import CAP_SYS_PTRACE, capability_set, last_cap

@@ -10,18 +10,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from plugengine.bundle import Bundle, ExecRequest, RuntimeProcess, RuntimeRequest
+from plugengine.bundle import Bundle, Process, RuntimeProcess, RuntimeRequest, RuntimeState, RuntimeStatus, Spawn
 from plugengine.errors import ConflictError, DriverError
 from plugengine.kernel import process
 from plugengine.kernel.process import ProcessId
 from plugengine.model import CgroupEntry, HostPath, Record
 from plugengine.mounts import write_maps
 from plugengine.namespaces import joined
-from plugengine.runtime.native import child as inside
-from plugengine.runtime.native.child.report import ERROR, PROCESS, TERMINAL, WARNING, Report
-from plugengine.runtime.native.inside import InsidePlan, plan_inside
-from plugengine.runtime.native.prepared import Prepared, may_trace, prepare, raise_rlimits
-from plugengine.runtime.native.sources import open_sources
+
+from plugengine_runtime_native import child as inside
+from plugengine_runtime_native.child.report import ERROR, PROCESS, TERMINAL, WARNING, Report
+from plugengine_runtime_native.inside import InsidePlan, plan_inside
+from plugengine_runtime_native.prepared import Prepared, may_trace, prepare, raise_rlimits
+from plugengine_runtime_native.sources import open_sources
 
 _GO: Final = b"+"
 # A guest that hangs, or sends SIGSTOP to what joins it, must not hold its monitor, which serves others, for ever.
@@ -130,17 +131,16 @@ class _Ties:
         return Child(pid, pidfd, go_fd=self._go, report_fd=report_fd, prepared=prepared, plan=plan)
 
 
-def create(request: RuntimeRequest) -> RuntimeProcess:
+def create(request: RuntimeRequest, bundle: Bundle, spawn: Spawn) -> RuntimeProcess:
     """Clone the first process and hold it at its gate: in its namespaces, with their maps, on its way to its cgroup.
 
     Raises:
         PlugengineError: Nothing is left of it.
     """
-    bundle = request.bundle
     user_map = bundle.namespaces.user_map
     plan = plan_inside(bundle)
     prepared = prepare(bundle.process, user_namespace=user_map is not None, filters=_filters(request.shared))
-    held = _clone(request, plan, prepared)
+    held = _clone(bundle, spawn, plan, prepared)
     try:
         if user_map is not None:
             write_maps(held.pid, user_map)
@@ -154,12 +154,11 @@ def create(request: RuntimeRequest) -> RuntimeProcess:
     return RuntimeProcess(pid=held.pid, record=record)
 
 
-def _clone(request: RuntimeRequest, plan: InsidePlan, prepared: Prepared) -> Child:
-    bundle: Bundle = request.bundle
+def _clone(bundle: Bundle, spawn: Spawn, plan: InsidePlan, prepared: Prepared) -> Child:
     with (
         _Ties() as ties,
         open_sources(plan) as sources,
-        _entrance(request.cgroup) as (cgroup_fd, tasks),
+        _entrance(spawn.cgroup) as (cgroup_fd, tasks),
         joined(bundle.namespaces) as flags,
         process.bare_children(),
     ):
@@ -171,7 +170,7 @@ def _clone(request: RuntimeRequest, plan: InsidePlan, prepared: Prepared) -> Chi
                 sources=sources,
                 go_fd=ties.gate,
                 report_fd=ties.reports.fileno(),
-                stdio=request.stdio,
+                stdio=spawn.stdio,
                 unshare_flags=bundle.namespaces.unshare_flags,
                 enter=tasks,
             )
@@ -189,11 +188,13 @@ def start(container_id: str) -> RuntimeProcess:
         held.close()
 
 
-def run(request: ExecRequest, record: Record) -> RuntimeProcess:
+def run(request: RuntimeRequest, record: Record, command: Process, spawn: Spawn) -> RuntimeProcess:
     """Run another command in a running container.
 
     Args:
-        request: The command.
+        request: The container.
+        command: The command.
+        spawn: Its streams and group.
         record: What `create` returned for the container.
 
     Raises:
@@ -205,21 +206,21 @@ def run(request: ExecRequest, record: Record) -> RuntimeProcess:
     try:
         namespaces = inside.namespaces_of(int(record["pid"]))
         prepared = prepare(
-            request.process,
+            command,
             user_namespace=bool(namespaces & process.CLONE_NEWUSER),
             filters=_filters(request.shared),
             hostile=True,
             traceable=bool(record["may_trace"]),
         )
-        return _exec(request, prepared, pidfd=pidfd, namespaces=namespaces)
+        return _exec(command, spawn, prepared, pidfd=pidfd, namespaces=namespaces)
     except (FileNotFoundError, ProcessLookupError) as exc:
         raise ConflictError(f"container {request.container_id}: has just ended") from exc
     finally:
         os.close(pidfd)
 
 
-def _exec(request: ExecRequest, prepared: Prepared, *, pidfd: int, namespaces: int) -> RuntimeProcess:
-    with _Ties() as ties, _entrance(request.cgroup) as (cgroup_fd, tasks), process.bare_children():
+def _exec(command: Process, spawn: Spawn, prepared: Prepared, *, pidfd: int, namespaces: int) -> RuntimeProcess:
+    with _Ties() as ties, _entrance(spawn.cgroup) as (cgroup_fd, tasks), process.bare_children():
         pid, child_pidfd = process.clone3(0, cgroup_fd=cgroup_fd)
         if pid == 0:
             inside.become_exec(
@@ -228,12 +229,12 @@ def _exec(request: ExecRequest, prepared: Prepared, *, pidfd: int, namespaces: i
                 namespaces=namespaces,
                 go_fd=ties.gate,
                 report_fd=ties.reports.fileno(),
-                stdio=request.stdio,
+                stdio=spawn.stdio,
                 enter=tasks,
             )
     child = ties.child(pid, child_pidfd, prepared)
     try:
-        _set_oom_score(pid, request.process.oom_score_adj)
+        _set_oom_score(pid, command.oom_score_adj)
         made = child.release()
     except BaseException:
         child.end()
@@ -253,6 +254,19 @@ def kill(record: Record, number: int) -> None:
         raise ConflictError(f"process {record['pid']}: has just ended") from None
     finally:
         os.close(pidfd)
+
+
+def state(container_id: str, record: Record) -> RuntimeState:
+    """Return where the first process is."""
+    first = first_process(record)
+    pidfd = process.open_pidfd(first)
+    if pidfd is None:
+        return RuntimeState(status=RuntimeStatus.STOPPED)
+    with os.fdopen(pidfd, "rb") as opened:
+        if select.select([opened], [], [], 0)[0]:  # ended, and not reaped yet
+            return RuntimeState(status=RuntimeStatus.STOPPED)
+    status = RuntimeStatus.CREATED if container_id in _held else RuntimeStatus.RUNNING
+    return RuntimeState(status=status, pid=first.pid)
 
 
 def delete(container_id: str) -> None:

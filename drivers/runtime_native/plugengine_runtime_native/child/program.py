@@ -11,8 +11,9 @@ from typing import Final, NoReturn
 from plugengine.kernel.attributes import statx
 from plugengine.kernel.files import AT_FDCWD, RESOLVE_NO_MAGICLINKS, openat2
 from plugengine.kernel.libc import os_error
-from plugengine.runtime.native.child.start import FileId
-from plugengine.runtime.native.prepared import Prepared
+
+from plugengine_runtime_native.child.start import FileId
+from plugengine_runtime_native.prepared import Prepared
 
 # include/uapi/linux/binfmts.h, BINPRM_BUF_SIZE; and the depth of exec_binprm in fs/exec.c
 _HEAD_BYTES: Final = 256

@@ -11,8 +11,9 @@ from typing import Final, NamedTuple
 from plugengine.errors import CommandNotFoundError, DriverError, NotExecutableError, PlugengineError
 from plugengine.kernel.machine import platform
 from plugengine.kernel.rlimits import RLIMITS
-from plugengine.runtime.native.inside import InsidePlan
-from plugengine.runtime.native.prepared import Prepared
+
+from plugengine_runtime_native.inside import InsidePlan
+from plugengine_runtime_native.prepared import Prepared
 
 # kinds
 ERROR: Final = 1  # the child gives up; stage, number: errno

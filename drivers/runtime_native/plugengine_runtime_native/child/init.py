@@ -6,10 +6,11 @@ import os
 from typing import NoReturn
 
 from plugengine.kernel import process as kernel_process
-from plugengine.runtime.native.child import reaper, start
-from plugengine.runtime.native.child.finish import Finisher
-from plugengine.runtime.native.child.mounts import Builder
-from plugengine.runtime.native.child.report import (
+
+from plugengine_runtime_native.child import reaper, start
+from plugengine_runtime_native.child.finish import Finisher
+from plugengine_runtime_native.child.mounts import Builder
+from plugengine_runtime_native.child.report import (
     EXIT_FAILED,
     STAGE_CGROUP,
     STAGE_CGROUP_NAMESPACE,
@@ -19,9 +20,9 @@ from plugengine.runtime.native.child.report import (
     Reporter,
     exit_code,
 )
-from plugengine.runtime.native.inside import InsidePlan
-from plugengine.runtime.native.prepared import Prepared
-from plugengine.runtime.native.sources import Sources
+from plugengine_runtime_native.inside import InsidePlan
+from plugengine_runtime_native.prepared import Prepared
+from plugengine_runtime_native.sources import Sources
 
 
 def become_init(

@@ -7,12 +7,12 @@ import signal
 from typing import Final, NoReturn
 
 import msgspec
-
 from plugengine.kernel import credentials
 from plugengine.kernel.libc import MACHINE
-from plugengine.runtime.native.child import native, start
-from plugengine.runtime.native.child.finish import Finisher
-from plugengine.runtime.native.prepared import Prepared
+
+from plugengine_runtime_native.child import native, start
+from plugengine_runtime_native.child.finish import Finisher
+from plugengine_runtime_native.prepared import Prepared
 
 _CAP_KILL: Final = 1 << 5
 _SIGNALLED: Final = 128

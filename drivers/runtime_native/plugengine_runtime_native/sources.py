@@ -31,8 +31,9 @@ from plugengine.kernel.mount import (
 from plugengine.kernel.process import CLONE_NEWNS, clone3, setns
 from plugengine.model import UserMap
 from plugengine.mounts import user_namespace
-from plugengine.runtime.native.inside import InsidePlan
-from plugengine.runtime.native.steps import AttachRoot, BindNodes, MountTree
+
+from plugengine_runtime_native.inside import InsidePlan
+from plugengine_runtime_native.steps import AttachRoot, BindNodes, MountTree
 
 if TYPE_CHECKING:
     from typing import Self

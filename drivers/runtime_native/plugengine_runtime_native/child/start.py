@@ -14,7 +14,8 @@ from plugengine.kernel.attributes import statx
 from plugengine.kernel.files import AT_FDCWD, CLOSE_RANGE_LAST, close_range
 from plugengine.kernel.keyring import join_session_keyring
 from plugengine.kernel.process import default_action
-from plugengine.runtime.native.child.report import EXIT_FAILED
+
+from plugengine_runtime_native.child.report import EXIT_FAILED
 
 # signal(7): glibc refuses to change them, but its posix_spawn(3), which made an ancestor of ours, ignores them.
 _OF_THE_C_LIBRARY: Final = (32, 33)

@@ -12,8 +12,9 @@ from typing import Final, NoReturn
 from plugengine.kernel import credentials, tty
 from plugengine.kernel.files import CLOSE_RANGE_CLOEXEC, CLOSE_RANGE_LAST, close_range, open_in_root
 from plugengine.kernel.libc import os_error
-from plugengine.runtime.native.child import program
-from plugengine.runtime.native.child.report import (
+
+from plugengine_runtime_native.child import program
+from plugengine_runtime_native.child.report import (
     STAGE_CREDENTIALS,
     STAGE_DIRECTORY,
     STAGE_EXEC,
@@ -22,8 +23,8 @@ from plugengine.runtime.native.child.report import (
     STAGE_SECCOMP,
     STAGE_STDIO,
 )
-from plugengine.runtime.native.child.start import FileId, protect
-from plugengine.runtime.native.prepared import Prepared
+from plugengine_runtime_native.child.start import FileId, protect
+from plugengine_runtime_native.prepared import Prepared
 
 _CAP_SYS_ADMIN: Final = 1 << 21
 _FIRST_FREE: Final = 3  # after standard input, output and error

@@ -6,7 +6,6 @@ import os
 from typing import Protocol
 
 from msgspec import Struct
-
 from plugengine.kernel.mount import MOUNT_ATTR_RDONLY
 from plugengine.model import UserMap
 

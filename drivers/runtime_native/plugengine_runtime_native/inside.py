@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from msgspec import Struct
-
 from plugengine.bundle import Bundle, DeviceNode, GuestMount
 from plugengine.kernel.mount import MOUNT_ATTR_RDONLY, MS_PRIVATE, MS_REC, MS_SHARED, MS_SLAVE
 from plugengine.model import GuestPath, UserMap
 from plugengine.mounts import attributes
-from plugengine.runtime.native.steps import (
+
+from plugengine_runtime_native.steps import (
     AttachRoot,
     BindNodes,
     GuestStep,

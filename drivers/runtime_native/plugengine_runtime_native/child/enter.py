@@ -8,10 +8,11 @@ from typing import Final, NoReturn
 
 from plugengine.kernel import process as kernel_process
 from plugengine.kernel.files import RESOLVE_NO_SYMLINKS, open_in_root
-from plugengine.runtime.native.child import start
-from plugengine.runtime.native.child.finish import Finisher
-from plugengine.runtime.native.child.mounts import open_terminal
-from plugengine.runtime.native.child.report import (
+
+from plugengine_runtime_native.child import start
+from plugengine_runtime_native.child.finish import Finisher
+from plugengine_runtime_native.child.mounts import open_terminal
+from plugengine_runtime_native.child.report import (
     EXIT_FAILED,
     STAGE_CGROUP,
     STAGE_FORK,
@@ -22,7 +23,7 @@ from plugengine.runtime.native.child.report import (
     Reporter,
     exit_code,
 )
-from plugengine.runtime.native.prepared import Prepared
+from plugengine_runtime_native.prepared import Prepared
 
 # The user namespace first, as it gives the right to the others; pid and time act on children.
 _NAMESPACES: Final = (
