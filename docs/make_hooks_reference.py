@@ -79,6 +79,12 @@ _TITLES: Final = {
         "start; pids, stats, freeze, apply while it runs; kill, remove for every end; gc",
     ),
     "namespace": ("Namespace", "`plugengine.namespace`", "info, probe; plan for every start"),
+    "runtime": (
+        "Runtime",
+        "`plugengine.runtime`",
+        "info, probe; create, start for every start; exec, kill, state while it "
+        "runs; delete for every end; gc whenever the engine cleans up",
+    ),
     "hooks": ("Observers and extensions", "`plugengine.hooks`", "any number of plugins, all of them active"),
 }
 

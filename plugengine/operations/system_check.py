@@ -8,7 +8,7 @@ from typing import cast
 from plugengine import volumes
 from plugengine.bundle import RuntimeStatus
 from plugengine.containers.requests import runtime_request
-from plugengine.errors import PlugengineError
+from plugengine.errors import NotFoundError, PlugengineError
 from plugengine.model import HostPath
 from plugengine.networks import networks
 from plugengine.operations.collection import broken, collect, gc
@@ -72,12 +72,13 @@ def _otherwise_by_runtime(site: Site) -> list[Finding]:
             continue  # started before it was kept
         try:
             said = cast(RuntimeDriver, site.driver_of(row.choice, "runtime")).state(runtime_request(site, row), record)
+            now = container_rows.get(site.state, row.id)
+        except NotFoundError:
+            continue
         except PlugengineError as exc:
             findings.append(Finding(what=f"container {row.name}: {exc.message}", repaired=False))
             continue
-        if said.status is RuntimeStatus.STOPPED and any(
-            row.id == each.id for each in container_rows.list_all(site.state, LIVE)
-        ):
+        if said.status is RuntimeStatus.STOPPED and now.status in LIVE:
             what = f"container {row.name}: is {row.status}, but runtime driver {row.choice.runtime} says stopped"
             findings.append(Finding(what=what, repaired=False))
     return findings

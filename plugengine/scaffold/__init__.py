@@ -12,7 +12,7 @@ from plugengine.model import HostPath, Kind
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _TEMPLATES: Final = os.path.join(os.path.dirname(__file__), "templates")
-_FLAGS: Final = {Kind.STORAGE: "storage", Kind.NETWORK: "net", Kind.CGROUP: "cgroup", Kind.NAMESPACE: "namespace"}
+_FLAGS: Final = {kind: "net" if kind is Kind.NETWORK else kind.value for kind in Kind}
 _SHORT: Final = 5  # characters of the name that fit into the name of a link, beside a kind and a sum
 
 
@@ -62,6 +62,7 @@ def _words(kind: Kind, name: str) -> dict[str, str]:
         "module": f"plugengine_{name}",
         "distribution": f"plugengine-{name.replace('_', '-')}",
         "title": " ".join(parts),
+        "variable": "_".join(parts).upper(),
         "short": "".join(parts)[:_SHORT],
         "class_name": kind.value.capitalize(),
         "test_name": "".join(part.capitalize() for part in parts),

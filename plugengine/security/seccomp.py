@@ -12,6 +12,7 @@ from plugengine.kernel.machine import kernel_version
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from plugengine.model import HostPath
+    from plugengine.security.seccomp_profile import Profile
 
 DEFAULT = "default"
 UNCONFINED = "unconfined"
@@ -56,8 +57,20 @@ def program(profile: str, capabilities: int, cache_dir: HostPath) -> bytes | Non
 
 def compile_profile(profile: str, capabilities: frozenset[str], machine: str) -> bytes:
     """Compile "default" or the JSON text of a profile, for a set of CAP_ names and "x86_64" or "aarch64"."""
+    from plugengine.security import seccomp_compiler
+
+    return seccomp_compiler.compile_program(read_profile(profile, capabilities, machine))
+
+
+def read_profile(profile: str, capabilities: frozenset[str], machine: str) -> Profile:
+    """Return the rules of "default" or of the JSON text of a profile, as they are for these capabilities.
+
+    Raises:
+        UsageError: The text is no profile.
+        NotSupportedError: There is no table of system calls for this machine.
+    """
     from plugengine.errors import NotSupportedError
-    from plugengine.security import seccomp_compiler, seccomp_default, seccomp_json
+    from plugengine.security import seccomp_default, seccomp_json
     from plugengine.security.seccomp_profile import COMPATIBLE, Context
 
     if machine not in COMPATIBLE:
@@ -66,8 +79,7 @@ def compile_profile(profile: str, capabilities: frozenset[str], machine: str) ->
             hint="--security-opt seccomp=unconfined runs the container without a filter",
         )
     context = Context(capabilities, machine, kernel_version())
-    wanted = seccomp_default.build(context) if profile == DEFAULT else seccomp_json.parse(profile, context)
-    return seccomp_compiler.compile_program(wanted)
+    return seccomp_default.build(context) if profile == DEFAULT else seccomp_json.parse(profile, context)
 
 
 def _load(path: str, key: bytes) -> bytes | None:

@@ -1,7 +1,7 @@
 """The conformance kit: what a driver must do, as cases that are run against it.
 
 `run` runs them and returns a report; `pe driver test` is its command line. In a test suite of pytest, subclass
-`StorageConformance`, `NetworkConformance`, `CgroupConformance` or `NamespaceConformance`.
+`StorageConformance`, `NetworkConformance`, `CgroupConformance`, `NamespaceConformance` or `RuntimeConformance`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         CgroupConformance,
         NamespaceConformance,
         NetworkConformance,
+        RuntimeConformance,
         StorageConformance,
     )
     from plugengine.testing.outcome import Outcome, Verdict
@@ -29,6 +30,7 @@ __all__ = [
     "NetworkConformance",
     "Outcome",
     "Report",
+    "RuntimeConformance",
     "StorageConformance",
     "Unsuitable",
     "Verdict",
@@ -44,6 +46,7 @@ __all__ = [
 _LATE = {
     "CgroupConformance": "plugengine.testing.conformance",
     "NamespaceConformance": "plugengine.testing.conformance",
+    "RuntimeConformance": "plugengine.testing.conformance",
     "NetworkConformance": "plugengine.testing.conformance",
     "StorageConformance": "plugengine.testing.conformance",
     "Outcome": "plugengine.testing.outcome",

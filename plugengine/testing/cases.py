@@ -44,6 +44,7 @@ MODULES: Final[dict[Kind, tuple[str, ...]]] = {
         "plugengine.testing.cgroup.states",
     ),
     Kind.NAMESPACE: ("plugengine.testing.namespace.contract", "plugengine.testing.namespace.isolation"),
+    Kind.RUNTIME: ("plugengine.testing.runtime.contract", "plugengine.testing.runtime.confinement"),
 }
 
 CaseFunction = Callable[[Any], None]

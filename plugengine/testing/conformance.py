@@ -27,7 +27,7 @@ _CASE = "case"  # the parameter
 
 
 class Conformance:
-    """What the classes of the four kinds have in common; every fixture may be overridden.
+    """What the classes of the five kinds have in common; every fixture may be overridden.
 
     Cases of what the driver does not claim are not collected, unless the fixture `driver` needs other fixtures: then
     they are skipped as "not claimed". The first test starts all that were chosen, several at once; each waits for its
@@ -120,6 +120,12 @@ class NamespaceConformance(Conformance):
     """The cases for namespace drivers."""
 
     kind = Kind.NAMESPACE
+
+
+class RuntimeConformance(Conformance):
+    """The cases for runtime drivers."""
+
+    kind = Kind.RUNTIME
 
 
 class _Kits:

@@ -136,6 +136,10 @@ class Board:
         return os.fsdecode(self._memory[:].rstrip(b"\0"))
 
 
+# What ties a held process to its caller is open until it is let go, and a terminal is handed over.
+_HOLDING: Final = frozenset({"pe_runtime_create", "pe_runtime_start", "pe_runtime_exec", "pe_runtime_delete"})
+
+
 class HookWatch:
     """Looks at the process around every hook call of a manager, and notes which hook changed it."""
 
@@ -160,5 +164,6 @@ class HookWatch:
     def _leave(self, outcome: pluggy.Result[Any], hook_name: str, *_: object) -> None:
         self._board.write("")
         # What an exception's frames hold open is open only until it is handled; the end of the case looks again.
-        changes = self._before.pop().changes(descriptors=outcome.exception is None)
+        looks = outcome.exception is None and hook_name not in _HOLDING
+        changes = self._before.pop().changes(descriptors=looks)
         self.violations += [f"{hook_name} {change}" for change in changes]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.conftest import need_root
-from tests.kit import wrong_cgroup, wrong_namespace, wrong_network
+from tests.kit import wrong_cgroup, wrong_namespace, wrong_network, wrong_runtime
 from tests.kit.spoiling import Wrong
 
-WRONG = [*wrong_network.WRONG, *wrong_cgroup.WRONG, *wrong_namespace.WRONG]
+WRONG = [*wrong_network.WRONG, *wrong_cgroup.WRONG, *wrong_namespace.WRONG, *wrong_runtime.WRONG]
 # A case that a driver is left out of passes with no driver that claims what is refused.
 REFUSED = {"namespace.user.not-claimed"}
 

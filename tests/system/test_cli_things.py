@@ -132,8 +132,14 @@ def test_volumes_are_made_listed_shown_and_removed(pe: Pe) -> None:
 def test_drivers_tell_the_truth_about_themselves(pe: Pe) -> None:
     rows = [json.loads(line) for line in pe("drivers", "--format", "json", check=True).stdout.splitlines()]
     names = {(row["Kind"], row["Name"]) for row in rows}
-    assert {("storage", "overlay"), ("network", "bridge"), ("cgroup", "v1"), ("namespace", "linux")} <= names
-    for kind in ("storage", "network", "cgroup", "namespace"):
+    assert {
+        ("storage", "overlay"),
+        ("network", "bridge"),
+        ("cgroup", "v1"),
+        ("namespace", "linux"),
+        ("runtime", "native"),
+    } <= names
+    for kind in ("storage", "network", "cgroup", "namespace", "runtime"):
         chosen = [row for row in rows if row["Kind"] == kind and row["Default"]]
         assert len(chosen) == 1
         assert chosen[0]["Supported"] == "yes"
@@ -147,7 +153,7 @@ def test_info_counts_and_names(pe: Pe) -> None:
     facts = json.loads(pe("info", "--format", "json", check=True).stdout)
     assert facts["Root"] == str(pe.root)
     assert facts["KernelVersion"] == os.uname().release
-    assert set(facts["Drivers"]) == {"storage", "network", "cgroup", "namespace"}
+    assert set(facts["Drivers"]) == {"storage", "network", "cgroup", "namespace", "runtime"}
     assert f"Root: {pe.root}" in pe("system", "info", check=True).stdout
     assert pe("info", "-f", "{{.Drivers.network}}", check=True).stdout.strip() == facts["Drivers"]["network"]
 

@@ -13,7 +13,13 @@ from tests.conftest import Pe
 from tests.system.conftest import Start
 from tests.system.test_bad_input import ENGINE, assert_refused
 
-FLAGS = {"storage": "--storage", "network": "--network", "cgroup": "--cgroup", "namespace": "--namespace"}
+FLAGS = {
+    "storage": "--storage",
+    "network": "--network",
+    "cgroup": "--cgroup",
+    "namespace": "--namespace",
+    "runtime": "--runtime",
+}
 
 
 class Configured(Pe):
@@ -52,7 +58,9 @@ def test_what_is_supported_runs_and_what_is_not_is_refused_with_the_reasons_show
 
 def test_the_marked_drivers_are_those_of_a_run_without_flags(pe: Pe, start: Start) -> None:
     name = start("host:base", "true")
-    template = "{{.Drivers.storage}} {{.Drivers.network}} {{.Drivers.cgroup}} {{.Drivers.namespace}}"
+    template = (
+        "{{.Drivers.storage}} {{.Drivers.network}} {{.Drivers.cgroup}} {{.Drivers.namespace}} {{.Drivers.runtime}}"
+    )
     found = pe("inspect", "--format", template, name, check=True).stdout.split()
     assert found == [default(pe, kind) for kind in FLAGS]
 

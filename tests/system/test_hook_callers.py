@@ -44,6 +44,9 @@ def witness(hook):
 def pe_storage_gc(host, valid_ids, shared):
     return ()
 
+def pe_runtime_gc(host, valid_ids, shared):
+    return ()
+
 for name in dir(borrowed):
     if name.startswith("pe_{kind}_"):
         globals().setdefault(name, getattr(borrowed, name))
@@ -54,7 +57,18 @@ for name in [name for name in globals() if name.startswith("pe_")]:
         del globals()[name]
 """
 FLAGS = (
-    *("--storage", "witness", "--cgroup", "witness", "--namespace", "witness", "--net", "witness"),
+    *(
+        "--storage",
+        "witness",
+        "--cgroup",
+        "witness",
+        "--namespace",
+        "witness",
+        "--net",
+        "witness",
+        "--runtime",
+        "witness",
+    ),
     *("-p", "127.0.0.1:0:80"),
 )
 
@@ -75,6 +89,7 @@ def witnessed(pe: Pe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plugge
         "network": "plugengine_net_bridge",
         "cgroup": f"plugengine_cgroup_{version}",
         "namespace": "plugengine_namespaces",
+        "runtime": "plugengine_runtime_native",
     }
     return plug(pe, tmp_path / "packages", [borrow(kind, module) for kind, module in modules.items()])
 
@@ -92,6 +107,7 @@ def lead_lives(pe: Plugged) -> None:
         ("unpause", "seen"),
         ("inspect", "seen"),
         ("system", "check", "--repair"),
+        ("kill", "-s", "CONT", "seen"),
         ("stop", "-t", "0", "seen"),
         ("diff", "seen"),
         ("run", "--rm", "--dry-run", *FLAGS, "host:base", "true"),

@@ -11,8 +11,14 @@ from tests.conftest import Pe
 from tests.system.environments import Environment
 from tests.system.test_bad_input import ENGINE, assert_refused
 
-KINDS = ("storage", "network", "cgroup", "namespace")
-FLAGS = {"storage": "--storage", "network": "--net", "cgroup": "--cgroup", "namespace": "--namespace"}
+KINDS = ("storage", "network", "cgroup", "namespace", "runtime")
+FLAGS = {
+    "storage": "--storage",
+    "network": "--net",
+    "cgroup": "--cgroup",
+    "namespace": "--namespace",
+    "runtime": "--runtime",
+}
 MOST_LINES = 150
 TOO_LONG_S = 300
 

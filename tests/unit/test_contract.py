@@ -234,8 +234,8 @@ def test_the_kernel_door_names_every_room_behind_it() -> None:
     assert plugengine.kernel.__all__ == sorted(path.stem for path in (CORE / "kernel").glob("[a-z]*.py"))
 
 
-def test_the_contract_fits_in_one_file_of_three_screens() -> None:
-    assert len((CORE / "hookspecs.py").read_text().splitlines()) <= 320
+def test_the_contract_fits_in_one_file_of_four_screens() -> None:
+    assert len((CORE / "hookspecs.py").read_text().splitlines()) <= 380
 
 
 def test_every_public_name_can_be_imported() -> None:
