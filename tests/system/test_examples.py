@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import glob
+import json
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Pe
 from tests.system.environments import Environment
+from tests.waiting import eventually
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PROJECTS = sorted(path.parent.name for path in EXAMPLES.glob("*/pyproject.toml"))
@@ -98,3 +102,32 @@ def test_a_container_on_fuse_overlayfs_runs_changes_files_and_leaves_no_server(p
     assert removed.returncode == 0, removed.stderr
     running = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
     assert not [line for line in running if line.startswith(b"fuse-overlayfs") and os.fsencode(pe.run_root) in line]
+
+
+def test_runc_runs_containers_as_native_does_and_leaves_nothing(pe: Pe, tmp_path: Path) -> None:
+    environment, _project = installed(tmp_path, "plugengine-runc")
+    flags = ("--runtime", "runc", *NONE)
+    try:
+        script = "id -u; hostname; grep -c . /proc/self/cgroup; [ -t 0 ] || echo piped; exit 3"
+        limits = ("-h", "box", "--memory", "64m")
+        ran = environment.run(pe, "pe", "run", "--rm", *limits, *flags, "host:base", "sh", "-c", script)
+        assert (ran.returncode, ran.stderr) == (3, "")
+        assert ran.stdout.split()[:2] == ["0", "box"]
+        missing = environment.run(pe, "pe", "run", "--rm", *flags, "host:base", "no-such-command")
+        assert missing.returncode == 127
+        refused = environment.run(pe, "pe", "run", "--rm", "--init", *flags, "host:base", "true")
+        assert "--init: runtime driver runc does not claim init" in refused.stderr
+
+        environment.run(pe, "pe", "run", "-d", "--name", "wrapped", *flags, "host:base", "sleep", "1000")
+        assert environment.run(pe, "pe", "exec", "wrapped", "cat", "/proc/1/comm").stdout == "sleep\n"
+        found = json.loads(environment.run(pe, "pe", "inspect", "wrapped").stdout)[0]
+        assert found["HostConfig"]["Runtime"] == "runc"
+        assert environment.run(pe, "pe", "system", "check").stdout == ""
+        os.kill(found["State"]["MonitorPid"], signal.SIGKILL)
+        status = ("pe", "inspect", "-f", "{{.State.Status}}", "wrapped")
+        eventually(lambda: environment.run(pe, *status).stdout == "exited\n")
+        assert not os.path.exists(f"/proc/{found['State']['Pid']}")
+    finally:
+        environment.run(pe, "pe", "rm", "-f", "wrapped")
+    groups = [line for line in glob.glob("/sys/fs/cgroup/*/plugengine/*") if found["Id"] in line]
+    assert groups == []

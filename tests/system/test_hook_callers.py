@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from collections import defaultdict
 from pathlib import Path
 
@@ -116,6 +117,21 @@ def lead_lives(pe: Plugged) -> None:
         ("network", "rm", "made"),
     ):
         pe(*words, check=True)
+    attached = pe.popen(
+        "run",
+        "--rm",
+        *FLAGS,
+        "host:base",
+        "sh",
+        "-c",
+        "trap 'exit 3' USR1; echo; while :; do sleep 0.05; done",
+        stdout=subprocess.PIPE,
+    )
+    assert attached.stdout is not None
+    attached.stdout.readline()
+    attached.send_signal(signal.SIGUSR1)  # which is passed on
+    assert attached.wait(60) == 3
+    attached.stdout.close()
     pe("start", "seen", check=True)
     monitor = json.loads(pe("inspect", "seen", check=True).stdout)[0]["State"]["MonitorPid"]
     os.kill(monitor, signal.SIGKILL)
