@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from plugengine.kernel.process import ProcessId, is_alive
 from tests.conftest import Pe
 from tests.system.environments import Environment
 from tests.waiting import eventually
@@ -123,10 +124,12 @@ def test_runc_runs_containers_as_native_does_and_leaves_nothing(pe: Pe, tmp_path
         found = json.loads(environment.run(pe, "pe", "inspect", "wrapped").stdout)[0]
         assert found["HostConfig"]["Runtime"] == "runc"
         assert environment.run(pe, "pe", "system", "check").stdout == ""
+        first = ProcessId.of(found["State"]["Pid"])
         os.kill(found["State"]["MonitorPid"], signal.SIGKILL)
         status = ("pe", "inspect", "-f", "{{.State.Status}}", "wrapped")
         eventually(lambda: environment.run(pe, *status).stdout == "exited\n")
-        assert not os.path.exists(f"/proc/{found['State']['Pid']}")
+        assert first is not None
+        assert not is_alive(first)
     finally:
         environment.run(pe, "pe", "rm", "-f", "wrapped")
     groups = [line for line in glob.glob("/sys/fs/cgroup/*/plugengine/*") if found["Id"] in line]
