@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from plugengine.containers.steps import Live
+from plugengine.containers.steps import Live, delete_remains
 from plugengine.errors import ConflictError, DriverError
 from plugengine.model import Attachment, Network, NetworkRequest, Port
 from plugengine.networks import etc_files, ipam, networks
@@ -67,6 +67,10 @@ class NetworkStep(Struct, frozen=True, kw_only=True):
         try:
             request = msgspec.structs.replace(request, netns=netns)
             live.attachment = self._publish(live, request) if self.ports else live.drivers.network.attach(request)
+        except BaseException:
+            gone = msgspec.structs.replace(request, netns=-1)
+            delete_remains(live, lambda: live.drivers.network.detach(gone, None))
+            raise
         finally:
             os.close(netns)
         live.connection = msgspec.structs.replace(request, netns=-1, ports=live.attachment.ports)

@@ -115,6 +115,17 @@ class Runner:
             self._live.tell(action, step=kind, what=step.describe().splitlines()[0], undo=str(undo).lower())
 
 
+def delete_remains(live: Live, unmake: Callable[[], None]) -> None:
+    """Have a driver unmake what a failed verb of it may have left: one that hung, or returned what nobody can use.
+
+    What goes wrong is logged only: the failure itself is the news.
+    """
+    try:
+        unmake()
+    except (PlugengineError, OSError) as exc:
+        live.log(f"undo: {exc}")
+
+
 class CgroupStep(Struct, frozen=True):
     """The control group and its limits."""
 
@@ -129,11 +140,12 @@ class CgroupStep(Struct, frozen=True):
 
     def do(self, live: Live) -> None:
         """Make it and write the limits."""
-        record = live.drivers.cgroup.create(self.request)
+        cgroup, record = live.drivers.cgroup, None
         try:
-            live.drivers.cgroup.apply(record, self.settings, self.limits)
+            record = cgroup.create(self.request)
+            cgroup.apply(record, self.settings, self.limits)
         except BaseException:
-            live.drivers.cgroup.remove(self.request, record)
+            delete_remains(live, lambda: cgroup.remove(self.request, record))
             raise
         live.cgroup = record
 
@@ -169,12 +181,13 @@ class CreateStep(Struct, frozen=True, kw_only=True):
         )
         entry = None if live.cgroup is None else live.drivers.cgroup.entry(live.cgroup)
         pipes = Pipes(tty=planned.terminal, interactive=self.interactive)
-        runtime = live.drivers.runtime
+        runtime, made = live.drivers.runtime, None
         try:
             made = runtime.create(self.request, bundle, Spawn(stdio=pipes.guest, cgroup=entry))
             live.first = Handle(made, pipes, runtime.name)
         except BaseException:
             pipes.close()
+            delete_remains(live, lambda: runtime.delete(self.request, None if made is None else made.record))
             raise
         pipes.close_guest_ends()
 

@@ -206,7 +206,8 @@ def kill(site: Site, row: ContainerRow, number: int) -> None:
 def stop(site: Site, row: ContainerRow, *, timeout_s: int | None = None, number: int | None = None) -> None:
     """End a container: its stop signal, then SIGKILL; returns when everything of it is undone.
 
-    One that does not run is fine; one that is being started is waited for first.
+    One that does not run is fine; one that is being started is waited for first. A runtime that cannot send the signal,
+    as it is broken or was uninstalled, saves nobody: SIGKILL, which needs none, follows at once.
 
     Raises:
         StateError: It is still there after it was killed.
@@ -224,6 +225,8 @@ def stop(site: Site, row: ContainerRow, *, timeout_s: int | None = None, number:
         send_signal(site, row, number)
     except ConflictError:
         pass
+    except PlugengineError:
+        timeout_s = 0
     _thaw_if_paused(site, row)
     ended = _process_ended(row, None if timeout_s < 0 else timeout_s) or _end_for_sure(site, row)
     if monitor is not None and not _wait_pidfd(monitor, _REMOVE_WAIT_S):

@@ -144,6 +144,60 @@ def test_a_network_driver_that_hangs_in_the_monitor_leaves_no_container_behind(h
     assert hanging("rm", "-f", "tarried").returncode == 0
 
 
+# Each makes what its kind makes, does not return, and writes down that it was told to unmake it.
+HALF_MADE = """
+import time
+import {module} as borrowed
+from msgspec.structs import replace
+from {module} import *
+from plugengine.hookspecs import hookimpl
+
+@hookimpl
+def pe_{kind}_info():
+    return replace(borrowed.pe_{kind}_info(), rank=-1)
+
+@hookimpl
+def pe_{kind}_{make}(request):
+    borrowed.pe_{kind}_{make}(request)
+    time.sleep(1000)
+
+@hookimpl
+def pe_{kind}_{unmake}(request, {record}):
+    with open({notes!r}, "a") as stream:
+        print({record}, file=stream)
+    borrowed.pe_{kind}_{unmake}(request, {record})
+"""
+
+
+@pytest.mark.parametrize("kind", ["network", "cgroup"])
+def test_a_driver_that_hangs_over_what_it_has_made_is_told_to_unmake_it(pe: Pe, tmp_path: Path, kind: str) -> None:
+    version = pe("info", "-f", "{{.Drivers.cgroup}}", check=True).stdout.strip()
+    words = {
+        "network": ("plugengine_net_bridge", "attach", "detach", "attachment"),
+        "cgroup": (f"plugengine_cgroup_{version}", "create", "remove", "record"),
+    }
+    module, make, unmake, record = words[kind]
+    notes = tmp_path / "notes"
+    filled = {"module": module, "kind": kind, "make": make, "unmake": unmake, "record": record, "notes": str(notes)}
+    package = Package(
+        name="pe-test-halfway",
+        source=HALF_MADE.format(**filled),
+        points={f"plugengine.{kind}:halfway": "pe_test_halfway"},
+    )
+    plugged = impatient(pe, tmp_path / "packages", [package])
+    flags = ("--net", "halfway") if kind == "network" else (*NONE, "--cgroup", "halfway")
+    plugged("create", "--name", "halfway", *flags, "host:base", "true", check=True)
+    container_id = json.loads(pe("inspect", "halfway", check=True).stdout)[0]["Id"]
+    try:
+        done = plugged("start", "halfway")
+        assert f"{kind} driver halfway: {make} did not return within {plugged.awhile_s} s" in done.stderr
+        assert notes.read_text() == "None\n"
+        assert not [path for path in Path("/sys/fs/cgroup").glob("*/plugengine/*") if path.name == container_id]
+    finally:
+        plugged("rm", "-f", "halfway", check=True)
+        shutil.rmtree(pe.run_root / "degraded", ignore_errors=True)
+
+
 def test_others_are_served_while_a_hook_hangs(hanging: Impatient, pe: Pe) -> None:
     waiting = hanging.popen("run", "--rm", "--storage", "sleeping", *NONE, "host:base", "true")
     try:
