@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
+from typing import Any
 
 from msgspec import Struct
 
@@ -121,7 +122,7 @@ class RuntimeRequest(Struct, frozen=True, kw_only=True):
     container_id: str
     directory: HostPath  # the runtime's own for this container, which it makes if it needs it; gone after a reboot
     shared: HostPath  # the runtime's own for all containers, likewise; survives a reboot
-    options: Mapping[str, str] = {}
+    options: Mapping[str, Any] = {}  # see `Option`
 
 
 class Spawn(Struct, frozen=True, kw_only=True):

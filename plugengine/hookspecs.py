@@ -63,6 +63,7 @@ PUBLIC_MODULES: Final = (
     "model",
     "mounts",
     "namespaces",
+    "quantities",
     "security",
     "testing",
     "trees",

@@ -52,12 +52,35 @@ class Capability(Enum):
     ID_MAPPED_MOUNTS = "id-mapped-mounts"  # mounts with a `user_map`
 
 
+class OptionKind(Enum):
+    """What the value of an option is; drivers get it as the type named."""
+
+    TEXT = "text"  # str, as it was written
+    CHOICE = "choice"  # str, one of `choices`
+    FLAG = "flag"  # bool: true, on, yes, 1; false, off, no, 0
+    INTEGER = "integer"  # int from `least` to `most`
+    SIZE = "size"  # int, bytes: 512m, 1.5g, 4096
+    DURATION = "duration"  # float, seconds: 20, 1m30s, 250ms
+    PATH = "path"  # str, an absolute path of the host
+
+
+OptionValue = str | int | float | bool | None
+
+
 class Option(Struct, frozen=True, kw_only=True):
-    """One driver option (`--storage-opt name=value`)."""
+    """One driver option (`--storage-opt name=value`).
+
+    The core checks what was given once, before anything is made, and hands drivers values: every option is there, with
+    its default or None if nothing was given.
+    """
 
     name: str
-    default: str | None
     help: str
+    kind: OptionKind = OptionKind.TEXT
+    default: str | None = None  # as people would write it
+    choices: tuple[str, ...] = ()
+    least: int | None = None  # of an integer, bytes of a size, seconds of a duration
+    most: int | None = None
     required: bool = False  # nothing works without it
 
 
@@ -134,7 +157,7 @@ class StorageRequest(Struct, frozen=True, kw_only=True):
     directory: HostPath  # the driver's own directory for this container, made and finally deleted by the core
     target: HostPath  # empty directory where the root filesystem is to appear; gone after a reboot
     shared: HostPath = HostPath("")  # the driver's own for all containers, which it makes if it needs it; see gc
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)  # see `Option`: text in the core, values for drivers
     user_map: UserMap | None = None
     read_only: bool = False  # only to be looked at
     written_by: str = ""  # "distribution version" of the driver that made the record; empty: there is none yet
@@ -205,7 +228,7 @@ class Network(Struct, frozen=True, kw_only=True):
     driver: str
     subnet: str | None = None  # CIDR, None when the driver does not claim ADDRESSES
     gateway: str | None = None
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)  # see `Option`: text in the core, values for drivers
     ip_range: str | None = None  # CIDR: the part of the subnet addresses are leased from; None: all of it
     owner: str = ""  # `Host.root` of the engine; a host may have several, with networks of the same name
 
@@ -234,7 +257,7 @@ class NetworkRequest(Struct, frozen=True, kw_only=True):
     address: str | None = None  # leased, CIDR, None when the driver does not claim ADDRESSES
     mac: str | None = None
     ports: tuple[Port, ...] = ()
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)  # see `Option`: text in the core, values for drivers
 
 
 class Interface(Struct, frozen=True, kw_only=True):
@@ -327,7 +350,7 @@ class CgroupRequest(Struct, frozen=True, kw_only=True):
     container_id: str
     parent: str = "plugengine"  # path below the hierarchy's root
     owner: str = ""  # `Host.root` of the engine; several engines share a parent, and `gc` must know its own groups
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)  # see `Option`: text in the core, values for drivers
 
 
 class CgroupEntry(Struct, frozen=True, kw_only=True):
@@ -365,7 +388,7 @@ class NamespaceRequest(Struct, frozen=True, kw_only=True):
     container_id: str
     modes: Mapping[str, str]
     user_map: UserMap | None = None  # the map wanted, or allotted by the core for `--userns auto`
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)  # see `Option`: text in the core, values for drivers
 
 
 class NamespacePlan(Struct, frozen=True, kw_only=True):

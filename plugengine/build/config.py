@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from plugengine.build.dockerfile import Instruction, parse
-from plugengine.build.durations import parse_duration
 from plugengine.errors import UsageError
 from plugengine.images.ports import expand
+from plugengine.quantities import duration_ns
 from plugengine.runtime.signals import signal_number
 
 _SHELL: Final = ("/bin/sh", "-c")
@@ -201,7 +201,7 @@ def _health_flags(instruction: Instruction) -> Iterator[tuple[str, int]]:
             continue
         if name not in _INTERVALS or not equals:
             raise instruction.fault(f"flag {flag} is not one of {', '.join((*_INTERVALS, '--retries'))} with a value")
-        interval = parse_duration(text)
+        interval = duration_ns(text)
         if interval is None or 0 < interval < _SHORTEST_INTERVAL_NS:
             raise instruction.fault(f"{name} {text} is no duration of 1ms or more, such as 30s")
         yield _INTERVALS[name], interval

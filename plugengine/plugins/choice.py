@@ -12,10 +12,10 @@ from plugengine.errors import NotFoundError, NotSupportedError, UsageError
 from plugengine.model import Capability, Host, HostPath
 from plugengine.plugins.caching import write_quietly
 from plugengine.plugins.drivers import Driver, open_driver
+from plugengine.plugins.options import typed
 from plugengine.plugins.probing import KINDS, status
 from plugengine.plugins.registry import Registry
 from plugengine.spec import ContainerSpec, DriverChoice
-from plugengine.state.names import known_names
 
 CONFIG_VARIABLE: Final = "PLUGENGINE_CONFIG"
 DEFAULT_CONFIG: Final = "/etc/plugengine/config.toml"
@@ -140,12 +140,8 @@ def _none(registry: Registry, host: Host, kind: str) -> str:
 
 
 def check_options(driver: Driver, given: Mapping[str, str]) -> None:
-    """Raise UsageError for an option the driver does not have."""
-    known = [option.name for option in driver.info.options]
-    for option in given:
-        if option not in known:
-            hint = known_names("options", option, known)
-            raise UsageError(f"{driver.group} driver {driver.name}: no option {option}", hint=hint)
+    """Raise UsageError for an option the driver does not have, or a value it cannot have."""
+    typed(driver.info.options, given, whose=driver.whose)
 
 
 def explain_missing(capability: Capability, kind: str, name: str, flag: str) -> NotSupportedError:

@@ -34,6 +34,7 @@ from plugengine.model import (
     Network,
     NetworkRequest,
     NetworkStats,
+    Option,
     Record,
     Rootfs,
     Settings,
@@ -42,6 +43,7 @@ from plugengine.model import (
     Usage,
 )
 from plugengine.plugins.deadlines import Degraded, Expired, Note, seconds, within
+from plugengine.plugins.options import typed
 from plugengine.plugins.registry import Entry, Registry, new_manager, register
 
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _NOWHERE: Final = HostPath("")
+# Verbs for which an option that cannot be understood is an error; nothing must keep what is there from being unmade.
+_MAKING: Final = frozenset({"prepare", "mounts", "create", "attach", "ports", "settings", "plan", "start", "exec"})
 # What results hold that are no values of the contract, by their type or by the verb that returns them.
 _SHAPES: Final[Mapping[Any, Any]] = {
     dict: dict[str, Any],
@@ -78,7 +82,20 @@ class Driver:
         self.name = name
         self.source: str = "" if self._entry is None else self._entry.source  # "distribution version"
         self.degraded = self._notes.find(self.group, name, self.source)
+        self.whose: str = f"{self.group} driver {name}"
+        self.info_options: tuple[Option, ...] = ()  # until it has said which
         self.info: DriverInfo = self._ask("info", DriverInfo)
+        self._check_defaults()
+        self.info_options = self.info.options
+
+    def _check_defaults(self) -> None:
+        """Refuse a driver whose own defaults are no values of their options."""
+        try:
+            typed(self.info.options, {})
+        except ValueError as exc:
+            raise DriverLoadError(
+                f"{self.whose}: default of an option: {exc}", hint=f"a bug of {self._culprit}"
+            ) from exc
 
     def probe(self, host: Host) -> tuple[str, ...]:
         """Return the reasons why this host cannot run it; empty: supported."""
@@ -92,7 +109,8 @@ class Driver:
 
     def _try(self, verb: str, expected: type[Any], /, **arguments: Any) -> Any:
         hook: Callable[..., Any] = getattr(self._hook, f"pe_{self.group}_{verb}")
-        where = f"{self.group} driver {self.name}: {verb}"
+        where = f"{self.whose}: {verb}"
+        arguments = self._with_values(verb, arguments)
         limit_s = seconds(self.group, verb)
 
         def call() -> Any:
@@ -124,6 +142,29 @@ class Driver:
         if result is not None:
             self._check(verb, result, expected)
         return result
+
+    def _with_values(self, verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments with options as values of their kinds; see `Option`."""
+        options, lenient = self.info_options, verb not in _MAKING
+        changed: dict[str, Any] = {}
+        for name, value in arguments.items():
+            if isinstance(value, Network):
+                changed[name] = self._network(value, lenient=lenient)
+            elif isinstance(value, NetworkRequest):
+                network = self._network(value.network, lenient=lenient)
+                own = typed(options, value.options, whose=self.whose, lenient=lenient)
+                merged = {**network.options, **{key: own[key] for key in value.options if key in own}}
+                changed[name] = msgspec.structs.replace(value, network=network, options=merged)
+            elif name == "networks":
+                changed[name] = tuple(self._network(each, lenient=True) for each in value)
+            elif name == "request":
+                given = typed(options, value.options, whose=self.whose, lenient=lenient)
+                changed[name] = msgspec.structs.replace(value, options=given)
+        return {**arguments, **changed} if changed else arguments
+
+    def _network(self, network: Network, *, lenient: bool) -> Network:
+        given = typed(self.info_options, network.options, whose=f"network {network.name}", lenient=lenient)
+        return msgspec.structs.replace(network, options=given)
 
     def _check(self, verb: str, result: Any, expected: type[Any]) -> None:
         """Refuse a result that is not what the contract says, before it is taken for what it is not."""

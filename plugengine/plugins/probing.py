@@ -11,7 +11,7 @@ from msgspec import Struct
 from plugengine import workers
 from plugengine.errors import PlugengineError
 from plugengine.hookmarks import PROJECT
-from plugengine.model import Host, HostPath
+from plugengine.model import Host, HostPath, Option
 from plugengine.plugins import deadlines
 from plugengine.plugins.drivers import open_driver
 from plugengine.plugins.registry import Entry, Registry, new_manager
@@ -38,7 +38,7 @@ class DriverStatus(Struct, frozen=True, kw_only=True):
     default: bool
     summary: str = ""
     capabilities: tuple[str, ...] = ()
-    options: tuple[tuple[str, str | None, str], ...] = ()  # name, default, help
+    options: tuple[Option, ...] = ()
     rank: int = 0
     broken: bool = False  # it cannot even say whether it works here
     degraded: str = ""  # which verb did not return in time; such a driver is used when it is named, not by default
@@ -178,7 +178,7 @@ def _status(registry: Registry, host: Host, entry: Entry) -> DriverStatus:
         broken=False,
         summary=info.summary,
         capabilities=tuple(sorted(capability.value for capability in info.capabilities)),
-        options=tuple((option.name, option.default, option.help) for option in info.options),
+        options=info.options,
         rank=info.rank,
         degraded=driver.degraded.sentence if driver.degraded else "",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import stat
@@ -14,9 +15,10 @@ from pathlib import Path
 
 from plugengine.images.layers.diff import diff_layer
 from plugengine.kernel.extents import FIEMAP_EXTENT_DATA_INLINE, FIEMAP_EXTENT_SHARED, fiemap
-from plugengine.model import HostPath, StorageRequest, UserMap
+from plugengine.model import DriverInfo, HostPath, StorageRequest, UserMap
 from plugengine.testing.case_directory import loop_filesystem
 from tests.conftest import Pe, need_root, need_tool
+from tests.drivers.options import values
 from tests.system.images.archives import oci_parts, pack
 from tests.unit.images.tars import make_tar, member
 
@@ -57,6 +59,12 @@ def subvolumes(point: Path) -> list[str]:
     return [line.split(" path ", 1)[1] for line in done.stdout.splitlines()]
 
 
+def info_of(name: str) -> DriverInfo:
+    """Return what a bundled storage driver says of itself."""
+    found: DriverInfo = importlib.import_module(f"plugengine_{name}").pe_storage_info()
+    return found
+
+
 class Store:
     """A layer store and containers on it, below one directory."""
 
@@ -93,7 +101,7 @@ class Store:
             directory=HostPath(str(directory)),
             target=HostPath(str(target)),
             shared=HostPath(str(self.base / "storage" / self.driver)),
-            options=options or {},
+            options=values(info_of(self.driver), options),
             user_map=user_map,
             read_only=read_only,
         )

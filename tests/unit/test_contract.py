@@ -43,7 +43,7 @@ FLOORS = (
     ("cgroups", "hookmarks", "spec", "trees", "workers"),
     ("bundle",),
     ("model",),
-    ("errors", "kernel"),
+    ("errors", "kernel", "quantities"),
     ("__init__",),
 )
 # `import plugengine` costs nothing, as its names are imported at first use; so it may name any room.

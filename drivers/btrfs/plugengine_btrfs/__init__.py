@@ -14,6 +14,7 @@ from plugengine.model import (
     HostPath,
     Mount,
     Option,
+    OptionKind,
     Record,
     Rootfs,
     StorageRequest,
@@ -29,7 +30,8 @@ _INFO: Final = DriverInfo(
     options=(
         Option(
             name="size",
-            default="",
+            kind=OptionKind.SIZE,
+            least=1 << 20,  # btrfs counts with no less
             help="most that the container's changes may take on disk, like 512m or 10g; turns the filesystem's quotas "
             "on, which slows down removals; subvolumes a process makes inside are not counted",
         ),

@@ -30,9 +30,8 @@ def make(request: StorageRequest) -> dict[str, Any]:
         DriverError: A layer is missing, or the kernel refuses something.
         NoSpaceError: The filesystem is full.
         NotSupportedError: The kernel cannot show mapped owners.
-        UsageError: The size is not a size.
     """
-    size = limits.parse_size(request.options["size"]) if request.options.get("size") else 0
+    size = request.options["size"]
     if request.user_map is not None and not maps_owners(request.directory, request.user_map):
         raise NotSupportedError(
             f"storage of {request.container_id}: btrfs shows mapped owners since Linux 5.15, which --userns needs",

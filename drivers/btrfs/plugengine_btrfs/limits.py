@@ -6,14 +6,11 @@ import errno
 import os
 from typing import Final
 
-from plugengine.errors import UsageError
 from plugengine.kernel import btrfs
 
 _PENDING: Final = "limits"  # below the directory for what containers share: names are numbers of removed subvolumes
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SYSFS: Final = "/sys/fs/btrfs"
-_UNITS: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-_LEAST_BYTES: Final = 1 << 20
 
 
 def put(subvolume: str, size: int) -> None:
@@ -85,20 +82,3 @@ def collect(shared: str) -> list[str]:
     finally:
         os.close(fd)
     return lines
-
-
-def parse_size(text: str) -> int:
-    """Return the bytes of "512m", "10g" or a plain number.
-
-    Raises:
-        UsageError: It is not one, or too small to be met.
-    """
-    number = text.strip().lower()
-    unit = number.lstrip("0123456789.")
-    try:
-        size = int(float(number.removesuffix(unit)) * _UNITS[unit.removesuffix("b") if len(unit) > 1 else unit])
-    except (KeyError, ValueError, OverflowError):
-        raise UsageError(f"storage option size={text}: not a size", hint="a number with k, m, g or t: 512m") from None
-    if size < _LEAST_BYTES:
-        raise UsageError(f"storage option size={text}: less than btrfs counts with", hint="at least 1m")
-    return size

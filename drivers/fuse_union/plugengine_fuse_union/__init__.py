@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from plugengine.errors import DriverError, NoSpaceError, UsageError
+from plugengine.errors import DriverError, NoSpaceError
 from plugengine.hookspecs import hookimpl
 from plugengine.model import (
     Capability,
@@ -16,6 +16,7 @@ from plugengine.model import (
     HostPath,
     IdRange,
     Option,
+    OptionKind,
     Record,
     Rootfs,
     Server,
@@ -34,23 +35,49 @@ _OLDEST_KERNEL: Final = (5, 4)  # FUSE 7.31
 _OPTIONS: Final = (
     Option(
         name="transport",
+        kind=OptionKind.CHOICE,
+        choices=("auto", "devfuse", "fusepy"),
         default="auto",
         help="how requests come in: devfuse (straight on /dev/fuse); fusepy (through libfuse 2); auto: what works",
     ),
-    Option(name="passthrough", default="auto", help="auto: the kernel reads and writes files by itself if it can; off"),
-    Option(name="fsync", default="on", help="off: fsync does nothing; quicker, and a power cut may lose anything"),
-    Option(name="redirect_dir", default="nofollow", help="follow: find directories that overlayfs marked as moved"),
-    Option(name="metacopy", default="off", help="on: find the data of files of which overlayfs copied the metadata"),
-    Option(name="size", default="", help="most that the container's changes may take on disk, like 512m or 10g"),
-    Option(name="trace", default="", help="file to write to which files of the image are opened or executed"),
+    Option(
+        name="passthrough",
+        kind=OptionKind.CHOICE,
+        choices=("auto", "off"),
+        default="auto",
+        help="auto: the kernel reads and writes files by itself if it can",
+    ),
+    Option(
+        name="fsync",
+        kind=OptionKind.FLAG,
+        default="on",
+        help="off: fsync does nothing; quicker, and a power cut may lose anything",
+    ),
+    Option(
+        name="redirect_dir",
+        kind=OptionKind.CHOICE,
+        choices=("nofollow", "follow"),
+        default="nofollow",
+        help="follow: find directories that overlayfs marked as moved",
+    ),
+    Option(
+        name="metacopy",
+        kind=OptionKind.FLAG,
+        default="off",
+        help="on: find the data of files of which overlayfs copied the metadata",
+    ),
+    Option(
+        name="size",
+        kind=OptionKind.SIZE,
+        least=1,
+        help="most that the container's changes may take on disk, like 512m or 10g",
+    ),
+    Option(
+        name="trace",
+        kind=OptionKind.PATH,
+        help="file to write to which files of the image are opened or executed",
+    ),
 )
-_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
-    "transport": ("auto", "devfuse", "fusepy"),
-    "passthrough": ("auto", "off"),
-    "fsync": ("on", "off"),
-    "redirect_dir": ("nofollow", "follow"),
-    "metacopy": ("off", "on"),
-}
 
 
 @hookimpl
@@ -103,7 +130,7 @@ def pe_storage_prepare(request: StorageRequest) -> Record:
     # For a process that starts many: servers are forked from its children, and would import it anew each.
     import plugengine_fuse_union.server  # noqa: F401
 
-    options = _validated(request.options)
+    options = request.options
     if options["transport"] == "fusepy":
         from plugengine_fuse_union.libfuse import load, require_carried
 
@@ -118,13 +145,13 @@ def pe_storage_prepare(request: StorageRequest) -> Record:
         raise kind(
             f"prepare storage of {request.container_id} in {request.directory}: {os.strerror(exc.errno or 0).lower()}"
         ) from exc
-    return {"options": options}
+    return {}
 
 
 @hookimpl
 def pe_storage_mounts(request: StorageRequest, record: Record) -> Rootfs:
     """Return the server that mounts the union."""
-    options: Mapping[str, str] = record.get("options") or _validated(request.options)
+    options = request.options
     config: dict[str, object] = {
         "target": request.target,
         "lowers": list(reversed(request.chain)),
@@ -133,15 +160,12 @@ def pe_storage_mounts(request: StorageRequest, record: Record) -> Rootfs:
         "read_only": request.read_only,
         "transport": options["transport"],
         "passthrough": options["passthrough"] == "auto",
-        "durable": options["fsync"] == "on",
+        "durable": options["fsync"],
     }
-    config["follow"] = options.get("redirect_dir") == "follow"
-    config["metacopy"] = options.get("metacopy") == "on"
+    config["follow"] = options["redirect_dir"] == "follow"
+    config["metacopy"] = options["metacopy"]
     config["note"] = os.path.join(request.directory, _NOTE)
-    if options.get("size"):
-        config["size"] = _size(options["size"])
-    if options.get("trace"):
-        config["trace"] = options["trace"]
+    config |= {name: options[name] for name in ("size", "trace") if options[name] is not None}
     if request.user_map is not None:
         config["user_map"] = {"uids": _rows(request.user_map.uids), "gids": _rows(request.user_map.gids)}
     return Rootfs(server=Server(entry="plugengine_fuse_union.server:serve", config=config))
@@ -219,40 +243,3 @@ def _copy_root(layer: HostPath, upper: str) -> None:
         if not name.startswith("trusted.overlay."):
             os.setxattr(upper, name, os.getxattr(layer, name))
     os.utime(upper, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-def _validated(options: Mapping[str, str]) -> dict[str, str]:
-    """Return all options with their values.
-
-    Raises:
-        UsageError: One is unknown, or its value is.
-    """
-    values = {option.name: option.default or "" for option in _OPTIONS}
-    for name, value in options.items():
-        if name not in values:
-            import difflib
-
-            near = difflib.get_close_matches(name, values, n=1)
-            meant = f"did you mean {near[0]}? " if near else ""
-            raise UsageError(
-                f"storage option {name}: unknown to fuse_union", hint=f"{meant}valid: {', '.join(sorted(values))}"
-            )
-        if name in _CHOICES and value not in _CHOICES[name]:
-            raise UsageError(
-                f"storage option {name}={value}: not a value of it", hint=f"valid: {', '.join(_CHOICES[name])}"
-            )
-        values[name] = value
-    if values["size"]:
-        _size(values["size"])
-    if values["trace"] and not os.path.isabs(values["trace"]):
-        raise UsageError(f"storage option trace={values['trace']}: not an absolute path")
-    return values
-
-
-def _size(text: str) -> int:
-    from plugengine_fuse_union.quota import parse_size
-
-    try:
-        return parse_size(text)
-    except ValueError:
-        raise UsageError(f"storage option size={text}: not a size", hint="a number with k, m, g or t: 512m") from None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from msgspec import Struct
+from plugengine import quantities
 from plugengine.errors import UsageError
 from plugengine.kernel.mount import (
     MS_DIRSYNC,
@@ -23,7 +24,6 @@ from plugengine.kernel.mount import (
 )
 
 from plugengine_fuse_union.owners import Range
-from plugengine_fuse_union.quota import parse_size
 
 # mount(8), "FILESYSTEM-INDEPENDENT MOUNT OPTIONS"; each name sets a flag, its opposite clears it.
 _FLAG_SET: Final = {
@@ -245,9 +245,12 @@ def _ranges(name: str, value: str) -> tuple[Range, ...]:
 
 def _size(name: str, value: str) -> int:
     try:
-        return parse_size(value)
-    except ValueError:
-        raise UsageError(f"mount option {name}={value}: not a size", hint="a number with k, m, g or t: 512m") from None
+        found = quantities.size(value)
+    except ValueError as exc:
+        raise UsageError(f"mount option {name}={value}: {exc}") from None
+    if not found:
+        raise UsageError(f"mount option {name}={value}: nothing could be written")
+    return found
 
 
 def _is_on(name: str, value: str) -> bool:

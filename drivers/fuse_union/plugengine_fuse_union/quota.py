@@ -17,7 +17,6 @@ BLOCK: Final = 512  # of st_blocks, stat(2)
 # Who keeps writing at the limit makes the server look at the disk again at most this often.
 _RECOUNT_S: Final = 1.0
 _RECOUNT_SHARE: Final = 20  # and for at most one part in so many of the time
-_SUFFIXES: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 class Quota:
@@ -144,17 +143,3 @@ def open_quota(limit: int, upper: bytes) -> Quota:
     quota = Quota(limit, usage(path).size_bytes, os.statvfs(upper).f_frsize)
     quota.recount = lambda: usage(path).size_bytes
     return quota
-
-
-def parse_size(text: str) -> int:
-    """Return the bytes of a size like 512m.
-
-    Raises:
-        ValueError: It is not a size, or less than one byte.
-    """
-    lowered = text.strip().lower()
-    digits = lowered.rstrip("kmgt")
-    size = int(digits) * _SUFFIXES.get(lowered[len(digits) :], 0) if digits.isascii() and digits.isdigit() else 0
-    if size < 1:
-        raise ValueError(text)
-    return size

@@ -14,7 +14,6 @@ _INFO = DriverInfo(
     options=(
         Option(
             name=planning.TIME_OFFSET,
-            default=None,
             help="seconds the guest's clocks since boot differ from the host's: N, or monotonic=N,boottime=N",
         ),
     ),

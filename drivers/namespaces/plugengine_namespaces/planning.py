@@ -59,7 +59,7 @@ def plan(request: NamespaceRequest, missing: Callable[[str], str | None]) -> Nam
     """
     modes = _modes(request)
     _refuse_conflicts(request, modes)
-    offsets = tuple(_time_offsets(request.options.get(TIME_OFFSET, "")))
+    offsets = tuple(_time_offsets(request.options.get(TIME_OFFSET) or ""))
     private = [name for name, mode in modes.items() if mode == PRIVATE]
     for name in private:
         if reason := missing(name):
@@ -95,7 +95,7 @@ def _modes(request: NamespaceRequest) -> dict[str, str]:
     modes = {name: PRIVATE if name in _PRIVATE_BY_DEFAULT else HOST for name in _FLAGS}
     if request.user_map is not None:
         modes["user"] = PRIVATE
-    if TIME_OFFSET in request.options:
+    if request.options.get(TIME_OFFSET) is not None:
         modes["time"] = PRIVATE
     return modes | dict(request.modes)
 
@@ -108,7 +108,7 @@ def _refuse_conflicts(request: NamespaceRequest, modes: dict[str, str]) -> None:
             f"--userns {modes['user']}: the user namespace of another container can't be joined",
             hint="give both containers the same --userns <uid>:<gid>:<size>",
         )
-    if TIME_OFFSET in request.options and modes["time"] != PRIVATE:
+    if request.options.get(TIME_OFFSET) is not None and modes["time"] != PRIVATE:
         raise UsageError(f"option {TIME_OFFSET}: the time namespace is {modes['time']}, so it has other offsets")
     if request.user_map is None:
         if modes["user"] == PRIVATE:

@@ -14,6 +14,7 @@ from plugengine.model import (
     NetworkRequest,
     NetworkStats,
     Option,
+    OptionKind,
     Record,
 )
 
@@ -22,9 +23,16 @@ _INFO = DriverInfo(
     summary="a Linux bridge, NAT and published ports; IPv4",
     capabilities=frozenset((Capability.ADDRESSES, Capability.PORTS)),
     options=(
-        Option(name="bridge", default=None, help="name of the bridge; pe0 or pe-NETWORK if not given"),
-        Option(name="mtu", default="1500", help="largest packet in bytes"),
-        Option(name="internal", default="false", help="true: no way out of the network, nor in"),
+        Option(name="bridge", help="name of the bridge; pe0 or pe-NETWORK if not given"),
+        Option(
+            name="mtu",
+            kind=OptionKind.INTEGER,
+            least=68,  # RFC 791: every link must carry it
+            most=65535,
+            default="1500",
+            help="largest packet in bytes",
+        ),
+        Option(name="internal", kind=OptionKind.FLAG, default="false", help="true: no way out of the network, nor in"),
     ),
     rank=100,
 )

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
     from plugengine_net_bridge.forwarding import Interfaces
 
-DEFAULT_MTU = 1500
-MIN_MTU = 68  # RFC 791: every link must carry it
-MAX_MTU = 65535
 _ATTEMPTS = 50
 _HAVE = frozenset((errno.EEXIST,))
 _GONE = frozenset((errno.ENODEV,))
@@ -60,8 +57,8 @@ class Plan:
         if self.gateway.first != self.subnet.first:
             raise UsageError(f"network {network.name}: gateway {network.gateway} is not in {network.subnet}")
         self.mac = parse_mac(mac_of(network.gateway))
-        self.mtu = parse_mtu(f"network {network.name}", network.options.get("mtu", str(DEFAULT_MTU)))
-        self.internal = _switch(network, "internal")
+        self.mtu = int(network.options["mtu"])
+        self.internal = bool(network.options["internal"])
         self.note = table.Note(self.subnet.text, owner_mark(network.owner), self.internal)
 
 
@@ -189,21 +186,3 @@ def _failed(plan: Plan, exc: OSError) -> DriverError | ConflictError:
         )
     hint = "run as root, with /proc/sys writable" if exc.errno in (errno.EPERM, errno.EACCES, errno.EROFS) else None
     return DriverError(f"make network {plan.name}: {exc.strerror} ({exc.filename})", hint=hint)
-
-
-def parse_mtu(whose: str, text: str) -> int:
-    """Return the value of an option `mtu`.
-
-    Raises:
-        UsageError: No link can be so.
-    """
-    if not text.isdecimal() or not MIN_MTU <= int(text) <= MAX_MTU:
-        raise UsageError(f"{whose}: mtu {text!r} is not a number from {MIN_MTU} to {MAX_MTU}")
-    return int(text)
-
-
-def _switch(network: Network, option: str) -> bool:
-    text = network.options.get(option, "false").lower()
-    if text not in ("true", "false", "1", "0", "yes", "no"):
-        raise UsageError(f"network {network.name}: {option} {text!r} is neither true nor false")
-    return text in ("true", "1", "yes")

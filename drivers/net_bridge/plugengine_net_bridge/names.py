@@ -23,7 +23,7 @@ _CONTAINER_MARK = "plugengine container "
 def bridge_name(network: Network) -> str:
     """Return the bridge of a network: the option `bridge`, `pe0`, `pe-NAME`, or a part of the name and its sum."""
     if chosen := network.options.get("bridge"):
-        return chosen
+        return str(chosen)
     name = network.name
     if name in _DEFAULT_NETWORKS:
         if network.subnet in _DEFAULT_SUBNETS:

@@ -13,7 +13,7 @@ from plugengine.kernel.rtnetlink import Prefix
 from plugengine.model import Attachment, Interface, NetworkStats
 
 from plugengine_net_bridge import pair
-from plugengine_net_bridge.bridge import Plan, parse_mtu
+from plugengine_net_bridge.bridge import Plan
 from plugengine_net_bridge.names import label, owner, veth_name
 from plugengine_net_bridge.pair import Pair
 
@@ -131,10 +131,9 @@ def _pair(plan: Plan, request: NetworkRequest) -> Pair:
 def _own_mtu(plan: Plan, whose: str, request: NetworkRequest) -> int:
     """Return the MTU of one connection: its own option, else the network's; the other options are the network's."""
     for option in request.options:
-        if option != "mtu" and request.options[option] != request.network.options.get(option):
+        if option != "mtu" and request.options[option] != request.network.options[option]:
             raise UsageError(f"{whose}: option {option} is for the whole network", hint="a container may choose: mtu")
-    text = request.options.get("mtu")
-    return plan.mtu if text is None else parse_mtu(whose, text)
+    return int(request.options.get("mtu", plan.mtu))
 
 
 def _publish(host: NetlinkSocket, wanted: Pair, container_id: str, wanted_ports: tuple[Port, ...]) -> tuple[Port, ...]:

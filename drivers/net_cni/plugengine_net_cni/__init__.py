@@ -15,6 +15,7 @@ from plugengine.model import (
     NetworkRequest,
     NetworkStats,
     Option,
+    OptionKind,
     Record,
 )
 
@@ -23,17 +24,20 @@ _INFO = DriverInfo(
     summary="runs CNI plugins, which also give the addresses",
     capabilities=frozenset((Capability.PORTS,)),
     options=(
-        Option(name="conf", default=None, help="file of the network (.conflist, .conf or .json)"),
+        Option(name="conf", kind=OptionKind.PATH, help="file of the network (.conflist, .conf or .json)"),
         Option(
             name="dir",
+            kind=OptionKind.PATH,
             default="/etc/cni/net.d",
             help="where the network is looked for by its name, if conf is not given",
         ),
         Option(name="path", default="/opt/cni/bin:/usr/lib/cni", help="directories of the plugins"),
-        Option(name="args", default=None, help="CNI_ARGS: KEY=VALUE;KEY=VALUE"),
-        Option(name="ip", default=None, help="address, for plugins with the capability ips"),
-        Option(name="mac", default=None, help="hardware address, for plugins with the capability mac"),
-        Option(name="timeout", default="20", help="seconds for all plugins together"),
+        Option(name="args", default="", help="CNI_ARGS: KEY=VALUE;KEY=VALUE"),
+        Option(name="ip", help="address, for plugins with the capability ips"),
+        Option(name="mac", help="hardware address, for plugins with the capability mac"),
+        Option(
+            name="timeout", kind=OptionKind.DURATION, least=1, most=3600, default="20", help="for all plugins together"
+        ),
     ),
     rank=-10,  # never the default: it works only with a configuration
     deviations=(

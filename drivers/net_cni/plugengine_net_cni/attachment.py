@@ -23,29 +23,28 @@ if TYPE_CHECKING:
     from plugengine.model import Network, NetworkRequest, Port, Record
 
 _MAX_INTERFACES = 32
-_LONGEST_S = 3600.0
 
 
 class Settings:
     """The options of one connection: the container's own before the network's."""
 
-    def __init__(self, network: Network, own: Mapping[str, str] | None = None) -> None:
+    def __init__(self, network: Network, own: Mapping[str, Any] | None = None) -> None:
         options = {**network.options, **(own or {})}
         self._options = options
-        self.path = options.get("path", search.PATH)
-        self.args = options.get("args", "")
-        self.timeout_s = _seconds(network, options.get("timeout", "20"))
+        self.path: str = options["path"]
+        self.args: str = options["args"]
+        self.timeout_s: float = options["timeout"]
         self.arguments: dict[str, Any] = {}
-        if "ip" in options:
+        if options["ip"] is not None:
             self.arguments["ips"] = options["ip"].split(",")
-        if "mac" in options:
+        if options["mac"] is not None:
             self.arguments["mac"] = options["mac"]
         self._name = None if network.name == network.driver else network.name
 
     @property
     def chosen(self) -> bool:
         """Whether a configuration was asked for."""
-        return self._name is not None or "conf" in self._options
+        return self._name is not None or self._options["conf"] is not None
 
     def read(self) -> NetworkList:
         """Return the configuration: a file, else by the network's name, else the first there is.
@@ -53,13 +52,8 @@ class Settings:
         Raises:
             UsageError: It is not there or not valid, or no plugin takes an argument that was given.
         """
-        file = self._options.get("conf")
-        if file is not None:
-            if not os.path.isabs(file):  # it is read by processes in other directories, too
-                raise UsageError(f"cni configuration {file}: not an absolute path", hint=os.path.abspath(file))
-            found = config.read(file)
-        else:
-            found = search.find_list(self._name, self._options.get("dir", search.DIRECTORY))
+        file = self._options["conf"]
+        found = search.find_list(self._name, self._options["dir"]) if file is None else config.read(file)
         for capability in self.arguments:
             if not found.claims(capability):
                 raise UsageError(f"cni network {found.name}: none of its plugins has the capability {capability}")
@@ -284,13 +278,3 @@ def _free_name(fd: int) -> str:
     with in_namespace(fd):
         taken = {name for _, name in socket.if_nameindex()}
     return next(name for number in range(_MAX_INTERFACES) if (name := f"eth{number}") not in taken)
-
-
-def _seconds(network: Network, text: str) -> float:
-    try:
-        found = float(text)
-    except ValueError:
-        found = 0
-    if not 0 < found <= _LONGEST_S:
-        raise UsageError(f"network {network.name}: timeout {text!r} is not a number of seconds up to {_LONGEST_S:g}")
-    return found

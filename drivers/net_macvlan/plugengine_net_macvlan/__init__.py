@@ -15,6 +15,7 @@ from plugengine.model import (
     NetworkRequest,
     NetworkStats,
     Option,
+    OptionKind,
     Record,
 )
 
@@ -26,9 +27,20 @@ _INFO = DriverInfo(
     summary="an interface of the container's own on a link of the host; IPv4",
     capabilities=frozenset((Capability.ADDRESSES,)),
     options=(
-        Option(name="parent", default=None, help="link of the host, or LINK.NUMBER for a VLAN of it", required=True),
-        Option(name="mode", default="bridge", help="bridge, private, vepa or passthru"),
-        Option(name="mtu", default=None, help="largest packet in bytes; the parent's if not given"),
+        Option(name="parent", help="link of the host, or LINK.NUMBER for a VLAN of it", required=True),
+        Option(
+            name="mode",
+            kind=OptionKind.CHOICE,
+            choices=("bridge", "private", "vepa", "passthru"),
+            default="bridge",
+            help="who may reach whom on the parent; see ip-link(8)",
+        ),
+        Option(
+            name="mtu",
+            kind=OptionKind.INTEGER,
+            least=68,  # RFC 791: every link must carry it
+            help="largest packet in bytes; the parent's if not given",
+        ),
     ),
     rank=-10,  # never the default: it works only with an option
 )

@@ -16,7 +16,7 @@ from plugengine.kernel.netlink import NETLINK_ROUTE, NetlinkSocket
 from plugengine.kernel.rtnetlink import Link, Prefix
 from plugengine.model import Attachment, Interface
 
-from plugengine_net_macvlan.parent import mode_of, mtu_of, parent_of
+from plugengine_net_macvlan.parent import check_mtu, mode_of, parent_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ class _Wanted:
             raise UsageError(
                 f"{whose}: option {min(others)} is for the whole network", hint="a container may choose: mtu"
             )
-        text = request.options.get("mtu", request.network.options.get("mtu"))
-        self.mtu = mtu_of(request.network, text, parent)
+        self.mtu: int | None = request.options.get("mtu", request.network.options["mtu"])
+        check_mtu(request.network, self.mtu, parent)
         self.mode = mode_of(request.network)
         self.gateway = request.network.gateway
 

@@ -23,7 +23,6 @@ MODES = {
     "vepa": rtnl.MACVLAN_MODE_VEPA,
     "passthru": rtnl.MACVLAN_MODE_PASSTHRU,
 }
-MIN_MTU = 68  # RFC 791: every link must carry it
 _MARK = "plugengine network "
 _LAST_VLAN = 4094  # IEEE 802.1Q
 _HAVE = frozenset((errno.EEXIST,))
@@ -32,7 +31,6 @@ _HAVE = frozenset((errno.EEXIST,))
 def ensure(network: Network) -> Record:
     """Make, or repair, the parent; see `pe_network_create`."""
     name = parent_of(network)
-    mode_of(network)
     try:
         with NetlinkSocket(NETLINK_ROUTE) as host:
             link = rtnl.find(host, name)
@@ -40,7 +38,7 @@ def ensure(network: Network) -> Record:
                 link = _make_vlan(host, network, name, *vlan)
             if link is None:
                 raise _no_parent(host, network, name)
-            mtu_of(network, network.options.get("mtu"), link)
+            check_mtu(network, network.options["mtu"], link)
             return {"parent": name, "made": link.alias == _MARK + _label(network)}
     except OSError as exc:
         raise DriverError(
@@ -68,7 +66,7 @@ def parent_of(network: Network) -> str:
     Raises:
         UsageError: There is none, or it is no name for a link.
     """
-    name = network.options.get("parent", "")
+    name = str(network.options["parent"] or "")
     if not name:
         with NetlinkSocket(NETLINK_ROUTE) as host:
             raise UsageError(
@@ -82,24 +80,13 @@ def parent_of(network: Network) -> str:
 
 def mode_of(network: Network) -> int:
     """Return the option `mode` as the kernel's number."""
-    text = network.options.get("mode", "bridge")
-    if text not in MODES:
-        close = difflib.get_close_matches(text, MODES, n=1)
-        hint = f"modes: {', '.join(MODES)}" + (f"; did you mean {close[0]}?" if close else "")
-        raise UsageError(f"network {network.name}: no mode {text!r}", hint=hint)
-    return MODES[text]
+    return MODES[network.options["mode"]]
 
 
-def mtu_of(network: Network, text: str | None, parent: Link) -> int | None:
-    """Return an option `mtu`; None: the parent's."""
-    if text is None:
-        return None
-    if not text.isdecimal() or not MIN_MTU <= int(text) <= parent.mtu:
-        raise UsageError(
-            f"network {network.name}: mtu {text!r} is not a number from {MIN_MTU} to {parent.mtu}, "
-            f"that of its parent {parent.name}"
-        )
-    return int(text)
+def check_mtu(network: Network, mtu: int | None, parent: Link) -> None:
+    """Refuse an option `mtu` that is larger than the parent's."""
+    if mtu is not None and mtu > parent.mtu:
+        raise UsageError(f"network {network.name}: mtu {mtu}: more than {parent.mtu}, that of its parent {parent.name}")
 
 
 def reasons() -> list[str]:

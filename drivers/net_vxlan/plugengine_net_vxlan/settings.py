@@ -7,17 +7,11 @@ import socket
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from plugengine.errors import UsageError
-from plugengine.model import Option
+from plugengine.model import Option, OptionKind
 
-OPTIONS: Final = (
-    Option(name="vni", default=None, help="number of the network, the same on every host; else made of its name"),
-    Option(name="peers", default="", help="IPv4 addresses of the other hosts, separated by commas"),
-    Option(name="port", default="4789", help="UDP port, the same on every host"),
-    Option(name="mtu", default=None, help="largest packet in bytes; else what the way to the peers takes, less 50"),
-)
 _MAX_VNI: Final = (1 << 24) - 1
 _MAX_PORT: Final = (1 << 16) - 1
 _MIN_MTU: Final = 68  # RFC 791
@@ -25,6 +19,32 @@ _ETHERNET_MTU: Final = 1500
 _OVERHEAD: Final = 50  # outer IPv4 20, UDP 8, VXLAN 8, inner Ethernet 14
 _MAX_MTU: Final = _MAX_PORT - _OVERHEAD
 _IP_MTU: Final = 14  # include/uapi/linux/in.h; ip(7)
+
+OPTIONS: Final = (
+    Option(
+        name="vni",
+        kind=OptionKind.INTEGER,
+        least=1,
+        most=_MAX_VNI,
+        help="number of the network, the same on every host; else made of its name",
+    ),
+    Option(name="peers", default="", help="IPv4 addresses of the other hosts, separated by commas"),
+    Option(
+        name="port",
+        kind=OptionKind.INTEGER,
+        least=1,
+        most=_MAX_PORT,
+        default="4789",
+        help="UDP port, the same on every host",
+    ),
+    Option(
+        name="mtu",
+        kind=OptionKind.INTEGER,
+        least=_MIN_MTU,
+        most=_MAX_MTU,
+        help="largest packet in bytes; else what the way to the peers takes, less 50",
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,23 +57,17 @@ class Settings:
     mtu: int | None
 
     @classmethod
-    def of(cls, network: str, options: Mapping[str, str]) -> Settings:
+    def of(cls, network: str, options: Mapping[str, Any]) -> Settings:
         """Read the options of a network.
 
         Raises:
-            UsageError: One is unknown, or its value is not understood.
+            UsageError: A peer is no address.
         """
-        about = f"network {network}"
-        known = [option.name for option in OPTIONS]
-        for name in options:
-            if name not in known:
-                raise UsageError(f"{about}: no option {name}", hint=f"valid: {', '.join(known)}")
-        vni, mtu = options.get("vni"), options.get("mtu")
         return cls(
-            vni=1 + zlib.crc32(network.encode()) % _MAX_VNI if vni is None else _number(about, "vni", vni, 1, _MAX_VNI),
-            peers=_peers(about, options.get("peers", "")),
-            port=_number(about, "port", options.get("port", "4789"), 1, _MAX_PORT),
-            mtu=None if mtu is None else _number(about, "mtu", mtu, _MIN_MTU, _MAX_MTU),
+            vni=options["vni"] or 1 + zlib.crc32(network.encode()) % _MAX_VNI,
+            peers=_peers(f"network {network}", options["peers"]),
+            port=options["port"],
+            mtu=options["mtu"],
         )
 
     def best_mtu(self) -> int:
@@ -84,9 +98,3 @@ def _peers(about: str, text: str) -> tuple[str, ...]:
         except OSError:
             raise UsageError(f"{about}: peer {peer}: not an IPv4 address", hint="peers=10.0.0.2,10.0.0.3") from None
     return tuple(dict.fromkeys(found))
-
-
-def _number(about: str, name: str, text: str, low: int, high: int) -> int:
-    if not (text.isascii() and text.isdecimal() and low <= int(text) <= high):
-        raise UsageError(f"{about}: {name}={text}: not a number from {low} to {high}")
-    return int(text)

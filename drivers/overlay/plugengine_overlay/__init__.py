@@ -46,7 +46,6 @@ def pe_storage_probe(host: Host) -> list[str]:
 @hookimpl
 def pe_storage_prepare(request: StorageRequest) -> Record:
     """Make the upper and work directories, and copies of the layers where owners cannot be mapped by a mount."""
-    options.mount_options(request.options)
     return writable.make(request)
 
 
@@ -57,10 +56,7 @@ def pe_storage_mounts(request: StorageRequest, record: Record) -> Rootfs:
     The mark of an earlier `volatile` mount is taken away: the engine, not the filesystem, knows whether the host
     has crashed since.
     """
-    chosen = options.mount_options(request.options)
-    if request.ephemeral and options.VOLATILE not in request.options:
-        # Unmounting syncs the whole filesystem of the upper directory otherwise: 5 to 10 ms and more.
-        chosen = (*chosen, (options.VOLATILE, None))
+    chosen = options.mount_options(request.options, ephemeral=request.ephemeral)
     if (options.VOLATILE, None) in chosen:
         upper.remove_tree(f"{request.directory}/{mounting.WORK}/{_VOLATILE_MARK}")
     owners = str(record.get("owners") or writable.expected_owners(request))

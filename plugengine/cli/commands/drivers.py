@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from plugengine.cli.app import App
 from plugengine.cli.command import command, option, switch
 from plugengine.cli.formatting import show_rows
+from plugengine.model import Option, OptionKind
 
 if TYPE_CHECKING:
     from plugengine.plugins.probing import DriverStatus
@@ -39,8 +40,8 @@ def drivers(app: App, *, format: str | None, quiet: bool, options: bool) -> None
     if options and not format:
         for status in found:
             app.write(f"{status.kind} {status.name}: {status.summary}\n")
-            for name, default, text in status.options:
-                app.write(f"    {name}={'' if default is None else default}    {text}\n")
+            for each in status.options:
+                app.write(f"    {each.name}={each.default or ''}    {_kind(each)}: {each.help}\n")
         return
     lines: list[dict[str, Any]] = [
         {
@@ -54,7 +55,7 @@ def drivers(app: App, *, format: str | None, quiet: bool, options: bool) -> None
             "Reasons": list(status.reasons),
             "Capabilities": list(status.capabilities),
             "Degraded": status.degraded,
-            "Options": {name: default for name, default, _ in status.options},
+            "Options": {each.name: each.default for each in status.options},
             "Note": _note(status),
         }
         for status in found
@@ -73,3 +74,12 @@ def _note(status: DriverStatus) -> str:
     if not status.supported:
         return "; ".join(status.reasons)
     return f"degraded: {status.degraded}" if status.degraded else status.summary
+
+
+def _kind(option: Option) -> str:
+    """Return what the value of an option may be, in a few words."""
+    if option.kind is OptionKind.CHOICE:
+        return "|".join(option.choices)
+    bounds = "" if option.least is None else f" from {option.least}"
+    bounds += "" if option.most is None else f" to {option.most}"
+    return f"{option.kind.value}{bounds}"

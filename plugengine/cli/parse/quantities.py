@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from plugengine import quantities
 from plugengine.cli.parse.errors import FlagError
 
-UNITS: Final = "kmgtp"
-_STEP_BITS: Final = 10  # 1024
-_LARGEST: Final = 2**63 - 1  # the kernel's loff_t and every control file
 PERIOD_US: Final = 100_000  # docker's and the kernel's default; see the kernel's sched-bwc.rst
 _SHORTEST_QUOTA_US: Final = 1000  # kernel/sched/core.c: min_cfs_quota_period
 
@@ -19,29 +17,10 @@ def parse_size(flag: str, text: str, *, example: str = "64m") -> int:
     Raises:
         FlagError: Not a size.
     """
-    number, factor = _split_unit(text.strip().lower())
-    whole, point, fraction = number.partition(".")
-    digits = whole + fraction
-    if not (whole and digits.isascii() and digits.isdigit()) or (point and not fraction):
-        raise FlagError(flag, text, "not a size: a number and b, k, m, g, t or p", example=example)
-    if len(digits) > len(str(_LARGEST)):
-        raise FlagError(flag, text, "larger than any file or memory can be", example=example)
-    size: int = int(whole) * factor + int(fraction or 0) * factor // 10 ** len(fraction)
-    if size > _LARGEST:
-        raise FlagError(flag, text, "larger than any file or memory can be", example=example)
-    return size
-
-
-def _split_unit(text: str) -> tuple[str, int]:
-    """Cut "64mib" into "64" and 1024²; what is left of a misspelt unit stays with the number."""
-    base = text.removesuffix("b")
-    if base != text and base.endswith("i"):
-        base = base.removesuffix("i")
-        if base[-1:] not in UNITS or not base:
-            return text, 1
-    if base and base[-1] in UNITS:
-        return base[:-1].removesuffix(" "), 1 << _STEP_BITS * (UNITS.index(base[-1]) + 1)
-    return base.removesuffix(" "), 1
+    try:
+        return quantities.size(text)
+    except ValueError as exc:
+        raise FlagError(flag, text, str(exc), example=example) from None
 
 
 def parse_limit(flag: str, text: str, *, example: str = "64m") -> int | None:
@@ -62,7 +41,7 @@ def parse_cpus(flag: str, text: str, *, available: int) -> int | None:
     """
     whole, _, fraction = text.strip().partition(".")
     digits = whole + fraction
-    if not (digits.isascii() and digits.isdigit()) or len(digits) > len(str(_LARGEST)):
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > len(str(quantities.LARGEST)):
         raise FlagError(flag, text, "not a number of processors", example="0.5")
     quota = int(whole or 0) * PERIOD_US + int(fraction or 0) * PERIOD_US // 10 ** len(fraction)
     if quota > available * PERIOD_US:
@@ -78,13 +57,10 @@ def parse_int(flag: str, text: str, *, low: int, high: int, example: str | None 
     Raises:
         FlagError: It is not a number, or outside the range.
     """
-    digits = text.strip().removeprefix("-")
-    if not (digits.isascii() and digits.isdigit()) or len(digits) > len(str(_LARGEST)):
-        raise FlagError(flag, text, "not a whole number", example=example or str(max(low, 1)))
-    number = int(text)
-    if not low <= number <= high:
-        raise FlagError(flag, text, f"not between {low} and {high}", example=example)
-    return number
+    try:
+        return quantities.integer(text, least=low, most=high)
+    except ValueError as exc:
+        raise FlagError(flag, text, str(exc), example=example or str(max(low, 1))) from None
 
 
 def parse_choice(flag: str, text: str, choices: tuple[str, ...]) -> str:

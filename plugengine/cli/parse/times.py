@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from plugengine.build.durations import SECOND_NS, parse_duration
 from plugengine.cli.parse.errors import FlagError
+from plugengine.quantities import SECOND_NS, duration_ns
 
 _EXAMPLE: Final = "10m"
 
@@ -16,7 +16,7 @@ def parse_moment(flag: str, text: str, *, now_ns: int) -> int:
     Raises:
         FlagError: None of the three.
     """
-    duration = parse_duration(text)
+    duration = duration_ns(text)
     if duration is not None:
         return now_ns - duration
     seconds, _, fraction = text.partition(".")

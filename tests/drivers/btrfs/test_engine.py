@@ -151,7 +151,7 @@ def test_a_container_cannot_write_more_than_its_size(engine: Pe) -> None:
     assert "quota" not in free.stderr
     wrong = engine("run", "--rm", "--storage", "btrfs", "--storage-opt", "size=lots", "host:base", "true")
     assert wrong.returncode == 125
-    assert "storage option size=lots: not a size" in wrong.stderr
+    assert "storage driver btrfs: option size=lots: not a size" in wrong.stderr
 
 
 def test_subvolumes_made_in_a_container_go_with_it(engine: Pe, engine_point: Path) -> None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 
 import plugengine_fuse_union as driver
-import pytest
 
-from plugengine.errors import UsageError
 from plugengine.model import Host, HostPath, Upper, decode, encode
 from plugengine.model import Server as ModelServer
 from plugengine.trees.upper import changes
-from tests.drivers.fuse_union.conftest import MakeWorld
 from tests.drivers.fuse_union.world import World
 
 
@@ -30,23 +27,6 @@ def test_a_root_that_cannot_hold_whiteouts_is_named_as_the_reason(world: World) 
     host = Host(root=HostPath(f"{world.root}/not/yet"), run_root=HostPath("/run"), kernel=(6, 1))
     (reason,) = driver.pe_storage_probe(host)
     assert reason.startswith(f"{world.root} is on overlayfs")
-
-
-@pytest.mark.parametrize(
-    ("options", "message", "hint"),
-    [
-        pytest.param({"pasthrough": "off"}, "pasthrough: unknown", "did you mean passthrough", id="near miss"),
-        pytest.param({"fsync": "maybe"}, "fsync=maybe", "valid: on, off", id="value"),
-    ],
-)
-def test_a_bad_option_is_refused_with_what_is_valid(
-    make_world: MakeWorld, options: dict[str, str], message: str, hint: str
-) -> None:
-    world = make_world(options=options)
-    with pytest.raises(UsageError, match=message) as caught:
-        driver.pe_storage_prepare(world.request)
-    assert hint in (caught.value.hint or "")
-    assert os.listdir(world.request.directory) == []
 
 
 def test_preparing_twice_keeps_what_was_written(world: World) -> None:

@@ -12,9 +12,7 @@ from pathlib import Path
 
 import plugengine_fuse_union as driver
 import pytest
-from plugengine_fuse_union.quota import parse_size
 
-from plugengine.errors import UsageError
 from plugengine.kernel.files import fallocate
 from plugengine.model import Capability, HostPath
 from plugengine.trees.upper import usage
@@ -86,19 +84,6 @@ def fill(path: Path, chunk: int = 100_000) -> int:
         if exc.errno != errno.ENOSPC:
             raise
     return total
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [("1", 1), ("4k", 4096), ("2M", 2 * MIB), ("1g", 1 << 30), ("1T", 1 << 40)], ids=str
-)
-def test_sizes_have_suffixes(text: str, size: int) -> None:
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["0", "-1", "1.5m", "m", "4mm", "4x", "²"])
-def test_what_is_no_size_is_refused_when_prepared(make_world: MakeWorld, text: str) -> None:
-    with pytest.raises(UsageError, match="not a size"):
-        driver.pe_storage_prepare(make_world(options={"size": text}).request)
 
 
 def test_the_driver_claims_quotas() -> None:

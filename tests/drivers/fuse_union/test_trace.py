@@ -9,7 +9,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import plugengine_fuse_union as driver
 import pytest
 
 from plugengine.errors import DriverError, UsageError
@@ -129,4 +128,4 @@ def test_a_trace_that_is_a_pipe_a_device_or_a_link_is_refused(make_world: MakeWo
 
 def test_a_relative_trace_is_refused(make_world: MakeWorld) -> None:
     with pytest.raises(UsageError, match="not an absolute path"):
-        driver.pe_storage_prepare(make_world(options={"trace": "here"}).request)
+        make_world(options={"trace": "here"})

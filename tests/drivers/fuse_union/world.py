@@ -13,6 +13,7 @@ from plugengine.containers import file_server
 from plugengine.containers.file_server import ServerProcess
 from plugengine.kernel.mount import MNT_DETACH, mount, umount2
 from plugengine.model import HostPath, Server, StorageRequest, UserMap
+from tests.drivers.options import values
 
 
 class World:
@@ -38,7 +39,7 @@ class World:
             chain=_chain(self.layers),
             directory=HostPath(str(base / "s")),
             target=HostPath(str(self.root)),
-            options=options or {},
+            options=values(driver.pe_storage_info(), options),
             user_map=user_map,
             read_only=read_only,
         )

@@ -17,6 +17,7 @@ from tests.drivers.net_bridge.world import (
     HOST,
     NETWORK,
     NOTHING,
+    OPTIONS,
     World,
     port,
     settled,
@@ -126,7 +127,11 @@ def test_networks_that_come_and_go_at_once_do_not_harm_each_other(world: World) 
         if pid == 0:
             code = 1
             network = Network(
-                name=f"n{number}", driver="bridge", subnet=f"10.{100 + number}.0.0/24", gateway=f"10.{100 + number}.0.1"
+                name=f"n{number}",
+                driver="bridge",
+                subnet=f"10.{100 + number}.0.0/24",
+                gateway=f"10.{100 + number}.0.1",
+                options=OPTIONS,
             )
             try:
                 for _ in range(5):

@@ -21,6 +21,7 @@ from tests.drivers.net_bridge.world import (
     IMPATIENCE_S,
     NEIGHBOUR,
     NETWORK,
+    OPTIONS,
     OTHER,
     PATIENCE_S,
     Namespace,
@@ -34,7 +35,7 @@ BRANCH = "192.0.2.2"
 HOST_6, NEIGHBOUR_6 = "2001:db8:1::1", "2001:db8:1::2"  # RFC 3849
 FORWARDED = [NEIGHBOUR, BRANCH]
 BRANCH_GATEWAY_6, BRANCH_6 = "2001:db8:2::1", "2001:db8:2::2"
-INTERNAL = msgspec.structs.replace(OTHER, options={"internal": "true"})
+INTERNAL = msgspec.structs.replace(OTHER, options={**OPTIONS, "internal": True})
 
 
 @pytest.fixture
@@ -311,7 +312,11 @@ def test_whoever_makes_a_network_while_the_last_one_goes_can_use_it(world: World
 
     def live(number: int) -> None:
         network = Network(
-            name=f"n{number}", driver="bridge", subnet=f"10.90.{number}.0/24", gateway=f"10.90.{number}.1"
+            name=f"n{number}",
+            driver="bridge",
+            subnet=f"10.90.{number}.0/24",
+            gateway=f"10.90.{number}.1",
+            options=OPTIONS,
         )
         for _ in range(20):
             bridge.pe_network_create(network)

@@ -16,6 +16,7 @@ from tests.drivers.net_bridge.world import (
     HOST,
     NETWORK,
     NOTHING,
+    OPTIONS,
     OTHER,
     World,
     link_of,
@@ -46,7 +47,7 @@ def test_gc_removes_what_no_container_owns_and_nothing_else(world: World) -> Non
 
 
 def test_gc_of_everything_leaves_nothing(world: World) -> None:
-    inner = msgspec.structs.replace(OTHER, options={"internal": "true"})
+    inner = msgspec.structs.replace(OTHER, options={**OPTIONS, "internal": True})
     for guest in (world.attached(port(8080, 80)), world.attached(network=inner)):
         guest.close()
     assert settled(world, ["lo", "pe-other", "pe0"])

@@ -18,11 +18,13 @@ from tests.drivers.net_bridge.world import (
     HOST_OUTSIDE,
     NETWORK,
     NOTHING,
+    OPTIONS,
     OTHER,
     World,
     port,
     talk,
 )
+from tests.drivers.options import values
 
 
 def test_every_hook_of_the_contract_is_there() -> None:
@@ -131,7 +133,7 @@ def test_a_bridge_of_someone_else_is_not_touched(world: World) -> None:
 
 def test_overlapping_subnets_are_refused_and_the_first_keeps_working(world: World) -> None:
     guest = world.attached()
-    clash = Network(name="clash", driver="bridge", subnet="10.88.1.0/24", gateway="10.88.1.1")
+    clash = Network(name="clash", driver="bridge", subnet="10.88.1.0/24", gateway="10.88.1.1", options=OPTIONS)
     rules = world.ruleset()
     with pytest.raises(ConflictError, match=r"10\.88\.1\.0/24 overlaps"):
         bridge.pe_network_create(clash)
@@ -142,8 +144,8 @@ def test_overlapping_subnets_are_refused_and_the_first_keeps_working(world: Worl
 
 
 def test_neighbouring_subnets_do_not_clash(world: World) -> None:
-    before = Network(name="before", driver="bridge", subnet="10.90.0.0/24", gateway="10.90.0.1")
-    after = Network(name="after", driver="bridge", subnet="10.90.1.0/24", gateway="10.90.1.1")
+    before = Network(name="before", driver="bridge", subnet="10.90.0.0/24", gateway="10.90.0.1", options=OPTIONS)
+    after = Network(name="after", driver="bridge", subnet="10.90.1.0/24", gateway="10.90.1.1", options=OPTIONS)
     for network in (before, after, before):
         bridge.pe_network_create(network)
     bridge.pe_network_remove(before, {})
@@ -154,7 +156,9 @@ def test_neighbouring_subnets_do_not_clash(world: World) -> None:
 
 def test_a_network_made_anew_with_another_subnet_forgets_the_old_one(world: World) -> None:
     bridge.pe_network_create(NETWORK)
-    moved = msgspec.structs.replace(NETWORK, subnet="10.91.0.0/24", gateway="10.91.0.1", options={"bridge": "pe0"})
+    moved = msgspec.structs.replace(
+        NETWORK, subnet="10.91.0.0/24", gateway="10.91.0.1", options={**OPTIONS, "bridge": "pe0"}
+    )
     world.host.run("ip", "link", "delete", "pe0")
     bridge.pe_network_create(moved)
     assert "10.88" not in world.ruleset()
@@ -163,7 +167,7 @@ def test_a_network_made_anew_with_another_subnet_forgets_the_old_one(world: Worl
 
 
 def test_options_set_the_bridge_and_the_mtu(world: World) -> None:
-    network = msgspec.structs.replace(OTHER, options={"bridge": "mybr", "mtu": "1400"})
+    network = msgspec.structs.replace(OTHER, options={**OPTIONS, "bridge": "mybr", "mtu": 1400})
     guest = world.attached(network=network)
     assert "mybr" in world.links()
     assert "mtu 1400" in world.host.run("ip", "link", "show", "mybr")
@@ -179,4 +183,4 @@ def test_options_set_the_bridge_and_the_mtu(world: World) -> None:
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, str]) -> None:
     with pytest.raises(UsageError):
-        bridge.pe_network_create(msgspec.structs.replace(OTHER, options=options))
+        bridge.pe_network_create(msgspec.structs.replace(OTHER, options=values(bridge.pe_network_info(), options)))

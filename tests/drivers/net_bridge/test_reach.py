@@ -8,7 +8,7 @@ from contextlib import closing
 import msgspec
 
 from plugengine.testing.network import view
-from tests.drivers.net_bridge.world import HOST_OUTSIDE, NEIGHBOUR, NETWORK, OTHER, World, port, talk
+from tests.drivers.net_bridge.world import HOST_OUTSIDE, NEIGHBOUR, NETWORK, OPTIONS, OTHER, World, port, talk
 
 
 def test_guests_of_one_network_reach_each_other_with_their_own_addresses(world: World, bridge_netfilter: str) -> None:
@@ -80,7 +80,7 @@ def test_a_published_port_is_reached_from_another_network(world: World) -> None:
 
 
 def test_an_internal_network_has_no_way_out_and_no_way_in(world: World) -> None:
-    inner = msgspec.structs.replace(OTHER, options={"internal": "true"})
+    inner = msgspec.structs.replace(OTHER, options={**OPTIONS, "internal": True})
     one, two = world.attached(network=inner), world.attached(network=inner)
     assert one.attachment is not None
     assert one.attachment.gateway is None

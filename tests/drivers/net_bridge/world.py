@@ -18,13 +18,19 @@ from plugengine.testing.network.net_namespace import PATIENCE_S as PATIENCE_S
 from plugengine.testing.network.net_namespace import Place
 from plugengine.testing.network.net_namespace import talk as talk
 from tests import waiting
+from tests.drivers.options import values
 from tests.waiting import eventually
 
 HOST_OUTSIDE = "203.0.113.1"  # RFC 5737
 NEIGHBOUR = "203.0.113.2"
 HOST = Host(root=HostPath("/nowhere"), run_root=HostPath("/nowhere"), kernel=(5, 12))
-NETWORK = Network(name="default", driver="bridge", subnet="10.88.0.0/16", gateway="10.88.0.1", owner=HOST.root)
-OTHER = Network(name="other", driver="bridge", subnet="10.89.0.0/24", gateway="10.89.0.1", owner=HOST.root)
+OPTIONS = values(bridge.pe_network_info())
+NETWORK = Network(
+    name="default", driver="bridge", subnet="10.88.0.0/16", gateway="10.88.0.1", options=OPTIONS, owner=HOST.root
+)
+OTHER = Network(
+    name="other", driver="bridge", subnet="10.89.0.0/24", gateway="10.89.0.1", options=OPTIONS, owner=HOST.root
+)
 Namespace = Place
 NOTHING = ["lo"]  # the links of a host without networks
 

@@ -17,6 +17,7 @@ from plugengine.hookspecs import NetworkSpec
 from plugengine.model import Interface, Network, NetworkStats, Port
 from tests.drivers.net_bridge.world import HOST
 from tests.drivers.net_cni.world import World
+from tests.drivers.options import values
 from tests.waiting import PATIENCE_S, eventually
 
 ONE, TWO = {"type": "one"}, {"type": "two"}
@@ -295,7 +296,7 @@ def test_check_is_left_out_where_the_configuration_says_so(world: World) -> None
 def test_an_address_and_a_mac_are_handed_on_or_refused(world: World) -> None:
     able = {**ONE, "capabilities": {"ips": True, "mac": True}}
     guest = world.guest(world.network(world.conflist(able), ip="10.1.2.9/24"))
-    guest.attach(options={"mac": "02:00:00:00:00:09"})
+    guest.attach(options={**guest.network.options, "mac": "02:00:00:00:00:09"})
     assert world.calls("ADD")[0]["config"]["runtimeConfig"] == {"ips": ["10.1.2.9/24"], "mac": "02:00:00:00:00:09"}
     other = world.guest(world.network(world.conflist(ONE, name="other"), ip="10.1.2.9/24"))
     with pytest.raises(UsageError, match="none of its plugins has the capability ips"):
@@ -453,7 +454,7 @@ def test_a_single_plugins_configuration_is_a_list_of_one(world: World) -> None:
 def test_a_network_is_found_by_its_name_in_a_directory(world: World) -> None:
     world.conflist(ONE, name="aaa")
     world.conflist(TWO, name="lan")
-    options = {"dir": str(world.directory), "path": str(world.bin)}
+    options = values(cni.pe_network_info(), {"dir": str(world.directory), "path": str(world.bin)})
     world.guest(Network(name="lan", driver="cni", options=options)).attach()
     assert world.order() == ["ADD two"]
     world.guest(Network(name="cni", driver="cni", options=options)).attach()
@@ -465,8 +466,8 @@ def test_a_network_is_found_by_its_name_in_a_directory(world: World) -> None:
 
 def test_a_container_may_choose_its_configuration_on_the_drivers_own_network(world: World) -> None:
     conf = world.conflist(ONE)
-    guest = world.guest(Network(name="cni", driver="cni"))
-    guest.attach(options={"conf": str(conf), "path": str(world.bin)})
+    guest = world.guest(Network(name="cni", driver="cni", options=values(cni.pe_network_info())))
+    guest.attach(options=values(cni.pe_network_info(), {"conf": str(conf), "path": str(world.bin)}))
     guest.detach()
     assert world.order() == ["ADD one", "DEL one"]
 

@@ -18,6 +18,7 @@ from plugengine.model import Network, Port
 from tests.conftest import need, need_tool
 from tests.drivers.net_bridge.world import talk
 from tests.drivers.net_cni.world import Guest, World
+from tests.drivers.options import values
 from tests.waiting import PATIENCE_S
 
 PATH = "/opt/cni/bin:/usr/lib/cni"
@@ -31,7 +32,7 @@ def network(world: World, *plugins: dict[str, Any], version: str = "1.0.0", name
     need(f"needs the CNI plugins {', '.join(missing)}" if missing else None)
     conf = world.directory / f"{name}.conflist"
     conf.write_text(json.dumps({"cniVersion": version, "name": name, "plugins": plugins}))
-    return Network(name=name, driver="cni", options={"conf": str(conf)})
+    return Network(name=name, driver="cni", options=values(cni.pe_network_info(), {"conf": str(conf)}))
 
 
 def ipam(world: World) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import plugengine_net_cni as cni
 
 from plugengine.model import Attachment, Network, NetworkRequest
 from tests.drivers.net_bridge.world import HOST, Namespace
+from tests.drivers.options import values
 
 PLUGIN = Path(__file__).with_name("plugin.py")
 
@@ -45,7 +46,7 @@ class World:
         return Network(
             name="lan",
             driver="cni",
-            options={"conf": str(conf), "path": str(self.bin), **options},
+            options=values(cni.pe_network_info(), {"conf": str(conf), "path": str(self.bin), **options}),
             owner=HOST.root,
         )
 

@@ -21,6 +21,7 @@ from plugengine.kernel.netlink import NETLINK_ROUTE, NetlinkSocket
 from plugengine.model import Attachment, Network, NetworkRequest, NetworkStats, Port
 from tests.conftest import need_root
 from tests.drivers.net_bridge.world import HOST, IMPATIENCE_S, Namespace, await_carrier, talk
+from tests.drivers.options import values
 from tests.waiting import PATIENCE_S
 
 NEIGHBOUR, HOSTS_OWN = "203.0.113.1", "203.0.113.254"  # RFC 5737
@@ -104,7 +105,7 @@ def network(name: str = "lan", **options: str) -> Network:
         driver="macvlan",
         subnet="203.0.113.0/24",
         gateway=NEIGHBOUR,
-        options={"parent": PARENT, **options},
+        options=values(macvlan.pe_network_info(), {"parent": PARENT, **options}),
     )
 
 
@@ -189,10 +190,10 @@ def test_the_interface_is_as_asked_and_the_default_route_leads_to_the_gateway(wo
 
 def test_the_mtu_is_the_parents_the_networks_or_the_containers(world: World) -> None:
     smaller = {"mtu": "1400"}
-    cases: list[tuple[dict[str, str], dict[str, str], int]] = [
+    cases: list[tuple[dict[str, str], dict[str, int], int]] = [
         ({}, {}, 1500),
         (smaller, {}, 1400),
-        (smaller, {"mtu": "1300"}, 1300),
+        (smaller, {"mtu": 1300}, 1300),
     ]
     for options, own, expected in cases:
         guest = world.guest(**options)
@@ -209,9 +210,9 @@ def test_the_mtu_is_the_parents_the_networks_or_the_containers(world: World) -> 
         pytest.param({"parent": "up00.50"}, "no link up00.50", "did you mean up0.50?", id="near miss of a vlan"),
         pytest.param({"parent": "zzz"}, "no link zzz", "links here: up0", id="unknown"),
         pytest.param({"parent": "a/b"}, "no name for a link", None, id="no name"),
-        pytest.param({"mode": "brigde"}, "no mode 'brigde'", "did you mean bridge?", id="mode"),
-        pytest.param({"mtu": "1501"}, "from 68 to 1500", None, id="mtu above the parent's"),
-        pytest.param({"mtu": "x"}, "mtu 'x'", None, id="mtu"),
+        pytest.param({"mode": "brigde"}, "option mode=brigde: not bridge or private or vepa", None, id="mode"),
+        pytest.param({"mtu": "1501"}, "more than 1500", None, id="mtu above the parent's"),
+        pytest.param({"mtu": "x"}, "option mtu=x: not a whole number", None, id="mtu"),
     ],
 )
 def test_options_that_cannot_be_are_refused(
@@ -226,7 +227,7 @@ def test_options_that_cannot_be_are_refused(
 def test_a_container_cannot_choose_what_is_the_networks(world: World) -> None:
     guest = world.guest()
     with pytest.raises(UsageError, match="option mode is for the whole network"):
-        guest.attach(options={"mode": "private"})
+        guest.attach(options={**guest.network.options, "mode": "private"})
     assert guest.links() == ["lo"]
 
 

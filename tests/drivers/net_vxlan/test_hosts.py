@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from typing import Final
 
+import msgspec
 import plugengine_net_vxlan as driver
 import pytest
 
@@ -16,6 +17,7 @@ from plugengine.kernel.addresses import InterfaceSocket
 from plugengine.kernel.netlink import NETLINK_ROUTE, NetlinkSocket
 from plugengine.model import Attachment, Network, NetworkRequest
 from plugengine.testing.network.net_namespace import Place, question, talk
+from tests.drivers.options import values
 
 PORT: Final = 8000
 WIRE: Final = "10.0.0"
@@ -84,7 +86,7 @@ def world() -> Iterator[World]:
 def network(*peers: Machine, **options: str) -> Network:
     """Return the network as a host has it that names these others."""
     named = ",".join(peer.address for peer in peers)
-    wanted = {"vni": "42", "peers": named, **options}
+    wanted = values(driver.pe_network_info(), {"vni": "42", "peers": named, **options})
     return Network(name="team", driver="vxlan", subnet=f"{INSIDE}.0/24", gateway=f"{INSIDE}.254", options=wanted)
 
 
@@ -156,7 +158,7 @@ def test_a_number_that_is_in_use_is_a_conflict_and_names_it(world: World) -> Non
     host = world.host(1)
     with host.inside():
         driver.pe_network_create(network())
-        other = Network(name="other", driver="vxlan", subnet="10.8.0.0/24", gateway="10.8.0.254", options={"vni": "42"})
+        other = msgspec.structs.replace(network(), name="other", subnet="10.8.0.0/24", gateway="10.8.0.254")
         with pytest.raises(ConflictError, match="number 42 at port 4789"):
             driver.pe_network_create(other)
 
@@ -164,7 +166,7 @@ def test_a_number_that_is_in_use_is_a_conflict_and_names_it(world: World) -> Non
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"vni": "0"}, "vni=0: not a number from 1 to 16777215"),
+        ({"vni": "0"}, "vni=0: not between 1 and 16777215"),
         ({"vni": "16777216"}, "vni=16777216"),
         ({"vni": "x"}, "vni=x"),
         ({"peers": "10.0.0.2,somewhere"}, "peer somewhere: not an IPv4 address"),

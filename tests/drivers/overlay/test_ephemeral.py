@@ -8,6 +8,7 @@ import msgspec
 import plugengine_overlay
 
 from plugengine.model import HostPath, StorageRequest
+from tests.drivers.options import values
 
 
 def options_of(request: StorageRequest) -> list[str]:
@@ -25,6 +26,7 @@ def test_only_an_ephemeral_layer_is_volatile(tmp_path: Path) -> None:
         chain=(HostPath(str(tmp_path / "layer")),),
         directory=HostPath(str(tmp_path / "own")),
         target=HostPath(str(tmp_path / "target")),
+        options=values(plugengine_overlay.pe_storage_info()),
     )
     assert "volatile" not in options_of(request)
     assert "volatile" in options_of(msgspec.structs.replace(request, ephemeral=True))

@@ -1,16 +1,20 @@
-"""Options of the overlay driver: those known, and what is said of others."""
+"""Options of the overlay driver: what becomes of them."""
 
 from __future__ import annotations
 
 import pytest
-from plugengine_overlay import options
+from plugengine_overlay import pe_storage_info
 from plugengine_overlay.options import mount_options
 
-from plugengine.errors import UsageError
+from tests.drivers.options import values
+
+
+def options(given: dict[str, str] | None = None, *, ephemeral: bool = False) -> tuple[tuple[str, str | None], ...]:
+    return mount_options(values(pe_storage_info(), given), ephemeral=ephemeral)
 
 
 def test_without_options_nothing_an_image_says_steers_the_filesystem() -> None:
-    assert mount_options({}) == (("index", "off"), ("metacopy", "off"), ("redirect_dir", "nofollow"))
+    assert options() == (("index", "off"), ("metacopy", "off"), ("redirect_dir", "nofollow"))
 
 
 @pytest.mark.parametrize(
@@ -24,25 +28,16 @@ def test_without_options_nothing_an_image_says_steers_the_filesystem() -> None:
     ],
 )
 def test_an_option_becomes_a_mount_option(given: dict[str, str], expected: tuple[str, str | None]) -> None:
-    assert expected in mount_options(given)
+    assert expected in options(given)
 
 
-def test_volatile_off_is_no_mount_option() -> None:
-    assert "volatile" not in dict(mount_options({"volatile": "off"}))
-
-
-def test_an_unknown_option_is_refused_with_the_nearest_one() -> None:
-    with pytest.raises(UsageError, match="storage option metacpy") as caught:
-        mount_options({"metacpy": "on"})
-    assert "did you mean metacopy?" in (caught.value.hint or "")
-    assert "redirect_dir" in (caught.value.hint or "")
-
-
-def test_an_unknown_value_is_refused_with_those_known() -> None:
-    with pytest.raises(UsageError, match="storage option xino=maybe: not on or off or auto"):
-        mount_options({"xino": "maybe"})
+def test_what_need_not_survive_is_volatile_unless_that_is_off() -> None:
+    assert "volatile" in dict(options(ephemeral=True))
+    assert "volatile" not in dict(options({"volatile": "off"}, ephemeral=True))
+    assert "volatile" not in dict(options())
 
 
 def test_every_option_is_described() -> None:
-    assert {option.name for option in options.OPTIONS} == {"index", "metacopy", "redirect_dir", "volatile", "xino"}
-    assert all(option.help for option in options.OPTIONS)
+    found = pe_storage_info().options
+    assert {option.name for option in found} == {"index", "metacopy", "redirect_dir", "volatile", "xino"}
+    assert all(option.help for option in found)

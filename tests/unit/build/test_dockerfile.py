@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugengine.build.config import parse_changes
-from plugengine.build.durations import parse_duration
 from plugengine.errors import UsageError
 from plugengine.images.ports import expand
+from plugengine.quantities import duration_ns
 
 SECOND = 1_000_000_000
 SHELL = ["/bin/sh", "-c"]
@@ -163,7 +163,7 @@ def test_any_text_changes_a_config_or_is_refused(text: str) -> None:
     ],
 )  # fmt: skip
 def test_durations_are_read_as_go_writes_them(text: str, ns: int | None) -> None:
-    assert parse_duration(text) == ns
+    assert duration_ns(text) == ns
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugengine.build.durations import parse_duration
 from plugengine.cli.parse.errors import FlagError
 from plugengine.cli.parse.times import parse_date, parse_moment
+from plugengine.quantities import duration_ns
 from plugengine.streams.logs import timestamp
 
 SECOND = 1_000_000_000
@@ -45,4 +45,4 @@ def test_what_the_log_writes_is_read_back_to_the_nanosecond(time_ns: int) -> Non
 
 @given(hours=st.integers(0, 1000), minutes=st.integers(0, 59), seconds=st.integers(0, 59))
 def test_durations_add_up(hours: int, minutes: int, seconds: int) -> None:
-    assert parse_duration(f"{hours}h{minutes}m{seconds}s") == (hours * 3600 + minutes * 60 + seconds) * SECOND
+    assert duration_ns(f"{hours}h{minutes}m{seconds}s") == (hours * 3600 + minutes * 60 + seconds) * SECOND

@@ -6,12 +6,23 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final
 
-from plugengine.errors import DriverError, NoSpaceError, UsageError
+from plugengine.errors import DriverError, NoSpaceError
 from plugengine.hookspecs import API_VERSION, hookimpl
-from plugengine.model import DriverInfo, Host, HostPath, Option, Record, Rootfs, Server, StorageRequest, Usage
+from plugengine.model import (
+    DriverInfo,
+    Host,
+    HostPath,
+    Option,
+    OptionKind,
+    Record,
+    Rootfs,
+    Server,
+    StorageRequest,
+    Usage,
+)
 from plugengine.trees.remove import remove_tree
 from plugengine.trees.upper import usage
 from plugengine_fuse_overlayfs.deviations import DEVIATIONS
@@ -25,8 +36,18 @@ _EMPTY: Final = "empty"  # the program wants a lower directory, also for a conta
 _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 
 _OPTIONS: Final = (
-    Option(name="threaded", default="off", help="on: requests are answered by several threads"),
-    Option(name="fsync", default="on", help="off: fsync does nothing; quicker, and a power cut may lose anything"),
+    Option(
+        name="threaded",
+        kind=OptionKind.FLAG,
+        default="off",
+        help="on: requests are answered by several threads",
+    ),
+    Option(
+        name="fsync",
+        kind=OptionKind.FLAG,
+        default="on",
+        help="off: fsync does nothing; quicker, and a power cut may lose anything",
+    ),
 )
 # No NATIVE_DIFF: beside each opaque mark the program leaves files named .wh..opq and .wh..wh..opq, which a commit would
 # take for the container's.
@@ -60,7 +81,6 @@ def pe_storage_probe(host: Host) -> Iterable[str]:
 @hookimpl
 def pe_storage_prepare(request: StorageRequest) -> Record:
     """Make the upper and the work directory."""
-    options = _validated(request.options)
     try:
         for name in (_WORK, _EMPTY):
             os.makedirs(f"{request.directory}/{name}", 0o700, exist_ok=True)
@@ -72,21 +92,20 @@ def pe_storage_prepare(request: StorageRequest) -> Record:
     except BaseException:
         pe_storage_remove(request, None)
         raise
-    return {"options": options}
+    return {}
 
 
 @hookimpl
 def pe_storage_mounts(request: StorageRequest, record: Record) -> Rootfs:
     """Return the server: a process of the engine that runs the program as its child."""
-    options = record.get("options") or _validated(request.options)
     config: dict[str, object] = {
         "target": request.target,
         "lowers": list(dict.fromkeys(reversed(request.chain))) or [f"{request.directory}/{_EMPTY}"],
         "upper": f"{request.directory}/{_UPPER}",
         "work": f"{request.directory}/{_WORK}",
         "read_only": request.read_only,
-        "threaded": options["threaded"] == "on",
-        "fsync": options["fsync"] == "on",
+        "threaded": request.options["threaded"],
+        "fsync": request.options["fsync"],
     }
     return Rootfs(server=Server(entry="plugengine_fuse_overlayfs.server:serve", config=config))
 
@@ -102,18 +121,6 @@ def pe_storage_remove(request: StorageRequest, record: Record | None) -> None:
     """Remove what prepare made."""
     for name in (_UPPER, _UNFINISHED, _WORK, _EMPTY):
         remove_tree(f"{request.directory}/{name}")
-
-
-def _validated(options: Mapping[str, str]) -> dict[str, str]:
-    """Return every option with its value."""
-    values = {option.name: option.default or "" for option in _OPTIONS}
-    for name, value in options.items():
-        if name not in values:
-            raise UsageError(f"storage driver fuse_overlayfs: no option {name}", hint=f"valid: {', '.join(values)}")
-        if value not in ("on", "off"):
-            raise UsageError(f"storage driver fuse_overlayfs: {name}={value}: neither on nor off")
-        values[name] = value
-    return values
 
 
 def _make_upper(request: StorageRequest) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from plugengine import mounts
-from plugengine.errors import DriverError, UsageError
+from plugengine.errors import DriverError
 from plugengine.hookspecs import API_VERSION, hookimpl
 from plugengine.kernel.mount import MNT_DETACH, MS_RDONLY, umount2
 from plugengine.kernel.mountinfo import read_mountinfo
@@ -25,6 +25,7 @@ from plugengine.model import (
     HostPath,
     Mount,
     Option,
+    OptionKind,
     Record,
     Rootfs,
     StorageRequest,
@@ -36,14 +37,21 @@ from plugengine.trees import upper
 _UPPER: Final = "upper"
 _WORK: Final = "work"
 _EMPTY: Final = "empty"  # overlayfs wants a lower directory, also for a container without layers
-_DEFAULT_SIZE: Final = "1g"
-_UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_LEAST_BYTES: Final = 1 << 12  # one page
 
 _INFO: Final = DriverInfo(
     api_version=API_VERSION,
     summary="the kernel's overlayfs with the writable layer in memory",
     capabilities=frozenset((Capability.NATIVE_DIFF, Capability.QUOTA, Capability.HOST_MOUNTS)),
-    options=(Option(name="size", default=_DEFAULT_SIZE, help="most memory the container's files may take"),),
+    options=(
+        Option(
+            name="size",
+            kind=OptionKind.SIZE,
+            least=_LEAST_BYTES,
+            default="1g",
+            help="most memory the container's files may take",
+        ),
+    ),
 )
 
 
@@ -66,12 +74,11 @@ def pe_storage_probe(host: Host) -> Iterable[str]:
 @hookimpl
 def pe_storage_prepare(request: StorageRequest) -> Record:
     """Mount the memory where everyone sees it, so that usage and changes can be asked for from anywhere."""
-    size = _size(request)
     place = _place(request)
     try:
         if not _is_mounted(place):
             os.makedirs(place, 0o700, exist_ok=True)
-            options = (("size", str(size)), ("mode", "0700"))
+            options = (("size", str(request.options["size"])), ("mode", "0700"))
             mounts.perform(Mount(fstype="tmpfs", source="ramdisk", target=place, options=options))
         _set_up(request)
     except OSError as exc:
@@ -137,15 +144,6 @@ def _place(request: StorageRequest) -> HostPath:
 
 def _upper(request: StorageRequest) -> HostPath:
     return HostPath(f"{_place(request)}/{_UPPER}")
-
-
-def _size(request: StorageRequest) -> int:
-    """Return the bytes of "512m"."""
-    text = request.options.get("size", _DEFAULT_SIZE)
-    number, unit = (text, "") if text.isdecimal() else (text[:-1], text[-1:].lower())
-    if not number.isdecimal() or unit not in _UNITS or int(number) == 0:
-        raise UsageError(f"storage driver ramdisk: size {text}: not a size such as 512m or 2g")
-    return int(number) * _UNITS[unit]
 
 
 def _set_up(request: StorageRequest) -> None:

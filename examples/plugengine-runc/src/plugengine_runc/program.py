@@ -45,7 +45,7 @@ class Program:
     """The program, for one container."""
 
     def __init__(self, request: RuntimeRequest) -> None:
-        name = request.options.get("program") or "runc"
+        name = request.options["program"]
         found = shutil.which(name)
         if found is None:
             raise DriverError(f"program {name}: not found")
