@@ -141,9 +141,9 @@ def new_manager(registry: Registry, plugins: Iterable[tuple[str, str]]) -> plugg
     Raises:
         DriverLoadError: An import failed, a hook is misspelt or has a wrong signature, or the API version differs.
     """
-    import pluggy
+    from plugengine.plugins.manager import Manager
 
-    manager = pluggy.PluginManager(PROJECT)
+    manager = Manager(PROJECT)
     for group, name in plugins:
         register(manager, registry, group, name)
     return manager
