@@ -134,6 +134,18 @@ def _value(word: str, rest: Iterator[str]) -> str:
     return value
 
 
+def is_remount(text: str) -> bool:
+    """Tell whether a mount that is there is to be changed; mount(8), "remount"."""
+    return "remount" in split_options(text)
+
+
+def changed_flags(text: str, flags: int) -> int:
+    """Return the flags of a mount after these options, of which those that are no flags say nothing."""
+    for option in split_options(text):
+        flags = (flags | _FLAG_SET.get(option, 0)) & ~_FLAG_CLEARED.get(option, 0)
+    return flags
+
+
 def parse_options(text: str) -> MountOptions:
     """Return what the text after -o says; of options given twice the last counts, unknown ones are ignored.
 

@@ -14,10 +14,18 @@ from typing import Final, NoReturn, TextIO, cast
 
 from plugengine.errors import DriverError, PlugengineError, UsageError
 from plugengine.kernel import credentials, files
-from plugengine.kernel.mount import MS_RDONLY
+from plugengine.kernel.mount import MS_RDONLY, MS_REMOUNT, mount
+from plugengine.kernel.mountinfo import mount_of
 
 from plugengine_fuse_union.markers import PREFIX, YES
-from plugengine_fuse_union.mount_options import CommandLine, MountOptions, parse_options, parse_words
+from plugengine_fuse_union.mount_options import (
+    CommandLine,
+    MountOptions,
+    changed_flags,
+    is_remount,
+    parse_options,
+    parse_words,
+)
 from plugengine_fuse_union.server import serve
 from plugengine_fuse_union.whiteout_files import OPAQUE
 
@@ -59,9 +67,12 @@ def _run(line: CommandLine) -> int:
         return 0
     # What the caller has open, say a lock, must not stay open as long as the mount.
     files.close_range(_FIRST_FREE)
-    options = parse_options(line.options)
     if os.geteuid() != 0:
         raise DriverError(f"mount on {line.target}: {os.strerror(errno.EPERM).lower()}", hint="root is needed")
+    if is_remount(line.options):
+        _remount(line.target, line.options)
+        return 0
+    options = parse_options(line.options)
     config = server_config(line.target, line.source, options)
     if options.work is not None and options.upper is not None:
         _check_work(str(config["upper"]), str(config["work"]))
@@ -71,6 +82,19 @@ def _run(line: CommandLine) -> int:
     if line.foreground:
         return _MOUNT_FAILED if serve(config, _end_on_interrupt) else 0
     return _in_background(lambda ready: serve(config, ready))
+
+
+def _remount(target: str, text: str) -> None:
+    """Change the flags of a mount that is there, as mount(8) asks for with `-o remount`; its layers stay as they are."""
+    place = os.path.realpath(target)
+    there = mount_of(place)
+    if there is None or there.mount_point != place or there.fstype != f"fuse.{NAME}":
+        raise UsageError(f"remount {target}: no mount of {NAME} is there")
+    flags = changed_flags(",".join(there.options), 0)
+    try:
+        mount("none", place, "", MS_REMOUNT | changed_flags(text, flags))
+    except OSError as exc:
+        raise DriverError(f"remount {target}: {exc.strerror}") from exc
 
 
 def _version() -> str:

@@ -172,6 +172,11 @@ def test_flags_of_the_mount_are_kept_and_unknown_options_ignored(place: Place) -
     assert not flags & os.ST_NOSUID
 
 
+def test_remounting_what_is_no_mount_of_it_is_an_error(place: Place) -> None:
+    done = place.mount(options="remount,ro")
+    assert (done.returncode, "no mount of pe-fuse-union is there" in done.stderr) == (1, True)
+
+
 def test_owners_are_translated_as_the_mappings_say(place: Place) -> None:
     os.chown(place.layer / "file", 5, 7)
     assert place.mount(options=f"{place.options},uidmapping=0:1000:10,gidmapping=0:2000:10").returncode == 0
@@ -281,6 +286,17 @@ def test_mount_finds_it_by_its_type(place: Place) -> None:
         assert sorted(os.listdir(place.target)) == ["below", "file"]
         assert os.statvfs(place.target).f_flag & os.ST_NOATIME
         (place.target / "new").touch()
+
+        def remount(flag: str) -> None:
+            words = ["mount", "-o", f"remount,{flag}", str(place.target)]
+            subprocess.run(words, check=True, timeout=PATIENCE_S, capture_output=True)
+
+        remount("ro")
+        with pytest.raises(OSError, match="Read-only"):
+            (place.target / "newer").touch()
+        assert os.statvfs(place.target).f_flag & os.ST_NOATIME, "what was not named stays"
+        remount("rw")
+        (place.target / "newer").touch()
         subprocess.run(["umount", str(place.target)], check=True, timeout=PATIENCE_S)
         argv[-1] = "lowerdir=/nothing/there"
         assert subprocess.run(argv, capture_output=True, timeout=PATIENCE_S, check=False).returncode != 0
