@@ -85,7 +85,7 @@ def _run(line: CommandLine) -> int:
 
 
 def _remount(target: str, text: str) -> None:
-    """Change the flags of a mount that is there, as mount(8) asks for with `-o remount`; its layers stay as they are."""
+    """Change the flags of a mount that is there, as mount(8) asks for with `-o remount`; the layers stay."""
     place = os.path.realpath(target)
     there = mount_of(place)
     if there is None or there.mount_point != place or there.fstype != f"fuse.{NAME}":
