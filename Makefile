@@ -47,7 +47,7 @@ bench-fuse: $(VENV)/.installed
 
 # The page in docs/benchmarks and its picture, from what pe bench --json wrote: make bench-page ARGS=storage.json
 bench-page: $(VENV)/.dev
-	$(BIN)/python docs/make_benchmark_page.py $(ARGS)
+	$(BIN)/python docs/generators/benchmark_page.py $(ARGS)
 
 clean:
 	rm -rf .venv build dist .ruff_cache .mypy_cache .pytest_cache .hypothesis .coverage

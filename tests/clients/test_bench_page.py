@@ -271,7 +271,7 @@ def test_the_page_for_the_documentation_comes_with_a_picture(tmp_path: Path) -> 
     need_tool("chromium")
     results = tmp_path / "run.json"
     results.write_bytes(to_json(bench_run()))
-    script = Path(__file__).parents[2] / "docs" / "make_benchmark_page.py"
+    script = Path(__file__).parents[2] / "docs" / "generators" / "benchmark_page.py"
     subprocess.run([sys.executable, script, results, tmp_path / "out"], check=True, timeout=PATIENCE_S)
     assert "<h1>" in (tmp_path / "out" / "storage.html").read_text(encoding="utf-8")
     assert (tmp_path / "out" / "storage.png").read_bytes().startswith(b"\x89PNG")

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def script(name: str) -> ModuleType:
-    found = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    found = importlib.util.spec_from_file_location(name, ROOT / "docs" / "generators" / f"{name}.py")
     assert found is not None
     assert found.loader is not None
     module = importlib.util.module_from_spec(found)
@@ -26,19 +26,21 @@ def script(name: str) -> ModuleType:
 @pytest.mark.parametrize(
     ("name", "page"),
     [
-        ("make_cli_reference", "reference/cli.md"),
-        ("make_hooks_reference", "hooks.md"),
-        ("make_benchmark_workloads", "benchmark-workloads.md"),
+        ("cli_reference", "reference/cli.md"),
+        ("hooks_reference", "hooks.md"),
+        ("benchmark_workloads", "benchmark-workloads.md"),
     ],
 )
 def test_a_page_is_what_the_code_says(name: str, page: str) -> None:
-    assert (ROOT / "docs" / page).read_text(encoding="utf-8") == script(name).render(), f"run: python docs/{name}.py"
+    assert (ROOT / "docs" / page).read_text(encoding="utf-8") == script(name).render(), (
+        f"run: python docs/generators/{name}.py"
+    )
 
 
 @pytest.mark.parametrize("name", ["bench-results.schema.json", "conformance-report.schema.json"])
 def test_a_schema_is_what_the_code_says(name: str) -> None:
     written = (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
-    assert written == script("make_schemas").render(name), "run: python docs/make_schemas.py"
+    assert written == script("schemas").render(name), "run: python docs/generators/schemas.py"
 
 
 @pytest.mark.parametrize(
@@ -46,7 +48,7 @@ def test_a_schema_is_what_the_code_says(name: str) -> None:
 )
 def test_a_schema_does_not_depend_on_how_msgspec_shows_docstrings(shown: str) -> None:
     schema = {"$defs": {"A": {"anyOf": [{"description": shown}], "properties": {"description": {"type": "string"}}}}}
-    assert script("make_schemas").dedented(schema) == {
+    assert script("schemas").dedented(schema) == {
         "$defs": {
             "A": {"anyOf": [{"description": "One.\n\nTwo:\nthree"}], "properties": {"description": {"type": "string"}}}
         }
@@ -54,7 +56,7 @@ def test_a_schema_does_not_depend_on_how_msgspec_shows_docstrings(shown: str) ->
 
 
 def test_every_command_has_its_heading() -> None:
-    page = script("make_cli_reference").render()
+    page = script("cli_reference").render()
     for heading in ("## pe run", "## pe exec", "## pe image inspect", "## pe system check", "## pe layer apply"):
         assert f"\n{heading}\n" in page
 

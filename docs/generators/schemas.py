@@ -1,4 +1,4 @@
-"""Write the JSON Schemas in docs/reference/ from the values they describe: `python docs/make_schemas.py`."""
+"""Write the JSON Schemas in docs/reference/ from the values they describe: `python docs/generators/schemas.py`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 from plugengine.bench.results import Run
 from plugengine.testing import Report
 
-DIRECTORY: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "reference")
+DIRECTORY: Final = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "reference")
 SCHEMAS: Final[dict[str, type[msgspec.Struct]]] = {
     "bench-results.schema.json": Run,
     "conformance-report.schema.json": Report,

@@ -1,4 +1,4 @@
-"""Write docs/hooks.md from the contract itself: `python docs/make_hooks_reference.py`."""
+"""Write docs/hooks.md from the contract itself: `python docs/generators/hooks_reference.py`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any, Final
 from plugengine import hookspecs, model
 from plugengine.hookmarks import QUICK_S, Call, Process, calls_of
 
-TARGET: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hooks.md")
+TARGET: Final = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "hooks.md")
 _WIDTH: Final = 110
 _PAGE_WIDTH: Final = 120
 _HEAD: Final = """\
 # Hooks
 
-Written by `docs/make_hooks_reference.py` from `plugengine/hookspecs.py` and `plugengine/model.py`, which are the
+Written by `docs/generators/hooks_reference.py` from `plugengine/hookspecs.py` and `plugengine/model.py`, which are the
 contract; API version {version}. How to begin is in [writing a driver](writing-a-driver.md).
 
 {rules}

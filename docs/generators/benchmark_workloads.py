@@ -1,4 +1,4 @@
-"""Write docs/benchmark-workloads.md from the workloads themselves: `python docs/make_benchmark_workloads.py`."""
+"""Write docs/benchmark-workloads.md from the workloads themselves: `python docs/generators/benchmark_workloads.py`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from plugengine.bench import catalog
 from plugengine.bench.workload import Inside, Size, Workload
 from plugengine.bench.workloads import BUNDLED
 
-TARGET: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "benchmark-workloads.md")
+TARGET: Final = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "benchmark-workloads.md")
 _HEAD: Final = """\
 # What `pe bench storage` measures
 
-Written by `docs/make_benchmark_workloads.py` from the classes in `plugengine/bench/workloads/`, whose numbers these
-are: those of a full run, and in brackets those of `--quick` where they differ.
+Written by `docs/generators/benchmark_workloads.py` from the classes in `plugengine/bench/workloads/`, whose
+numbers these are: those of a full run, and in brackets those of `--quick` where they differ.
 
 ## Where
 

@@ -1,4 +1,4 @@
-"""Write docs/reference/cli.md from the commands themselves: `python docs/make_cli_reference.py`."""
+"""Write docs/reference/cli.md from the commands themselves: `python docs/generators/cli_reference.py`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import click
 from plugengine.cli.lazy import Entry, LazyGroup
 from plugengine.cli.program import root
 
-TARGET = os.path.join(os.path.dirname(os.path.abspath(__file__)), "reference", "cli.md")
+TARGET = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "reference", "cli.md")
 _HEAD = """\
 # The command line
 
-Written by `docs/make_cli_reference.py` from the commands themselves. Names and meanings are docker's where docker has
-them. Switches take `=true` and `=false`; options in brackets show their default. Where a command takes another
+Written by `docs/generators/cli_reference.py` from the commands themselves. Names and meanings are docker's where docker
+has them. Switches take `=true` and `=false`; options in brackets show their default. Where a command takes another
 program's words, options come before them.
 
 Exit codes: the command's own for `run`, `start -a`, `attach` and `exec` (128 + n when a signal ended it); 1 when one of

@@ -1,4 +1,4 @@
-"""Write the page of a benchmark and its picture: `python docs/make_benchmark_page.py RESULTS.json [DIRECTORY]`.
+"""Write the page of a benchmark and its picture: `python docs/generators/benchmark_page.py RESULTS.json [DIRECTORY]`.
 
 They are docs/benchmarks/KIND.html and KIND.png. The results are those of `pe bench KIND --json`.
 The picture is the top of the page's overview, down to the table of all workloads, taken in Chromium.
@@ -15,7 +15,7 @@ from plugengine.bench.page import page
 from plugengine.bench.results import from_json
 from tests.chromium import chromium
 
-TARGET = os.path.join(os.path.dirname(os.path.abspath(__file__)), "benchmarks")
+TARGET = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "benchmarks")
 WIDTH, HEIGHT = 1100, 900
 MARGIN = 24
 SCALE = 1.5  # sharp where a README shows it, and half the bytes of 2
