@@ -46,15 +46,23 @@ class ServerProcess:
         self._ready_fd = -1
         if not ready:
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-            self.end()
+            try:
+                self.end()
+            except DriverError:
+                pass  # its log says more
             raise DriverError(f"storage server {self._entry}: did not mount {self.target}: {_last_line(self._log)}")
 
     def end(self) -> None:
-        """Unmount, let the server finish, kill it if it does not; idempotent."""
+        """Unmount, let the server finish, kill it if it does not; idempotent.
+
+        Raises:
+            DriverError: It did not end well: what it had still to write may be lost.
+        """
         if self.ended:
             return
         self.ended = True
-        if self._ready_fd >= 0:  # it may not have come to its mount yet, and then nothing would tell it to end
+        given_up = self._ready_fd >= 0  # it may not have come to its mount yet, and then nothing would tell it to end
+        if given_up:
             os.close(self._ready_fd)
             self._ready_fd = -1
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
@@ -66,8 +74,10 @@ class ServerProcess:
         poll.register(self.pidfd, select.POLLIN)
         if not poll.poll(END_DEADLINE_S * 1000):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
         os.close(self.pidfd)
+        if not given_up and result is not None and result.si_status != 0:
+            raise DriverError(f"storage server {self._entry}: {_how(result)} when it was unmounted")
 
     def reap(self) -> str:
         """Say how an ended server ended; only after `pidfd` became readable."""
@@ -76,9 +86,7 @@ class ServerProcess:
             return "is running"
         self.ended = True
         os.close(self.pidfd)
-        if result.si_code == os.CLD_EXITED:
-            return f"exited with {result.si_status}"
-        return f"was killed by {signal.Signals(result.si_status).name}"
+        return _how(result)
 
 
 def start(server: Server, *, log: HostPath) -> ServerProcess:
@@ -101,6 +109,12 @@ def start(server: Server, *, log: HostPath) -> ServerProcess:
         ready_fd=read_end,
         log=log,
     )
+
+
+def _how(result: os.waitid_result) -> str:
+    if result.si_code == os.CLD_EXITED:
+        return f"exited with {result.si_status}"
+    return f"was killed by {signal.Signals(result.si_status).name}"
 
 
 def _last_line(log: HostPath) -> str:

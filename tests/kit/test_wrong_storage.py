@@ -54,6 +54,7 @@ WRONG: list[tuple[type[Good], str, str]] = [
     (wrong.ServerDies, "contract.server-ends", ""),
     (servers.KeepsWhatItWasToldOnce, "posix.changes-are-seen", "(False, False)"),
     (servers.KeepsWhatItWasToldOnce, "posix.mapped-holes-are-filled", "(False, 0), not (True, 0)"),
+    (servers.LeavesAtOnce, "contract.server-ends", "exited with 7 when it was unmounted"),
     (servers.KeepsSetId, "posix.set-id-goes-with-every-change", "'_write': (None, '0o6777', '0o6777', '0o6777')"),
     (servers.KeepsSetId, "posix.set-id-stays-by-capability", "'_write': (None, '0o6755', '0o6755', '0o6755')"),
     (servers.KeepsSetId, "posix.set-id-set-while-writing", "('0o6755', '0o6755')"),

@@ -36,6 +36,18 @@ def serve_for_good(config: Record, ready: Callable[[], None]) -> int:
     return server.serve(config, ready)
 
 
+class LeavesAtOnce(SpoilsServer):
+    """Ends its process in the middle of its work, once it is unmounted."""
+
+    entry = "serve_and_leave"
+
+
+def serve_and_leave(config: Record, ready: Callable[[], None]) -> int:
+    """Serve, and leave without a word."""
+    server.serve(config, ready)
+    os._exit(7)
+
+
 class KeepsSetId(SpoilsServer):
     """Clears no set-id bits, whoever writes."""
 

@@ -44,6 +44,7 @@ class Container:
         self._locations = locations
         self._since_ns = since_ns
         self._runner: Runner | None = None
+        self.problems: list[str] = []  # of unmounting
         self._live: Live | None = None
         self._started = False
         self.request = StorageRequest(
@@ -113,7 +114,7 @@ class Container:
     def unmount(self) -> None:
         """Take the root filesystem away; what is gone already is fine."""
         if self._runner is not None:
-            self._runner.unwind()
+            self.problems += self._runner.unwind()
             self._runner = None
             self._live = None
 

@@ -238,6 +238,7 @@ def server_ends(subject: Subject) -> None:
     container.unmount()
     expect(not os.path.exists(f"/proc/{pid}"), "the server is there after the unmount")
     expect_equal(container.server_log, "", "what the server wrote to its standard error")
+    expect_equal(container.problems, [], "what went wrong when it was unmounted")
 
 
 @case("storage.contract.errors-are-the-engines")
