@@ -374,6 +374,7 @@ class CgroupStats(Struct, frozen=True, kw_only=True):
     read_bytes: int | None = None
     write_bytes: int | None = None
     oom_kills: int = 0
+    extra: Mapping[str, int] = {}  # by names of the driver's own; in `pe stats --format json` as DriverStats
 
 
 # --- namespace ---------------------------------------------------------------------------------------------

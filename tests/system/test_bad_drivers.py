@@ -10,6 +10,7 @@ import pytest
 from tests.conftest import Pe
 from tests.system.packages import Package, install
 from tests.system.test_bad_input import ENGINE, NONE, assert_refused
+from tests.system.test_matrix import supported
 
 UNFINISHED = """
 from plugengine.hookspecs import API_VERSION, hookimpl
@@ -360,3 +361,33 @@ def test_an_installed_driver_is_there_at_once_and_gone_when_it_is_removed(pe: Pe
     plugged = plug(pe, tmp_path / "packages", [storage("lazy", UNFINISHED)])
     assert "lazy" in plugged("drivers", "-q", check=True).stdout.split()
     assert "lazy" not in pe("drivers", "-q", check=True).stdout.split()
+
+
+COUNTING = """
+from msgspec.structs import replace
+import {module} as borrowed
+from {module} import *
+from plugengine import API_VERSION, DriverInfo, hookimpl
+
+@hookimpl
+def pe_cgroup_info():
+    return DriverInfo(api_version=API_VERSION, summary="counts something more", rank=-1)
+
+@hookimpl
+def pe_cgroup_stats(record):
+    return replace(borrowed.pe_cgroup_stats(record), extra={{"throttled": 7}})
+"""
+
+
+def test_what_a_cgroup_driver_counts_beyond_the_others_is_shown(pe: Pe, tmp_path: Path) -> None:
+    version = next(name for name in ("v2", "v1") if name in supported("cgroup"))
+    source = COUNTING.format(module=f"plugengine_cgroup_{version}")
+    package = Package(name="pe-test-counting", source=source, points={"plugengine.cgroup:counting": "pe_test_counting"})
+    plugged = plug(pe, tmp_path / "packages", [package])
+    run = ("run", "-d", "--net", "none", "--cgroup", "counting", "host:base", "sleep", "100")
+    name = plugged(*run, check=True).stdout.strip()
+    try:
+        row = json.loads(plugged("stats", "--no-stream", "--format", "json", name, check=True).stdout)
+        assert row["DriverStats"] == {"throttled": 7}
+    finally:
+        plugged("rm", "-f", name)

@@ -108,7 +108,7 @@ def describe(row: Container, before: Sample | None, now: Sample | None, *, whole
         else f"{decimal_size(network.rx_bytes)} / {decimal_size(network.tx_bytes)}",
         "BlockIO": f"{_decimal(cgroup.read_bytes)} / {_decimal(cgroup.write_bytes)}",
         "PIDs": _UNKNOWN if cgroup.pids is None else str(cgroup.pids),
-        "DriverStats": now.driver,
+        "DriverStats": {**now.driver, **cgroup.extra},
         "Note": "; ".join(now.stats.problems),
     }
 
