@@ -45,12 +45,12 @@ EAGER = """
 import os, time
 import plugengine_overlay
 from plugengine_overlay import *
-from plugengine.hookspecs import API_VERSION, hookimpl
-from plugengine.model import DriverInfo
+from msgspec.structs import replace
+from plugengine.hookspecs import hookimpl
 
 @hookimpl
 def pe_storage_info():
-    return DriverInfo(api_version=API_VERSION, summary="a test's", rank=1000)
+    return replace(plugengine_overlay.pe_storage_info(), rank=1000)
 
 @hookimpl
 def pe_storage_prepare(request):
@@ -61,9 +61,10 @@ def pe_storage_prepare(request):
 NEWER = [
     storage(
         "newer",
-        "from plugengine_overlay import *\nfrom plugengine.hookspecs import hookimpl\n"
-        "from plugengine.model import DriverInfo\n"
-        "@hookimpl\ndef pe_storage_info():\n    return DriverInfo(api_version=(1, 99), summary='of a later day')\n"
+        "import plugengine_overlay\nfrom plugengine_overlay import *\nfrom plugengine.hookspecs import hookimpl\n"
+        "from msgspec.structs import replace\n"
+        "@hookimpl\ndef pe_storage_info():\n"
+        "    return replace(plugengine_overlay.pe_storage_info(), api_version=(1, 99), rank=-1)\n"
         "@hookimpl\ndef pe_storage_foresee(request):\n    return True\n",
     ),
     storage(
