@@ -11,8 +11,8 @@ from msgspec.json import decode, encode
 
 from plugengine.errors import ImageError
 from plugengine.images.config import EPOCH, image_config
-from plugengine.images.layers.overlay_form import OPAQUE_VALUE, OPAQUE_XATTR
 from plugengine.spec import Image
+from plugengine.trees.whiteouts import OPAQUE, YES
 
 if TYPE_CHECKING:
     import sqlite3
@@ -210,7 +210,7 @@ def visible(layers: list[HostPath], what: str) -> tuple[HostPath, ...]:
     lowest = 0
     for number, path in enumerate(layers):
         try:
-            if os.getxattr(path, OPAQUE_XATTR) == OPAQUE_VALUE:
+            if os.getxattr(path, OPAQUE) == YES:
                 lowest = number
         except FileNotFoundError as exc:
             raise ImageError(f"{what}: layer {path} is missing", hint="pe system check --repair") from exc

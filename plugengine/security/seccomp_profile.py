@@ -55,4 +55,4 @@ class Context(NamedTuple):
     kernel: tuple[int, int]
 
 
-COMPATIBLE = {"x86_64": ("x86_64", "i386"), "aarch64": ("aarch64",)}
+COMPATIBLE: dict[str, tuple[str, ...]] = {"x86_64": ("x86_64", "i386"), "aarch64": ("aarch64",)}

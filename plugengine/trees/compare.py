@@ -9,9 +9,10 @@ import stat
 from plugengine.kernel.attributes import getxattr, listxattr
 from plugengine.model import Change, GuestPath
 from plugengine.trees.copy import owner_outside
-from plugengine.trees.overlay_view import STEERING, Merged, is_whiteout, open_at, opened
+from plugengine.trees.overlay_view import Merged, open_at, opened
 from plugengine.trees.shared_blocks import same_content
 from plugengine.trees.walk import Descent
+from plugengine.trees.whiteouts import STEERING, is_whiteout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

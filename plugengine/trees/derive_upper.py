@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 
 from plugengine.trees.compare import Comparison
 from plugengine.trees.copy import EntryCopy
 from plugengine.trees.overlay_view import Merged, opened
 from plugengine.trees.walk import DIRECTORY, Descent
+from plugengine.trees.whiteouts import WHITEOUT_DEVICE, WHITEOUT_MODE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from plugengine.model import HostPath, UserMap
-
-_WHITEOUT = 0  # device number 0:0
 
 
 def write_upper(chain: Sequence[HostPath], tree_fd: int, target: HostPath, user_map: UserMap | None = None) -> None:
@@ -68,7 +66,7 @@ class _Derivation(Comparison):
     def differs(self, name: str, kind: str) -> None:
         """Copy the entry, or put a whiteout in its place."""
         if kind == "D":
-            os.mknod(name, stat.S_IFCHR, _WHITEOUT, dir_fd=self._upper.fd)
+            os.mknod(name, WHITEOUT_MODE, WHITEOUT_DEVICE, dir_fd=self._upper.fd)
             return
         try:
             self._copy.entry(self.tree.fd, name, self._upper, name)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from plugengine.kernel.attributes import getxattr
 from plugengine.trees.walk import DIRECTORY
+from plugengine.trees.whiteouts import OPAQUE, YES, is_whiteout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,20 +17,10 @@ if TYPE_CHECKING:
 
     from plugengine.model import HostPath
 
-# fs/overlayfs/overlayfs.h
-OPAQUE = "trusted.overlay.opaque"
-REDIRECT = "trusted.overlay.redirect"
-STEERING = "trusted.overlay."
-
-
-def is_whiteout(found: os.stat_result) -> bool:
-    """Tell whether an entry says "deleted": a character device 0:0."""
-    return stat.S_ISCHR(found.st_mode) and found.st_rdev == 0
-
 
 def is_opaque(fd: int) -> bool:
     """Tell whether an open directory hides what lies below it."""
-    return attribute(fd, OPAQUE) == b"y"
+    return attribute(fd, OPAQUE) == YES
 
 
 def attribute(fd: int, name: str) -> bytes | None:

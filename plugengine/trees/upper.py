@@ -9,9 +9,10 @@ import stat
 from plugengine.kernel.attributes import getxattr, listxattr
 from plugengine.model import Change, GuestPath, Usage
 from plugengine.trees.copy import owner_outside
-from plugengine.trees.overlay_view import REDIRECT, STEERING, Merged, attribute, is_opaque, is_whiteout, open_at, opened
+from plugengine.trees.overlay_view import Merged, attribute, is_opaque, open_at, opened
 from plugengine.trees.remove import remove_tree
 from plugengine.trees.walk import Descent
+from plugengine.trees.whiteouts import REDIRECT, STEERING, is_whiteout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -264,3 +264,13 @@ def test_every_page_is_in_the_index_of_the_documentation() -> None:
     index = (docs / "README.md").read_text()
     pages = {path.relative_to(docs).as_posix() for path in docs.rglob("*.md") if path.parent.name != "decisions"}
     assert sorted(page for page in pages - {"README.md"} if f"({page})" not in index) == []
+
+
+def test_what_a_whiteout_is_stands_in_one_place() -> None:
+    said = [
+        path.relative_to(ROOT)
+        for path in [*core_files(), *(each for driver in DRIVERS for each in sorted(driver.rglob("*.py")))]
+        if re.search(r"""["'](trusted\.overlay\.(opaque|redirect|metacopy)|\.wh\.)""", path.read_text())
+    ]
+    # The kit says by itself what a layer is.
+    assert [path for path in said if "testing" not in path.parts] == [Path("plugengine/trees/whiteouts.py")]

@@ -7,6 +7,8 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from plugengine.trees import remove_at, whiteouts
+
 from plugengine_fuse_union import markers, transfer
 from plugengine_fuse_union.errors import refused
 from plugengine_fuse_union.layers import DIRECTORY_FLAGS
@@ -14,7 +16,6 @@ from plugengine_fuse_union.listing import list_names
 from plugengine_fuse_union.lookup import existing
 from plugengine_fuse_union.nodes import DirNode, Node
 from plugengine_fuse_union.opened import follow_copy_up
-from plugengine_fuse_union.stage import remove_tree
 
 if TYPE_CHECKING:
     from plugengine_fuse_union.stage import Stage
@@ -70,7 +71,7 @@ def _copy_directory(union: Union, stage: Stage, node: DirNode) -> None:
         transfer.copy_times(status, stage.fd, name)
         _publish(union, stage, node, name)
     except BaseException:
-        remove_tree(stage.fd, name)
+        remove_at.remove(stage.fd, name)
         raise
 
 
@@ -94,7 +95,7 @@ def _copy_leaf(union: Union, stage: Stage, node: Node, size: int | None) -> None
     except BaseException:
         if copy >= 0 and node.fd != copy:
             os.close(copy)
-        remove_tree(stage.fd, name)
+        remove_at.remove(stage.fd, name)
         raise
     if copy >= 0:
         union.keep(node, copy)
@@ -191,7 +192,7 @@ def _fill(union: Union, source: int, copy: int, status: os.stat_result, wanted: 
     os.utime(copy, ns=(status.st_atime_ns, status.st_mtime_ns))
     if union.data_first is not None and wanted:
         union.data_first.wait(copy, wanted)
-    for mark in (markers.METACOPY, markers.REDIRECT):
+    for mark in (whiteouts.METACOPY, whiteouts.REDIRECT):
         transfer.remove_xattr(copy, mark)
 
 
@@ -231,7 +232,7 @@ def _publish(union: Union, stage: Stage, node: Node, name: bytes, *, keeps_inode
 def mark_impure(union: Union, parent: DirNode) -> None:
     """Note that entries of an upper directory may show another st_ino than their own."""
     if not parent.impure:
-        markers.set_marker(union.upper_fd(parent), b".", markers.IMPURE, markers.YES)
+        markers.set_marker(union.upper_fd(parent), b".", whiteouts.IMPURE, whiteouts.YES)
         parent.impure = True
 
 
@@ -271,8 +272,8 @@ def _cut_off(union: Union, node: DirNode) -> None:
     dir_fd, name = union.place(node)
     markers.set_inode(dir_fd, name, node.ino)
     mark_impure(union, node.parent)
-    markers.set_marker(fd, b".", markers.OPAQUE, markers.YES)
-    transfer.remove_xattr(fd, markers.REDIRECT)
+    markers.set_marker(fd, b".", whiteouts.OPAQUE, whiteouts.YES)
+    transfer.remove_xattr(fd, whiteouts.REDIRECT)
     node.lowers = ()
     purge_whiteouts(fd)
     os.utime(fd, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -288,7 +289,7 @@ def purge_whiteouts(fd: int) -> None:
             os.fsencode(entry.name)
             for entry in entries
             if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False))
-            and markers.is_whiteout(entry.stat(follow_symlinks=False))
+            and whiteouts.is_whiteout(entry.stat(follow_symlinks=False))
         ]
     for name in stale:
         os.unlink(name, dir_fd=fd)

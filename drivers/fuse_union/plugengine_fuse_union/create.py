@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from plugengine.kernel.files import RENAME_EXCHANGE, link_fd, renameat2
+from plugengine.trees import whiteouts
 
 from plugengine_fuse_union import markers
 from plugengine_fuse_union.copyup import copy_up, mark_impure
@@ -176,7 +177,7 @@ def _entered(union: Union, parent: DirNode, name: bytes, node: Node) -> None:
 
 def _require_whiteout(dir_fd: int, name: bytes) -> None:
     status = markers.lstat(dir_fd, name)
-    if status is not None and not markers.is_whiteout(status):
+    if status is not None and not whiteouts.is_whiteout(status):
         raise refused(errno.EEXIST)
 
 
@@ -188,7 +189,7 @@ def _make_over_whiteout(union: Union, dir_fd: int, name: bytes, caller: Caller, 
         fd = make(nest_fd, name)
         status = _own(dir_fd, nest_fd, name, caller, fd)
         if stat.S_ISDIR(status.st_mode):
-            markers.set_marker(nest_fd, name, markers.OPAQUE, markers.YES)
+            markers.set_marker(nest_fd, name, whiteouts.OPAQUE, whiteouts.YES)
             renameat2(nest_fd, name, dir_fd, name, RENAME_EXCHANGE)
         else:
             os.rename(name, name, src_dir_fd=nest_fd, dst_dir_fd=dir_fd)

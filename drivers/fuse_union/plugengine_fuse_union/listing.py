@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from plugengine.trees.whiteouts import is_whiteout
+
 from plugengine_fuse_union import whiteout_files
 from plugengine_fuse_union.lookup import existing
-from plugengine_fuse_union.markers import is_whiteout
 from plugengine_fuse_union.nodes import MISSES_BORNE, DirNode
 
 if TYPE_CHECKING:

@@ -8,10 +8,12 @@ import stat
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from plugengine.trees.whiteouts import is_whiteout
+
 from plugengine_fuse_union import markers, whiteout_files
 from plugengine_fuse_union.errors import refused
 from plugengine_fuse_union.layers import LayerDir
-from plugengine_fuse_union.markers import is_opaque, is_whiteout, lstat
+from plugengine_fuse_union.markers import is_opaque, lstat
 from plugengine_fuse_union.nodes import DirNode, Node, unpin
 from plugengine_fuse_union.redirects import Descent, data_below, directories_below, refuse_redirect, with_blocks_of
 

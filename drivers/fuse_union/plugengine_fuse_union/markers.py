@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from struct import Struct
 from typing import Final
 
-PREFIX: Final = "trusted.overlay."
-ESCAPED: Final = "trusted.overlay.overlay."
-OPAQUE: Final = "trusted.overlay.opaque"
-IMPURE: Final = "trusted.overlay.impure"
-REDIRECT: Final = "trusted.overlay.redirect"
-METACOPY: Final = "trusted.overlay.metacopy"
+from plugengine.trees.whiteouts import IMPURE, OPAQUE, YES
+
 # Of our own, below the prefix that every overlay hides: the st_ino a file had before copy-up. The kernel keeps a
 # file handle in trusted.overlay.origin for that, which not every filesystem can give.
 INODE: Final = "trusted.overlay.pe_inode"
-YES: Final = b"y"
 
 _INODE: Final = Struct("<Q")
 _ABSENT: Final = frozenset({errno.ENODATA, errno.EOPNOTSUPP})
-
-
-def is_whiteout(status: os.stat_result) -> bool:
-    """Tell whether the entry stands for a removed one: a character device 0:0."""
-    return status.st_rdev == 0 and stat.S_ISCHR(status.st_mode)
 
 
 def lstat(dir_fd: int, name: bytes) -> os.stat_result | None:

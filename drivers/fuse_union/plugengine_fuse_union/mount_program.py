@@ -16,8 +16,8 @@ from plugengine.errors import DriverError, PlugengineError, UsageError
 from plugengine.kernel import credentials, files
 from plugengine.kernel.mount import MS_RDONLY, MS_REMOUNT, mount
 from plugengine.kernel.mountinfo import mount_of
+from plugengine.trees.whiteouts import STEERING, TAR_OPAQUE, YES
 
-from plugengine_fuse_union.markers import PREFIX, YES
 from plugengine_fuse_union.mount_options import (
     CommandLine,
     MountOptions,
@@ -27,7 +27,6 @@ from plugengine_fuse_union.mount_options import (
     parse_words,
 )
 from plugengine_fuse_union.server import serve
-from plugengine_fuse_union.whiteout_files import OPAQUE
 
 NAME: Final = "pe-fuse-union"
 USAGE: Final = f"""\
@@ -47,7 +46,7 @@ _FIRST_FREE: Final = 3
 _IN_USE_DEADLINE_S: Final = 2.0
 _IN_USE_PAUSE_S: Final = 0.01
 _MOUNTED: Final = b"+"
-_PROBE: Final = PREFIX + "pe_probe"
+_PROBE: Final = STEERING + "pe_probe"
 
 
 def main(words: Sequence[str] | None = None) -> NoReturn:
@@ -133,7 +132,7 @@ def server_config(target: str, source: str | None, options: MountOptions) -> dic
 def _down_to_opaque(layers: list[str]) -> list[str]:
     """Return the layers without those that an opaque mark in the root of one above hides."""
     for index, layer in enumerate(layers):
-        if os.path.lexists(os.path.join(layer, os.fsdecode(OPAQUE))):
+        if os.path.lexists(os.path.join(layer, os.fsdecode(TAR_OPAQUE))):
             return layers[: index + 1]
     return layers
 

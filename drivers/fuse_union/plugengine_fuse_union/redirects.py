@@ -8,6 +8,8 @@ import stat
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from plugengine.trees import whiteouts
+
 from plugengine_fuse_union import markers, whiteout_files
 from plugengine_fuse_union.errors import refused
 from plugengine_fuse_union.layers import LayerDir, root_of
@@ -107,7 +109,7 @@ class Descent:
         dir_fd = self._union.lower_fd(base)
         status = _lstat(dir_fd, name)
         marked = self._union.whiteout_files
-        if status is None or markers.is_whiteout(status):
+        if status is None or whiteouts.is_whiteout(status):
             self._stopped |= status is not None or (marked and whiteout_files.is_removed(dir_fd, name))
             return None
         place = Place(base, name, status)
@@ -154,7 +156,7 @@ def get_redirect(dir_fd: int, name: bytes) -> bytes | None:
     Raises:
         OSError: EINVAL: the mark is no name and no path, or would lead out of the layers.
     """
-    value = markers.get_marker(dir_fd, name, markers.REDIRECT)
+    value = markers.get_marker(dir_fd, name, whiteouts.REDIRECT)
     if value is None:
         return None
     target = value.partition(b"\0")[0]
@@ -170,7 +172,7 @@ def refuse_redirect(dir_fd: int, name: bytes) -> None:
     Raises:
         OSError: EPERM.
     """
-    if markers.get_marker(dir_fd, name, markers.REDIRECT) is not None:
+    if markers.get_marker(dir_fd, name, whiteouts.REDIRECT) is not None:
         raise refused(errno.EPERM)
 
 
@@ -180,7 +182,7 @@ def is_metacopy(union: Union, dir_fd: int, name: bytes) -> bool:
     Raises:
         OSError: EPERM: it has, and that is not to be believed.
     """
-    if markers.get_marker(dir_fd, name, markers.METACOPY) is None:
+    if markers.get_marker(dir_fd, name, whiteouts.METACOPY) is None:
         return False
     if not union.metacopy:
         raise refused(errno.EPERM)

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from plugengine.kernel.files import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, renameat2
+from plugengine.trees import whiteouts
 
 from plugengine_fuse_union import markers
 from plugengine_fuse_union.copyup import copy_up, copy_up_tree, mark_impure, purge_whiteouts
@@ -89,7 +90,7 @@ def _move(
         union.pin(other)
     old_fd, new_fd = union.upper_fd(old_parent), union.upper_fd(new_parent)
     hidden = markers.lstat(new_fd, new_name) if isinstance(node, DirNode) else None
-    if hidden is not None and markers.is_whiteout(hidden):
+    if hidden is not None and whiteouts.is_whiteout(hidden):
         # A directory cannot replace a whiteout, but it can change places with one.
         renameat2(old_fd, old_name, new_fd, new_name, RENAME_EXCHANGE)
         if not uncovers:
@@ -127,13 +128,13 @@ def _make_opaque_for(
 ) -> None:
     """Keep a directory that is about to move from merging with what layers have at its new place."""
     if shows_through(union, new_parent, new_name):
-        markers.set_marker(union.upper_fd(old_parent), old_name, markers.OPAQUE, markers.YES)
+        markers.set_marker(union.upper_fd(old_parent), old_name, whiteouts.OPAQUE, whiteouts.YES)
 
 
 def _make_really_empty(union: Union, node: DirNode) -> None:
     """Clear the whiteouts of a directory that shows nothing; opaque first, so that nothing shows through."""
     fd = union.upper_fd(node)
-    markers.set_marker(fd, b".", markers.OPAQUE, markers.YES)
+    markers.set_marker(fd, b".", whiteouts.OPAQUE, whiteouts.YES)
     node.lowers = ()
     purge_whiteouts(fd)
 

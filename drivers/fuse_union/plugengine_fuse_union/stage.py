@@ -8,6 +8,8 @@ import stat
 from typing import Final
 
 from plugengine.kernel.files import RENAME_EXCHANGE, renameat2
+from plugengine.trees import remove_at
+from plugengine.trees.whiteouts import WHITEOUT_DEVICE, WHITEOUT_MODE
 
 from plugengine_fuse_union import markers
 from plugengine_fuse_union.layers import DIRECTORY_FLAGS
@@ -31,7 +33,7 @@ class Stage:
         self.fd = os.open(path, DIRECTORY_FLAGS)
         self._count = 0
         if not fresh:
-            empty_directory(self.fd)
+            remove_at.empty(self.fd)
 
     def new_name(self) -> bytes:
         """Return a name that is free."""
@@ -52,7 +54,7 @@ class Stage:
             self._first_whiteout(dir_fd, name)
 
     def _first_whiteout(self, dir_fd: int, name: bytes) -> None:
-        os.mknod(name, stat.S_IFCHR | 0o000, os.makedev(0, 0), dir_fd=dir_fd)
+        os.mknod(name, WHITEOUT_MODE, WHITEOUT_DEVICE, dir_fd=dir_fd)
         remove_quietly(self.fd, _WHITEOUT)
         try:
             os.link(name, _WHITEOUT, src_dir_fd=dir_fd, dst_dir_fd=self.fd, follow_symlinks=False)
@@ -66,7 +68,7 @@ class Stage:
         self.whiteout(self.fd, temporary)
         if directory:
             renameat2(self.fd, temporary, dir_fd, name, RENAME_EXCHANGE)
-            remove_tree(self.fd, temporary)
+            remove_at.remove(self.fd, temporary)
         else:
             os.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=dir_fd)
 
@@ -93,27 +95,3 @@ def remove_quietly(dir_fd: int, name: bytes) -> None:
         os.unlink(name, dir_fd=dir_fd)
     except FileNotFoundError:
         pass
-
-
-def remove_tree(dir_fd: int, name: bytes) -> None:
-    """Remove an entry and all below it by descriptor; what is gone already counts as removed."""
-    try:
-        os.unlink(name, dir_fd=dir_fd)
-    except FileNotFoundError:
-        return
-    except IsADirectoryError:
-        pass
-    else:
-        return
-    fd = os.open(name, DIRECTORY_FLAGS, dir_fd=dir_fd)
-    try:
-        empty_directory(fd)
-    finally:
-        os.close(fd)
-    os.rmdir(name, dir_fd=dir_fd)
-
-
-def empty_directory(fd: int) -> None:
-    """Remove all entries of a directory."""
-    for entry in os.listdir(fd):
-        remove_tree(fd, os.fsencode(entry))

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from plugengine.kernel.files import ficlone
-
-from plugengine_fuse_union.markers import PREFIX
+from plugengine.trees.whiteouts import STEERING
 
 CAPABILITY: Final = "security.capability"
 _CHUNK: Final = 1 << 20
@@ -112,7 +111,7 @@ def read_xattrs(source: int | bytes) -> dict[str, bytes]:
     try:
         names = os.listxattr(source) if isinstance(source, int) else os.listxattr(source, follow_symlinks=False)
         for name in names:
-            if not name.startswith(PREFIX):
+            if not name.startswith(STEERING):
                 if isinstance(source, int):
                     found[name] = os.getxattr(source, name)
                 else:

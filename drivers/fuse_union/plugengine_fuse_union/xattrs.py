@@ -7,9 +7,10 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from plugengine.trees.whiteouts import ESCAPED, STEERING
+
 from plugengine_fuse_union.copyup import copy_up
 from plugengine_fuse_union.errors import refused
-from plugengine_fuse_union.markers import ESCAPED, PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +32,7 @@ def get(union: Union, node: Node, name: str) -> bytes:
 def list_names(union: Union, node: Node) -> list[str]:
     """Return the visible names."""
     stored = _at(union, node, lambda target: os.listxattr(target, follow_symlinks=_follows(target)))
-    return [_shown(name) for name in stored if not name.startswith(PREFIX) or name.startswith(ESCAPED)]
+    return [_shown(name) for name in stored if not name.startswith(STEERING) or name.startswith(ESCAPED)]
 
 
 def set_value(union: Union, node: Node, name: str, value: bytes, flags: int) -> None:
@@ -71,8 +72,8 @@ def _follows(target: Target) -> bool:
 
 def _stored(name: str) -> str:
     """Return the name on disk, see "Nesting overlayfs mounts" of overlayfs.rst."""
-    return ESCAPED + name.removeprefix(PREFIX) if name.startswith(PREFIX) else name
+    return ESCAPED + name.removeprefix(STEERING) if name.startswith(STEERING) else name
 
 
 def _shown(name: str) -> str:
-    return PREFIX + name.removeprefix(ESCAPED) if name.startswith(ESCAPED) else name
+    return STEERING + name.removeprefix(ESCAPED) if name.startswith(ESCAPED) else name

@@ -9,15 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol
 
 from plugengine.errors import ImageError, NotFoundError
-from plugengine.images.layers.overlay_form import (
-    OPAQUE_NAME,
-    OPAQUE_VALUE,
-    OPAQUE_XATTR,
-    UNSPEAKABLE_XATTRS,
-    WHITEOUT_PREFIX,
-    is_content_xattr,
-    is_whiteout,
-)
+from plugengine.images.layers.overlay_form import UNSPEAKABLE_XATTRS, is_content_xattr
 from plugengine.images.layers.paths import shown
 from plugengine.images.tar.limits import DEFAULT
 from plugengine.images.tar.write import (
@@ -34,6 +26,7 @@ from plugengine.images.tar.write import (
 )
 from plugengine.kernel.attributes import xattr_path
 from plugengine.model import guest_id
+from plugengine.trees.whiteouts import OPAQUE, TAR_OPAQUE, TAR_PREFIX, YES, is_whiteout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,9 +127,9 @@ class _Writer:
         path = prefix + name
         found = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
         if is_whiteout(found):
-            self._sink.write(encode_header(Header(name=prefix + WHITEOUT_PREFIX + name, mode=0)))
+            self._sink.write(encode_header(Header(name=prefix + TAR_PREFIX + name, mode=0)))
             return None
-        if name.startswith(WHITEOUT_PREFIX):
+        if name.startswith(TAR_PREFIX):
             raise ImageError(f"file {shown(path)}: names that begin with .wh. are reserved in a layer")
         if stat.S_ISDIR(found.st_mode):
             return self._enter_directory(parent_fd, name, path)
@@ -156,7 +149,7 @@ class _Writer:
         xattrs, opaque = self._xattrs(xattr_path(fd), path, follow=True)
         self._sink.write(encode_header(self._header(found, path, DIRECTORY, xattrs)))
         if opaque and path != b"./":
-            self._sink.write(encode_header(Header(name=path + OPAQUE_NAME, mode=0)))
+            self._sink.write(encode_header(Header(name=path + TAR_OPAQUE, mode=0)))
 
     def _write_file(self, parent_fd: int, name: bytes, path: bytes, found: os.stat_result) -> None:
         first = self._first_names.setdefault((found.st_dev, found.st_ino), path) if found.st_nlink > 1 else path
@@ -232,7 +225,7 @@ class _Writer:
         content = {
             key: os.getxattr(at, name, follow_symlinks=follow) for key, name in values.items() if is_content_xattr(key)
         }
-        opaque = OPAQUE_XATTR in names and os.getxattr(at, OPAQUE_XATTR, follow_symlinks=follow) == OPAQUE_VALUE
+        opaque = OPAQUE in names and os.getxattr(at, OPAQUE, follow_symlinks=follow) == YES
         return content, opaque
 
 

@@ -7,9 +7,10 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from plugengine.images.layers.overlay_form import OPAQUE_VALUE, OPAQUE_XATTR, is_content_xattr, is_whiteout
+from plugengine.images.layers.overlay_form import is_content_xattr
 from plugengine.kernel.attributes import getxattr, listxattr, setxattr, utimensat, xattr_path
 from plugengine.kernel.files import RESOLVE_NO_SYMLINKS, mkdir_in_root, open_in_root
+from plugengine.trees.whiteouts import OPAQUE, YES, is_whiteout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +85,7 @@ class Directories:
                 os.unlink(name, dir_fd=parent_fd)
             os.mkdir(name, dir_fd=parent_fd)
             if found is not None:
-                setxattr(parent_fd, OPAQUE_XATTR, OPAQUE_VALUE, name)
+                setxattr(parent_fd, OPAQUE, YES, name)
         finally:
             os.close(parent_fd)
         fd = open_in_root(self.root_fd, path, _OPEN)

@@ -6,11 +6,12 @@ import os
 from typing import TYPE_CHECKING
 
 from plugengine.errors import ImageError
+from plugengine.trees.whiteouts import TAR_PREFIX
 
 if TYPE_CHECKING:
     from plugengine.images.tar.limits import Caps
 
-_NAME_BYTES = 255 + len(".wh.")  # NAME_MAX, of the file that a whiteout hides
+_NAME_BYTES = 255 + len(TAR_PREFIX)  # NAME_MAX, of the file that a whiteout hides
 
 
 def normalise(name: bytes, caps: Caps) -> bytes:

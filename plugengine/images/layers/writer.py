@@ -10,21 +10,20 @@ from typing import TYPE_CHECKING
 
 from plugengine.errors import ImageError
 from plugengine.images.layers.directories import Directories
-from plugengine.images.layers.overlay_form import (
-    CAPABILITY_XATTR,
-    META_PREFIX,
-    OPAQUE_NAME,
-    OPAQUE_VALUE,
-    OPAQUE_XATTR,
-    WHITEOUT_DEVICE,
-    WHITEOUT_MODE,
-    WHITEOUT_PREFIX,
-    is_content_xattr,
-    is_whiteout,
-)
+from plugengine.images.layers.overlay_form import CAPABILITY_XATTR, is_content_xattr
 from plugengine.images.layers.paths import normalise, shown
 from plugengine.kernel.attributes import setxattr
 from plugengine.trees import remove_at
+from plugengine.trees.whiteouts import (
+    OPAQUE,
+    TAR_META_PREFIX,
+    TAR_OPAQUE,
+    TAR_PREFIX,
+    WHITEOUT_DEVICE,
+    WHITEOUT_MODE,
+    YES,
+    is_whiteout,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -123,13 +122,13 @@ class LayerWriter:
         if not path:
             self._write_root(entry)
             return
-        if path.startswith(META_PREFIX) and not path.startswith(OPAQUE_NAME):
+        if path.startswith(TAR_META_PREFIX) and not path.startswith(TAR_OPAQUE):
             return  # left over from AUFS, as in docker
         parent, _, name = path.rpartition(b"/")
-        if any(part.startswith(WHITEOUT_PREFIX) for part in parent.split(b"/")):
+        if any(part.startswith(TAR_PREFIX) for part in parent.split(b"/")):
             raise self._bad(entry, "names that begin with .wh. are reserved")
         parent_fd = self._directories.parent(parent)
-        if name.startswith(WHITEOUT_PREFIX):
+        if name.startswith(TAR_PREFIX):
             self._write_marker(entry, parent_fd, name)
             return
         self._make(entry, data, parent_fd, name, path)
@@ -156,12 +155,12 @@ class LayerWriter:
 
     def _write_marker(self, entry: Entry, parent_fd: int, name: bytes) -> None:
         """Turn a `.wh.` entry into what overlayfs understands; OCI image-spec, layer.md, "Whiteouts"."""
-        if name == OPAQUE_NAME:
-            setxattr(parent_fd, OPAQUE_XATTR, OPAQUE_VALUE)
+        if name == TAR_OPAQUE:
+            setxattr(parent_fd, OPAQUE, YES)
             return
-        if name.startswith(META_PREFIX):
+        if name.startswith(TAR_META_PREFIX):
             return
-        hidden = name.removeprefix(WHITEOUT_PREFIX)
+        hidden = name.removeprefix(TAR_PREFIX)
         if hidden in (b"", b".", b".."):
             raise self._bad(entry, "a whiteout of nothing")
         found = _lstat(parent_fd, hidden)
@@ -171,7 +170,7 @@ class LayerWriter:
             os.chown(hidden, 0, 0, dir_fd=parent_fd, follow_symlinks=False)
         elif stat.S_ISDIR(found.st_mode):
             # A whiteout hides what is below, never what the same layer brings.
-            setxattr(parent_fd, OPAQUE_XATTR, OPAQUE_VALUE, hidden)
+            setxattr(parent_fd, OPAQUE, YES, hidden)
 
     def _make(self, entry: Entry, data: Iterable[bytes], parent_fd: int, name: bytes, path: bytes) -> None:
         existing = _lstat(parent_fd, name)
@@ -206,7 +205,7 @@ class LayerWriter:
         if existing is None or not stat.S_ISDIR(existing.st_mode):
             os.mkdir(name, dir_fd=parent_fd)
         if existing is not None and is_whiteout(existing):
-            setxattr(parent_fd, OPAQUE_XATTR, OPAQUE_VALUE, name)
+            setxattr(parent_fd, OPAQUE, YES, name)
         os.chown(name, entry.uid, entry.gid, dir_fd=parent_fd, follow_symlinks=False)
         os.chmod(name, entry.mode, dir_fd=parent_fd)
         self._set_xattrs(parent_fd, entry, name, lists_later=True)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from plugengine.images.layers.apply import apply_layer
 from plugengine.images.layers.diff import diff_layer
-from plugengine.images.layers.overlay_form import OPAQUE_XATTR as OPAQUE
 from plugengine.model import HostPath
+from plugengine.trees.whiteouts import OPAQUE
 from tests.conftest import need_tool
 from tests.system.images.conftest import describe
 
