@@ -66,17 +66,20 @@ class ServerProcess:
             os.close(self._ready_fd)
             self._ready_fd = -1
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
         try:
             umount2(self.target, MNT_DETACH)
         except OSError:
             pass
-        poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        if not poll.poll(END_DEADLINE_S * 1000):
+        hangs = not poll.poll(END_DEADLINE_S * 1000)
+        if hangs:
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
         result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
         os.close(self.pidfd)
-        if not given_up and result is not None and result.si_status != 0:
+        # One that somebody has killed is whoever watches it to tell.
+        failed = result is not None and result.si_code == os.CLD_EXITED and result.si_status != 0
+        if result is not None and not given_up and (hangs or failed):
             raise DriverError(f"storage server {self._entry}: {_how(result)} when it was unmounted")
 
     def reap(self) -> str:
