@@ -175,7 +175,8 @@ def ignores_the_mac(request: NetworkRequest) -> Attachment:
 
 
 def ignores_the_mtu(request: NetworkRequest) -> Attachment:
-    return bridge.pe_network_attach(replace(request, network=_without_mtu(request.network)))
+    options = {**request.options, "mtu": 1500}
+    return bridge.pe_network_attach(replace(request, network=_without_mtu(request.network), options=options))
 
 
 def ignores_the_mtu_of_the_bridge(network: Network) -> Record:
@@ -199,7 +200,7 @@ def takes_those_with_a_like_id() -> dict[str, Any]:
 
 
 def _without_mtu(network: Network) -> Network:
-    return replace(network, options={name: value for name, value in network.options.items() if name != "mtu"})
+    return replace(network, options={**network.options, "mtu": 1500})
 
 
 def _make_link(name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from msgspec import Struct
 
 from plugengine.bundle import RuntimeRequest, Stdio
 from plugengine.errors import CommandNotFoundError, DriverError, NotExecutableError, PlugengineError
+from plugengine.kernel.process import default_action
 
 # What the log of runc and of crun says of a command, in small letters; the first that is there counts.
 _MEANINGS: Final[tuple[tuple[str, type[PlugengineError]], ...]] = (
@@ -89,6 +91,7 @@ class Program:
                 stderr=stderr,
                 check=False,
                 cwd="/",
+                preexec_fn=_take_signals_back,
                 encoding="utf-8",
                 errors="replace",
             )
@@ -150,6 +153,13 @@ def _receive(listener: socket.socket) -> int:
     if not descriptors:
         raise DriverError("console socket: no terminal was sent")
     return descriptors[0]
+
+
+def _take_signals_back() -> None:
+    """Let the program, and so the container, have the default action of every signal, those of the C library too."""
+    for number in range(1, signal.NSIG):
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            default_action(number)
 
 
 def _remove(path: str) -> None:
