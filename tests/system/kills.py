@@ -95,8 +95,11 @@ def process_named(pe: Pe, name: str) -> list[int]:
 
 
 def children(pid: int) -> list[int]:
-    """Return the children of a process."""
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """Return the children of a process; one that has ended has none."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def kill(pid: int) -> None:
