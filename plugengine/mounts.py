@@ -158,15 +158,24 @@ def user_namespace(user_map: UserMap) -> int:
 
     An id-mapped mount takes its map from a namespace, and a namespace needs a process while it is made.
     """
-    with process.bare_children():
-        pid, pidfd = process.clone3(process.CLONE_NEWUSER)
-    if pid == 0:
-        while True:
-            signal.pause()
+    gate, ours = os.pipe2(os.O_CLOEXEC)
     try:
-        write_maps(pid, user_map)
-        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        with process.bare_children():
+            pid, pidfd = process.clone3(process.CLONE_NEWUSER)
+        if pid == 0:
+            # Whoever made it may be killed at any moment: the end of the pipe is closed then, and this ends, too.
+            try:
+                os.close(ours)
+                os.read(gate, 1)
+            finally:
+                os._exit(0)
+        try:
+            write_maps(pid, user_map)
+            return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+            os.close(pidfd)
     finally:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
-        os.close(pidfd)
+        os.close(gate)
+        os.close(ours)

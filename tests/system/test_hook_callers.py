@@ -18,6 +18,7 @@ from tests.system.conftest import eventually
 from tests.system.packages import Package
 from tests.system.test_bad_drivers import Plugged, plug
 from tests.system.test_matrix import supported
+from tests.waiting import PATIENCE_S
 
 # Each hook of a bundled driver, under another name, with a line written down for every call.
 WITNESS = """
@@ -130,7 +131,7 @@ def lead_lives(pe: Plugged) -> None:
     assert attached.stdout is not None
     attached.stdout.readline()
     attached.send_signal(signal.SIGUSR1)  # which is passed on
-    assert attached.wait(60) == 3
+    assert attached.wait(PATIENCE_S) == 3
     attached.stdout.close()
     pe("start", "seen", check=True)
     monitor = json.loads(pe("inspect", "seen", check=True).stdout)[0]["State"]["MonitorPid"]

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
-from tests.conftest import Pe
+from plugengine import mounts
+from plugengine.kernel import credentials
+from plugengine.model import IdRange, UserMap
+from tests.conftest import Pe, need_root
+from tests.system import kills
+from tests.waiting import eventually
 
 STORAGES = ("overlay", "fuse_union")
 
@@ -73,3 +83,31 @@ def test_a_part_of_a_volume_has_the_owners_inside_too(pe: Pe) -> None:
         assert (pe.root / "volumes/parts/_data/part/mine").stat().st_uid == 0
     finally:
         pe("volume", "rm", "parts")
+
+
+@contextmanager
+def subreaper() -> Iterator[None]:
+    """Be given the orphans of our children."""
+    credentials.set_child_subreaper(enabled=True)
+    try:
+        yield
+    finally:
+        credentials.set_child_subreaper(enabled=False)
+
+
+def test_what_holds_a_user_namespace_ends_with_who_made_it() -> None:
+    need_root()
+    user_map = UserMap(uids=(IdRange(guest=0, host=500_000, size=10),), gids=(IdRange(guest=0, host=500_000, size=10),))
+
+    def die_meanwhile(_pid: int, _map: UserMap) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with subreaper():
+        pid = os.fork()
+        if pid == 0:
+            vars(mounts).update(write_maps=die_meanwhile)
+            mounts.user_namespace(user_map)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+        orphan = eventually(lambda: kills.children(os.getpid()))
+        assert os.waitstatus_to_exitcode(os.waitpid(orphan[0], 0)[1]) == 0

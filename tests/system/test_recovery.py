@@ -167,7 +167,7 @@ def test_a_recovery_that_cannot_be_interrupted_is_killed_and_says_so(moody: Mood
     moody("ps")
     eventually(lambda: rows(moody)[name] == "dead")
     during = "during storage driver moody of pe-test-moody 1.2: remove"
-    assert state(moody, "stuck")["Error"] == f"its recovery did not end within 7 s {during}"
+    assert state(moody, "stuck")["Error"] == f"its recovery did not end within 8 s {during}"
     assert not kills.process_named(moody, "pe-recovery")
 
 
