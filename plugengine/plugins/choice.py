@@ -12,7 +12,7 @@ from plugengine.errors import NotFoundError, NotSupportedError, UsageError
 from plugengine.model import Capability, Host, HostPath
 from plugengine.plugins.caching import write_quietly
 from plugengine.plugins.drivers import Driver, open_driver
-from plugengine.plugins.options import typed
+from plugengine.plugins.options import written
 from plugengine.plugins.probing import KINDS, status
 from plugengine.plugins.registry import Registry
 from plugengine.spec import ContainerSpec, DriverChoice
@@ -141,7 +141,7 @@ def _none(registry: Registry, host: Host, kind: str) -> str:
 
 def check_options(driver: Driver, given: Mapping[str, str]) -> None:
     """Raise UsageError for an option the driver does not have, or a value it cannot have."""
-    typed(driver.info.options, given, whose=driver.whose)
+    written(driver.info.options, given, whose=driver.whose)
 
 
 def explain_missing(capability: Capability, kind: str, name: str, flag: str) -> NotSupportedError:

@@ -34,7 +34,6 @@ from plugengine.model import (
     Network,
     NetworkRequest,
     NetworkStats,
-    Option,
     Record,
     Rootfs,
     Settings,
@@ -43,7 +42,7 @@ from plugengine.model import (
     Usage,
 )
 from plugengine.plugins.deadlines import Degraded, Expired, Note, seconds, within
-from plugengine.plugins.options import typed
+from plugengine.plugins.options import defaults, written
 from plugengine.plugins.registry import Entry, Registry, new_manager, register
 
 if TYPE_CHECKING:
@@ -83,15 +82,9 @@ class Driver:
         self.source: str = "" if self._entry is None else self._entry.source  # "distribution version"
         self.degraded = self._notes.find(self.group, name, self.source)
         self.whose: str = f"{self.group} driver {name}"
-        self.info_options: tuple[Option, ...] = ()  # until it has said which
         self.info: DriverInfo = self._ask("info", DriverInfo)
-        self._check_defaults()
-        self.info_options = self.info.options
-
-    def _check_defaults(self) -> None:
-        """Refuse a driver whose own defaults are no values of their options."""
         try:
-            typed(self.info.options, {})
+            self._defaults = defaults(self.info.options)
         except ValueError as exc:
             raise DriverLoadError(
                 f"{self.whose}: default of an option: {exc}", hint=f"a bug of {self._culprit}"
@@ -145,26 +138,25 @@ class Driver:
 
     def _with_values(self, verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments with options as values of their kinds; see `Option`."""
-        options, lenient = self.info_options, verb not in _MAKING
+        lenient = verb not in _MAKING
         changed: dict[str, Any] = {}
         for name, value in arguments.items():
             if isinstance(value, Network):
                 changed[name] = self._network(value, lenient=lenient)
             elif isinstance(value, NetworkRequest):
                 network = self._network(value.network, lenient=lenient)
-                own = typed(options, value.options, whose=self.whose, lenient=lenient)
-                merged = {**network.options, **{key: own[key] for key in value.options if key in own}}
-                changed[name] = msgspec.structs.replace(value, network=network, options=merged)
+                own = written(self.info.options, value.options, whose=self.whose, lenient=lenient)
+                changed[name] = msgspec.structs.replace(value, network=network, options={**network.options, **own})
             elif name == "networks":
                 changed[name] = tuple(self._network(each, lenient=True) for each in value)
             elif name == "request":
-                given = typed(options, value.options, whose=self.whose, lenient=lenient)
-                changed[name] = msgspec.structs.replace(value, options=given)
+                own = written(self.info.options, value.options, whose=self.whose, lenient=lenient)
+                changed[name] = msgspec.structs.replace(value, options={**self._defaults, **own})
         return {**arguments, **changed} if changed else arguments
 
     def _network(self, network: Network, *, lenient: bool) -> Network:
-        given = typed(self.info_options, network.options, whose=f"network {network.name}", lenient=lenient)
-        return msgspec.structs.replace(network, options=given)
+        own = written(self.info.options, network.options, whose=f"network {network.name}", lenient=lenient)
+        return msgspec.structs.replace(network, options={**self._defaults, **own})
 
     def _check(self, verb: str, result: Any, expected: type[Any]) -> None:
         """Refuse a result that is not what the contract says, before it is taken for what it is not."""

@@ -45,10 +45,26 @@ def _bounded(number: float, option: Option) -> float:
     return number
 
 
+def defaults(options: Sequence[Option]) -> dict[str, OptionValue]:
+    """Return the default of every option, None where it has none.
+
+    Raises:
+        ValueError: A default is no value of its option.
+    """
+    return {option.name: None if option.default is None else read(option, option.default) for option in options}
+
+
 def typed(
     options: Sequence[Option], given: Mapping[str, OptionValue], *, whose: str = "", lenient: bool = False
 ) -> dict[str, OptionValue]:
-    """Return a value for every option: what was given, else its default, else None.
+    """Return a value for every option: what was given, else its default, else None; see `written`."""
+    return {**defaults(options), **written(options, given, whose=whose, lenient=lenient)}
+
+
+def written(
+    options: Sequence[Option], given: Mapping[str, OptionValue], *, whose: str = "", lenient: bool = False
+) -> dict[str, OptionValue]:
+    """Return the values of the options given.
 
     Args:
         options: Those there are.
@@ -60,9 +76,7 @@ def typed(
         UsageError: An option there is not, or a value it cannot have.
     """
     known = {option.name: option for option in options}
-    found: dict[str, OptionValue] = {
-        name: None if option.default is None else read(option, option.default) for name, option in known.items()
-    }
+    found: dict[str, OptionValue] = {}
     for name, value in given.items():
         option = known.get(name)
         if option is None:
