@@ -373,6 +373,20 @@ def open_pidfd(process: ProcessId) -> int | None:
     return None
 
 
+def send_signal(process: ProcessId, signal: int) -> bool:
+    """Send a signal to this very process; False when it has ended and was reaped."""
+    pidfd = open_pidfd(process)
+    if pidfd is None:
+        return False
+    try:
+        pidfd_send_signal(pidfd, signal)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(pidfd)
+    return True
+
+
 def _stat_fields(pid: int) -> list[bytes]:
     """Return the fields from (3) state on, none when the process is gone."""
     try:

@@ -16,6 +16,7 @@ from plugengine.containers.failed_start import not_loaded, not_started, put_back
 from plugengine.containers.plan import StartPlan, plan_start
 from plugengine.containers.requests import runtime_request
 from plugengine.errors import ConflictError, NotFoundError, PlugengineError, StateError
+from plugengine.kernel import process
 from plugengine.kernel.process import ProcessId, boot_id, open_pidfd
 from plugengine.plugins.drivers import RuntimeDriver
 from plugengine.plugins.observers import Observers
@@ -185,15 +186,9 @@ def send_signal(site: Site, row: ContainerRow, number: int) -> None:
         except ConflictError:
             raise ConflictError(f"container {row.name}: has just ended") from None
         return
-    pidfd = _pidfd(row)
-    if pidfd is None:
+    first = ProcessId(row.state.pid, row.state.pid_start)
+    if not first.pid or not process.send_signal(first, number):
         raise ConflictError(f"container {row.name}: has just ended")
-    try:
-        signal.pidfd_send_signal(pidfd, number)
-    except ProcessLookupError:
-        raise ConflictError(f"container {row.name}: has just ended") from None
-    finally:
-        os.close(pidfd)
 
 
 def kill(site: Site, row: ContainerRow, number: int) -> None:

@@ -245,15 +245,8 @@ def _exec(command: Process, spawn: Spawn, prepared: Prepared, *, pidfd: int, nam
 
 def kill(record: Record, number: int) -> None:
     """Send a signal to the first process. Raises: ConflictError: it has ended."""
-    pidfd = process.open_pidfd(first_process(record))
-    if pidfd is None:
+    if not process.send_signal(first_process(record), number):
         raise ConflictError(f"process {record['pid']}: has just ended")
-    try:
-        signal.pidfd_send_signal(pidfd, number)
-    except ProcessLookupError:
-        raise ConflictError(f"process {record['pid']}: has just ended") from None
-    finally:
-        os.close(pidfd)
 
 
 def state(container_id: str, record: Record) -> RuntimeState:
