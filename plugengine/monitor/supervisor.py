@@ -334,7 +334,7 @@ class Supervisor:
             error=self._error,
             finished_ns=time.time_ns(),
         )
-        records = {key: value for key, value in self._row.records.items() if key not in container_rows.RUN_RECORDS}
+        records = container_rows.lasting_records(self._row)
         row = msgspec.structs.replace(self._row, state=state, records=records)
         if self._row.spec.auto_remove and not self._keep:
             try:

@@ -114,7 +114,7 @@ def record_end(site: Site, row: ContainerRow, why: str, problems: Sequence[str] 
         error="; ".join([f"{why}; the container was ended with it", *problems]),
         finished_ns=time.time_ns() if was_up else row.state.finished_ns,
     )
-    records = {key: value for key, value in row.records.items() if key not in container_rows.RUN_RECORDS}
+    records = container_rows.lasting_records(row)
     status = "exited" if was_up or row.state.started_ns else "created"
     container_rows.update(site.state, row.id, status=status, container_state=state, records=records, owner=None)
     return status

@@ -144,6 +144,11 @@ def claim(state: State, row: ContainerRow) -> bool:
     return me is not None and change_owner(state, row, row.owner, me)
 
 
+def lasting_records(row: ContainerRow) -> dict[str, Any]:
+    """Return the records of a container that its run leaves behind."""
+    return {key: value for key, value in row.records.items() if key not in RUN_RECORDS}
+
+
 def ids(state: State) -> frozenset[str]:
     """Return the ids of all containers, without looking at the rest."""
     return frozenset(row["id"] for row in state.query("SELECT id FROM containers"))
