@@ -17,6 +17,7 @@ from plugengine.kernel.attributes import (
 from plugengine.kernel.files import ficlone
 from plugengine.model import IdRange, UserMap, host_id
 from plugengine.trees.walk import DIRECTORY, Descent
+from plugengine.trees.whiteouts import STEERING
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MAKE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -25,7 +26,7 @@ _CHUNK_BYTES = 1 << 30
 # The filesystem shares no blocks, or has no such attributes.
 _NOT_HERE = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS)
 # By these overlayfs steers itself; they are no content unless a layer is copied as it is.
-_STEERING = ("trusted.overlay.", "user.overlay.")
+_STEERING = (STEERING, "user.overlay.")
 
 
 class EntryCopy:

@@ -236,10 +236,12 @@ def _make(path: str, mode: int) -> None:
 
 def _copy_root(layer: HostPath, upper: str) -> None:
     """Give the union's root, which is the upper directory itself, what the image's root has."""
+    from plugengine.trees.whiteouts import STEERING
+
     status = os.stat(layer)
     os.chown(upper, status.st_uid, status.st_gid)
     os.chmod(upper, status.st_mode & 0o7777)
     for name in os.listxattr(layer):
-        if not name.startswith("trusted.overlay."):
+        if not name.startswith(STEERING):
             os.setxattr(upper, name, os.getxattr(layer, name))
     os.utime(upper, ns=(status.st_atime_ns, status.st_mtime_ns))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from typing import Final
 
 from msgspec import Struct
@@ -141,9 +142,11 @@ def is_remount(text: str) -> bool:
 
 def changed_flags(text: str, flags: int) -> int:
     """Return the flags of a mount after these options, of which those that are no flags say nothing."""
-    for option in split_options(text):
-        flags = (flags | _FLAG_SET.get(option, 0)) & ~_FLAG_CLEARED.get(option, 0)
-    return flags
+    return reduce(_changed, split_options(text), flags)
+
+
+def _changed(flags: int, option: str) -> int:
+    return (flags | _FLAG_SET.get(option, 0)) & ~_FLAG_CLEARED.get(option, 0)
 
 
 def parse_options(text: str) -> MountOptions:
@@ -161,7 +164,7 @@ def parse_options(text: str) -> MountOptions:
         if name in _LABELS:
             labels.append(option)
         elif not equals:
-            flags = (flags | _FLAG_SET.get(name, 0)) & ~_FLAG_CLEARED.get(name, 0)
+            flags = _changed(flags, name)
         if name == "lowerdir+" and equals:  # one more layer, below the others; Linux 6.5
             values["lowers"] = (*_layers(values["lowers"]), _path(name, value))
         elif name in _VALUES:

@@ -11,6 +11,7 @@ from plugengine.kernel.attributes import getxattr, listxattr, setxattr
 from plugengine.model import HostPath, StorageRequest
 from plugengine.trees.copy import id_outside, owner_outside
 from plugengine.trees.remove import remove_tree
+from plugengine.trees.whiteouts import STEERING
 
 from plugengine_overlay import mounting, support
 
@@ -116,7 +117,7 @@ def _set_up_root(request: StorageRequest) -> None:
             os.fchown(upper, *owner_outside(found, maps))
             os.fchmod(upper, stat.S_IMODE(found.st_mode))
             for name in listxattr(layer):
-                if not name.startswith("trusted.overlay."):
+                if not name.startswith(STEERING):
                     setxattr(upper, name, getxattr(layer, name))
             os.utime(upper, ns=(found.st_atime_ns, found.st_mtime_ns))
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self, cast
@@ -228,7 +228,7 @@ class Container:
                 self.request, self.record, process, Spawn(stdio=streams.lent, cgroup=self.group.entry)
             )
             expect_equal(parent_process(made.pid), os.getpid(), "parent of the process of exec")
-            return streams.outcome(wait(made.pid), made.terminal)
+            return streams.outcome(lambda: wait(made.pid), made.terminal)
         finally:
             streams.close()
 
@@ -248,7 +248,7 @@ class Container:
     def wait(self) -> int:
         """Wait for the first process; return its exit code, or minus the signal."""
         if self._reaped is None:
-            self._reaped = wait(self.pid)()
+            self._reaped = wait(self.pid)
         return self._reaped
 
     def output(self) -> str:
@@ -319,7 +319,7 @@ class Streams:
         """What was written so far."""
         return os.pread(self._out, _OUTPUT_BYTES, 0).decode(errors="replace")
 
-    def outcome(self, ended: Any, terminal: int | None) -> Outcome:
+    def outcome(self, ended: Callable[[], int], terminal: int | None) -> Outcome:
         """Wait for the end and return it with what was written; to a terminal, if there is one."""
         shown = "" if terminal is None else _drain(terminal)
         code = ended()
@@ -335,9 +335,9 @@ def _cgroup_driver(host: Host) -> CgroupDriver:
     return cast(CgroupDriver, open_driver(registry, "cgroup", found.name))
 
 
-def wait(pid: int) -> Any:
-    """Return what waits for a child, and returns its exit code, or minus the signal."""
-    return lambda: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def wait(pid: int) -> int:
+    """Wait for a child; return its exit code, or minus the signal."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def gone(pid: int) -> bool:
